@@ -1,0 +1,2 @@
+"""The command line: parses arguments, calls `server` or the public API, prints.
+"""

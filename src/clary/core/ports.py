@@ -1,0 +1,166 @@
+"""The seams: what the middle of Clary needs from the outside, each at most six methods and each with a fake in
+`clary.testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from clary.core.resources import Kind, Resource
+
+Progress = Callable[[str], None]
+"""Told in a few words what a launch is doing now: `download 12 of 240 MB`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """One container to run. Equal ids mean the same container: launching twice is launching once."""
+
+    id: str
+    """Chosen by the planner, unique on the engine, safe as a file name."""
+    endpoint: str
+    variant: str
+    instance_id: str
+    """Looks like EC2's (`i-` and 17 hexadecimal digits); names the log stream `<variant>/<instance id>`."""
+    image: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """As in CreateModel. The engine adds the contract's own variables."""
+    model_data_url: str | None = None
+    """`s3://`, `https://` or `file://` URL of a `model.tar.gz`; None: an empty /opt/ml/model."""
+    instance_type: str = "ml.clary.local"
+    download_timeout: float = 3600.0
+    """Seconds for download and unpacking together (ModelDataDownloadTimeoutInSeconds)."""
+    deployment: str = ""
+    """Fingerprint of what it was launched from; a container of another deployment is stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container that the engine knows: running, or exited and not yet stopped (that is, cleaned up)."""
+
+    id: str
+    endpoint: str
+    variant: str
+    instance_id: str
+    deployment: str
+    phase: Literal["running", "exited"]
+    host: str
+    port: int
+    started_at: float
+    pid: int | None = None
+    image: str = ""
+    """As specified."""
+    resolved_image: str = ""
+    """What it was resolved to; a digest where the engine has digests."""
+    exit_reason: str | None = None
+    """`exited with 3`, `killed by SIGKILL`, `killed for memory (limit 8 GiB)`; None while it runs."""
+    exited_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the engine's machine has. Memory in bytes."""
+
+    cpus: float
+    memory: int
+    notes: tuple[str, ...] = ()
+    """What this machine cannot enforce, as sentences for `clary doctor` and the log."""
+
+
+class Engine(Protocol):
+    """Runs containers. Every method is idempotent; containers outlive the engine object and are found again by id."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def launch(self, spec: ContainerSpec, progress: Progress) -> Container:
+        """Download, unpack, prepare and start; return once the process runs (not: answers).
+
+        Raises LaunchFailure (useless to repeat) or Transient. Cancelling it leaves nothing behind.
+        """
+        ...
+
+    async def observe(self) -> Sequence[Container]:
+        """Give every container there is, whoever launched it, those of an earlier life included."""
+        ...
+
+    async def stop(self, id: str, grace: float) -> None:
+        """SIGTERM to all of it, SIGKILL after `grace` seconds, then forget it. Logs stay. Unknown ids are fine."""
+        ...
+
+    async def logs(self, id: str, lines: int) -> Sequence[str]:
+        """Give the last lines that it wrote; empty where it wrote none."""
+        ...
+
+    async def capacity(self) -> Capacity: ...
+
+    async def close(self) -> None:
+        """Let go of everything but the containers: they run on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """A List request, whatever the kind. Times in seconds since the epoch."""
+
+    sort_by: Literal["Name", "CreationTime", "Status"] = "CreationTime"
+    descending: bool = True
+    limit: int = 10
+    name_contains: str | None = None
+    created_before: float | None = None
+    """Strictly before."""
+    created_after: float | None = None
+    """At or after."""
+    modified_before: float | None = None
+    modified_after: float | None = None
+    status_equals: str | None = None
+    after: tuple[str | float, int] | None = None
+    """Where the last page ended: the sort value and the row's sequence number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of resources, and where the next one starts (None on the last)."""
+
+    resources: Sequence[Resource]
+    next: tuple[str | float, int] | None = None
+
+
+class ResourceStore(Protocol):
+    """Keeps resources. What a call has returned from survives the death of the process."""
+
+    async def insert(self, resource: Resource, tags: Mapping[str, str]) -> Resource | None:
+        """Store a new one with its tags, in one transaction; None where the name is taken. Sets both times."""
+        ...
+
+    async def get(self, kind: Kind, name: str) -> Resource | None: ...
+
+    async def list(self, kind: Kind, query: ListQuery) -> Page: ...
+
+    async def set_status(self, resource: Resource, status: Mapping[str, object], *, touch: bool = True) -> bool:
+        """Write the status if the stored generation is still `resource.generation`. `touch`: LastModifiedTime moves."""
+        ...
+
+    async def mark_deleting(self, kind: Kind, name: str, status: Mapping[str, object]) -> Resource | None:
+        """Set `deleting`, write the status, raise the generation; None where there is no such resource."""
+        ...
+
+    async def remove(self, kind: Kind, name: str) -> bool:
+        """Delete the row and its tags; False where there was none."""
+        ...
+
+
+class TagStore(Protocol):
+    """Tags under ARNs, which are compared without regard to case."""
+
+    async def exists(self, arn: str) -> bool: ...
+
+    async def tags(self, arn: str) -> Mapping[str, str]: ...
+
+    async def put_tags(self, arn: str, tags: Mapping[str, str], limit: int) -> Mapping[str, str] | None:
+        """Add or overwrite and give all; None, and nothing written, where there would be more than `limit`."""
+        ...
+
+    async def remove_tags(self, arn: str, keys: Sequence[str]) -> None: ...

@@ -1,0 +1,89 @@
+"""The one record that every resource is, and the kinds of resources there are.
+
+Describe answers are the Create request plus status, so a resource is `spec` (what the user sent, under the wire's own
+names) and `status` (what only controllers write). Members of `status` that the service model does not know are
+private to the controllers: the codec drops them on the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A family of resources: how its operations, members and ARNs are named."""
+
+    name: str
+    """Singular as AWS's operations name it: `Model`, `EndpointConfig`, `Endpoint`."""
+    plural: str
+    """As List operations name it: `Models`. Also the member that holds the summaries."""
+    arn_type: str
+    """The first part of the ARN's resource: `model`, `endpoint-config`."""
+    title: str
+    """The words in error texts: `endpoint configuration`."""
+    case_insensitive: bool = False
+    """True where two names that differ only in case collide (endpoints)."""
+    status_member: str | None = None
+    """The member that StatusEquals filters and SortBy=Status sorts on, if the kind has one."""
+
+    @property
+    def name_member(self) -> str:
+        return f"{self.name}Name"
+
+    @property
+    def arn_member(self) -> str:
+        return f"{self.name}Arn"
+
+
+MODEL = Kind("Model", "Models", "model", "model")
+ENDPOINT_CONFIG = Kind("EndpointConfig", "EndpointConfigs", "endpoint-config", "endpoint configuration")
+ENDPOINT = Kind("Endpoint", "Endpoints", "endpoint", "endpoint", case_insensitive=True, status_member="EndpointStatus")
+
+KINDS: tuple[Kind, ...] = (MODEL, ENDPOINT_CONFIG, ENDPOINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One stored resource. Times are seconds since the epoch, to the microsecond."""
+
+    kind: str
+    name: str
+    arn: str
+    spec: Mapping[str, object]
+    status: Mapping[str, object] = field(default_factory=dict)
+    generation: int = 1
+    """Counts changes of `spec` and deletion: a status is written only by who has seen the newest generation."""
+    created_at: float = 0.0
+    modified_at: float = 0.0
+    deleting: bool = False
+    """DeleteEndpoint was called; the row goes when nothing of the resource runs any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Where this Clary says it is: it appears in every ARN."""
+
+    account_id: str
+    region: str
+
+    @property
+    def name(self) -> str:
+        """`aws`, `aws-cn` or `aws-us-gov`, by the region."""
+        if self.region.startswith("cn-"):
+            return "aws-cn"
+        return "aws-us-gov" if self.region.startswith("us-gov-") else "aws"
+
+    def arn(self, kind: Kind, name: str) -> str:
+        """Give the ARN of a resource. The name is kept as it is: ARNs are resolved without regard to case."""
+        return f"arn:{self.name}:sagemaker:{self.region}:{self.account_id}:{kind.arn_type}/{name}"
+
+    def log_group_arn(self, endpoint: str) -> str:
+        """Give the ARN of an endpoint's log group (ModelError calls it LogStreamArn)."""
+        return f"arn:{self.name}:logs:{self.region}:{self.account_id}:log-group:{log_group(endpoint)}"
+
+
+def log_group(endpoint: str) -> str:
+    """Give the CloudWatch log group of an endpoint."""
+    return f"/aws/sagemaker/Endpoints/{endpoint}"

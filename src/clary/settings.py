@@ -1,0 +1,207 @@
+"""Every setting: one table of name, default and help, from which flags, `CLARY_*` variables, the TOML file and the
+documentation come.
+
+Precedence: flag, then environment variable, then the file, then the default. A key that is not in the table is an
+error at start. The result is a frozen value that is passed down; nothing below the composition root imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from clary.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "CLARY_"
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+def _setting(default: Any, help: str, metavar: str = "") -> Any:
+    return field(default=default, metadata={"help": help, "metavar": metavar})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one Clary was told. Sizes in the unit that the name gives, times in seconds."""
+
+    host: str = _setting("127.0.0.1", "Address to listen on.", "ADDRESS")
+    port: int = _setting(8080, "Port to listen on; 0 takes a free one.", "PORT")
+    data: Path = _setting(
+        Path("~/.clary"), "Folder for everything that Clary keeps: state, objects, artifacts, logs, keys.", "DIR"
+    )
+    engine: str = _setting("process", "What runs the models.", "ENGINE")
+    region: str = _setting("us-east-1", "Region that appears in ARNs and that requests are signed for.", "REGION")
+    account_id: str = _setting("000000000000", "Twelve-digit account number that appears in ARNs.", "ID")
+    auth: str = _setting(
+        "sigv4", "Whether requests must be signed: `sigv4`, or `off` (only when listening on loopback).", "sigv4|off"
+    )
+    access_key_id: str = _setting("", "Access key; a pair is made at first start where none is given.", "KEY")
+    secret_access_key: str = _setting("", "Secret of the access key.", "SECRET")
+    workers: int = _setting(1, "Gateway processes; they share the port.", "N")
+    max_payload: int = _setting(25, "Largest invocation body in MiB.", "MIB")
+    model_timeout: float = _setting(60.0, "Seconds that a model may take to answer an invocation.", "SECONDS")
+    s3_endpoint: str = _setting("", "URL of your own S3; without it Clary brings one, in the data folder.", "URL")
+    s3_access_key_id: str = _setting("", "Access key for your own S3.", "KEY")
+    s3_secret_access_key: str = _setting("", "Secret for your own S3.", "SECRET")
+    file_roots: tuple[Path, ...] = _setting((), "Folders that file:// model URLs may point into.", "DIR[:DIR]")
+    catalogue: str = _setting("", "TOML file with your own entries for the image catalogue.", "FILE")
+    artifact_cache: int = _setting(20, "GiB of unpacked model artifacts to keep.", "GIB")
+    max_artifact: int = _setting(64, "Largest unpacked model artifact in GiB.", "GIB")
+    stop_grace: float = _setting(30.0, "Seconds between SIGTERM and SIGKILL when an instance is replaced.", "SECONDS")
+    delete_grace: float = _setting(3.0, "The same when its endpoint is deleted.", "SECONDS")
+    log_level: str = _setting("info", "Least severity that is logged: debug, info, warning, error.", "LEVEL")
+
+    @property
+    def database(self) -> Path:
+        return self.data / "state" / "clary.db"
+
+    @property
+    def run(self) -> Path:
+        """Sockets, the last route table, what the engine remembers of its containers."""
+        return self.data / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def objects(self) -> Path:
+        """The buckets of the bundled S3, one folder each."""
+        return self.data / "s3"
+
+    @property
+    def credentials(self) -> Path:
+        return self.data / "credentials"
+
+
+TABLE: Mapping[str, Field[Any]] = {f.name: f for f in fields(Settings)}
+
+
+def flag(name: str) -> str:
+    """Give a setting's command-line flag: `--account-id`."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """Give a setting's environment variable: `CLARY_ACCOUNT_ID`."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Settings:
+    """Merge the three sources into settings.
+
+    `file` defaults to `CLARY_CONFIG`, else to `config.toml` in the data folder where that exists.
+    Raises SettingsError with the name of the source, the setting and what would be right.
+    """
+    environment = os.environ if environment is None else environment
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    from_environment = {
+        name: environment[variable(name)] for name in TABLE if environment.get(variable(name), "") != ""
+    }
+    _refuse_unknown_variables(environment)
+    data = Path(given.get("data") or from_environment.get("data") or _defaults()["data"]).expanduser()
+    chosen = file or (Path(environment["CLARY_CONFIG"]) if environment.get("CLARY_CONFIG") else None)
+    from_file = _read(chosen or data / "config.toml", required=chosen is not None)
+    sources = (("default", _defaults()), (str(chosen or data / "config.toml"), from_file))
+    values: dict[str, Any] = {}
+    for source, table in (*sources, ("environment", from_environment), ("command line", given)):
+        for name, value in table.items():
+            values[name] = _convert(name, value, source)
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _defaults() -> dict[str, Any]:
+    return {name: f.default for name, f in TABLE.items() if f.default is not MISSING}
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {variable(name) for name in TABLE} | {"CLARY_CONFIG"}
+    unknown = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"environment variable {unknown[0]} is not a setting; `clary up --help` lists them")
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    if not path.exists():
+        if required:
+            raise SettingsError(f"the settings file {path} does not exist")
+        return {}
+    try:
+        table = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
+    named = {name.replace("-", "_"): value for name, value in table.items()}
+    unknown = sorted(set(named) - set(TABLE))
+    if unknown:
+        raise SettingsError(f"{path}: {unknown[0]} is not a setting; `clary up --help` lists them")
+    return named
+
+
+def _paths(value: Any) -> tuple[Path, ...]:
+    parts = value.split(os.pathsep) if isinstance(value, str) else value
+    return tuple(Path(part).expanduser().resolve() for part in parts if str(part))
+
+
+_CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "Path": lambda value: Path(value).expanduser().absolute(),
+    "tuple[Path, ...]": _paths,
+}
+
+
+def _convert(name: str, value: Any, source: str) -> Any:
+    kind = str(TABLE[name].type)
+    try:
+        if isinstance(value, bool):
+            raise ValueError("not a boolean setting")
+        return _CONVERTERS[kind](value)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{flag(name)} ({source}): {value!r} is not valid: expected {kind}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a listener on `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check(s: Settings) -> None:
+    rules = (
+        (0 <= s.port <= 65535, "port", "0 to 65535"),
+        (len(s.account_id) == 12 and s.account_id.isascii() and s.account_id.isdigit(), "account_id", "twelve digits"),
+        (s.auth in ("sigv4", "off"), "auth", "sigv4 or off"),
+        (s.auth != "off" or is_loopback(s.host), "auth", "sigv4 when --host is not a loopback address"),
+        (
+            bool(s.access_key_id) == bool(s.secret_access_key),
+            "access_key_id",
+            "given together with --secret-access-key",
+        ),
+        (1 <= s.workers <= 256, "workers", "1 to 256"),
+        (s.max_payload >= 1, "max_payload", "at least 1 MiB"),
+        (s.model_timeout > 0, "model_timeout", "more than 0 seconds"),
+        (s.stop_grace >= 0 and s.delete_grace >= 0, "stop_grace", "not negative"),
+        (s.artifact_cache >= 1 and s.max_artifact >= 1, "artifact_cache", "at least 1 GiB"),
+        (not s.s3_endpoint or urlsplit(s.s3_endpoint).scheme in ("http", "https"), "s3_endpoint", "an http(s) URL"),
+        (s.log_level in ("debug", "info", "warning", "error"), "log_level", "debug, info, warning or error"),
+        (bool(s.region) and s.region.replace("-", "").isalnum(), "region", "a region's name such as us-east-1"),
+    )
+    for holds, name, expected in rules:
+        if not holds:
+            raise SettingsError(f"{flag(name)}: must be {expected}, not {getattr(s, name)!r}")
