@@ -123,6 +123,13 @@ def load(
     return settings
 
 
+def to_environment(settings: Settings) -> dict[str, str]:
+    """Give the `CLARY_*` variables that `load` turns into the same settings again: how child processes get them."""
+    values = {name: getattr(settings, name) for name in TABLE}
+    joined = {name: os.pathsep.join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in values.items()}
+    return {variable(name): value for name, value in joined.items() if value}
+
+
 def _defaults() -> dict[str, Any]:
     return {name: f.default for name, f in TABLE.items() if f.default is not MISSING}
 

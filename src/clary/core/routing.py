@@ -64,3 +64,33 @@ class RouteTable:
                 for name, route in self.endpoints.items()
             },
         }
+
+
+def pick(
+    route: EndpointRoute, wanted: str | None, chance: float, load: Mapping[str, int]
+) -> tuple[VariantRoute, Target] | None:
+    """Choose a variant, by its weight or by name, and in it the target with the fewest requests under way.
+
+    `chance` is a number in [0, 1) that decides between variants; `load` counts requests by target id. None where
+    nothing is ready: only variants with a ready target take part, so traffic moves away from one that is down.
+    """
+    if wanted is not None:
+        named = [variant for variant in route.variants if variant.name == wanted and variant.targets]
+        return (named[0], _least_loaded(named[0].targets, load)) if named else None
+    variants = route.variants
+    if len(variants) == 1:  # nearly every endpoint, and this runs for each invocation
+        variant = variants[0]
+        return (variant, _least_loaded(variant.targets, load)) if variant.targets and variant.weight > 0 else None
+    ready = [variant for variant in variants if variant.targets and variant.weight > 0]
+    point = chance * sum(variant.weight for variant in ready)
+    for variant in ready:
+        point -= variant.weight
+        if point < 0:
+            return variant, _least_loaded(variant.targets, load)
+    return (ready[-1], _least_loaded(ready[-1].targets, load)) if ready else None
+
+
+def _least_loaded(targets: tuple[Target, ...], load: Mapping[str, int]) -> Target:
+    if len(targets) == 1:
+        return targets[0]
+    return min(targets, key=lambda target: load.get(target.id, 0))

@@ -1,0 +1,175 @@
+"""What the runtime says when it does not pass an answer on: every error of InvokeEndpoint, word for word where the
+real service's words are known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from clary.core.resources import Partition, log_group
+from clary.core.routing import EndpointRoute
+from clary.errors import AwsError
+from clary.gateway.connection import status_line
+
+# Member path and largest length of the headers that the runtime's model bounds.
+_BOUNDS: Mapping[bytes, tuple[str, int]] = {
+    b"content-type": ("contentType", 1024),
+    b"accept": ("accept", 1024),
+    b"x-amzn-sagemaker-custom-attributes": ("customAttributes", 1024),
+    b"x-amzn-sagemaker-target-model": ("targetModel", 1024),
+    b"x-amzn-sagemaker-target-variant": ("targetVariant", 63),
+    b"x-amzn-sagemaker-target-container-hostname": ("targetContainerHostname", 63),
+    b"x-amzn-sagemaker-inference-id": ("inferenceId", 64),
+    b"x-amzn-sagemaker-inference-component": ("inferenceComponentName", 63),
+    b"x-amzn-sagemaker-session-id": ("sessionId", 256),
+}
+
+
+class RuntimeFailure(AwsError):
+    """An error of the runtime: its body has an ErrorCode of its own and sometimes more members."""
+
+    def __init__(self, code: str, status: int, message: str, **members: object) -> None:
+        super().__init__(message, code=code, status=status)
+        self.members = members
+
+
+def check_headers(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse headers that are longer than the service model allows. Raises AwsError (ValidationError)."""
+    if len(headers) > 0 and max(map(len, headers.values())) <= 63:
+        return
+    items = [
+        f"Value '{headers[name].decode('latin-1')}' at '{path}' failed to satisfy constraint: "
+        f"Member must have length less than or equal to {longest}"
+        for name, (path, longest) in _BOUNDS.items()
+        if len(headers.get(name, b"")) > longest
+    ]
+    if items:
+        plural = "error" if len(items) == 1 else "errors"
+        raise validation_error(f"{len(items)} validation {plural} detected: {'; '.join(items)}")
+
+
+def validation_error(message: str, **members: object) -> AwsError:
+    """Give the runtime's ValidationError (the control plane says ValidationException)."""
+    return RuntimeFailure("ValidationError", 400, message, **members)
+
+
+def no_such_endpoint(name: str, partition: Partition) -> AwsError:
+    return validation_error(
+        f"Endpoint {name} of account {partition.account_id} not found.", ErrorCode="NO_SUCH_ENDPOINT"
+    )
+
+
+def not_ready(name: str) -> AwsError:
+    return RuntimeFailure(
+        "ModelNotReadyException", 429, f"Endpoint {name} is being created. Try again when its status is InService."
+    )
+
+
+def refuse_foreign_targets(headers: Mapping[bytes, bytes], endpoint: str) -> None:
+    """Refuse target headers that this kind of endpoint does not take."""
+    if b"x-amzn-sagemaker-target-model" in headers:
+        raise validation_error(
+            f"Endpoint {endpoint} is not a multi-model endpoint and does not support target model header."
+        )
+    if b"x-amzn-sagemaker-inference-component" in headers:
+        raise validation_error(
+            "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy inference "
+            "components. Please remove the Inference Component Name header and try again."
+        )
+    if b"x-amzn-sagemaker-target-container-hostname" in headers:
+        raise validation_error(
+            f"Endpoint {endpoint} does not run its containers in Direct mode and does not support target container "
+            "hostname header."
+        )
+
+
+def nothing_ready(route: EndpointRoute, wanted: bytes | None) -> AwsError:
+    """Say why nothing was picked: an unknown variant is the caller's mistake, everything down is ours."""
+    if wanted is not None and wanted.decode("latin-1") not in {variant.name for variant in route.variants}:
+        return validation_error(
+            f"Variant {wanted.decode('latin-1')} not found for endpoint {route.name}. "
+            f"Its variants are: {', '.join(variant.name for variant in route.variants)}."
+        )
+    return RuntimeFailure(
+        "ServiceUnavailable",
+        503,
+        f"No instance of endpoint {route.name} is ready; it is being restarted. `clary doctor {route.name}` says why.",
+    )
+
+
+def _model_error(
+    partition: Partition, endpoint: str, status: int, original: str, message: str, *, client: bool = False
+) -> AwsError:
+    region, group = partition.region, log_group(endpoint)
+    return RuntimeFailure(
+        "ModelError",
+        424,
+        f"{message}. See https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:"
+        f"group={group} in account {partition.account_id} for more information. Here: clary logs {endpoint}",
+        ErrorCode="CLIENT_ERROR_FROM_MODEL" if client else "INTERNAL_FAILURE_FROM_MODEL",
+        LogStreamArn=partition.log_group_arn(endpoint),
+        OriginalMessage=original,
+        OriginalStatusCode=status,
+    )
+
+
+def model_error(partition: Partition, endpoint: str, container: str, status: int, body: bytes, limit: int) -> AwsError:
+    """Give the ModelError for a container's answer that is not 2xx. A body over `limit` bytes is not passed on."""
+    client = 400 <= status < 500
+    start = f"Received {'client' if client else 'server'} error ({status}) from {container}"
+    if len(body) > limit:
+        text = f"{start} and could not load the entire response body"
+        return _model_error(partition, endpoint, status, "", text, client=client)
+    original = body.decode("utf-8", "replace")
+    return _model_error(partition, endpoint, status, original, f'{start} with message "{original}"', client=client)
+
+
+def timed_out(partition: Partition, endpoint: str, container: str) -> AwsError:
+    original = (
+        f"Your invocation timed out while waiting for a response from container {container}. Review the latency "
+        "metrics for each container in Amazon CloudWatch, resolve the issue, and try again."
+    )
+    return _model_error(
+        partition, endpoint, 0, original, f'Received server error (0) from {container} with message "{original}"'
+    )
+
+
+def no_answer(partition: Partition, endpoint: str, container: str) -> AwsError:
+    original = (
+        f"Amazon SageMaker could not get a response from the {endpoint} endpoint. This can occur when CPU or memory "
+        "utilization is high. To check your utilization, see Amazon CloudWatch. To fix this problem, use an instance "
+        "type with more CPU capacity or memory."
+    )
+    return _model_error(
+        partition, endpoint, 0, original, f'Received server error (0) from {container} with message "{original}"'
+    )
+
+
+def too_large(limit: int, request_id: str) -> bytes:
+    """Give the 413 answer, plain text as the service's front end gives it; the connection is closed after it."""
+    text = b"HTTP content length exceeded %d bytes." % limit
+    return (
+        b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
+        b"x-amzn-RequestId: %b\r\nConnection: close\r\n\r\n%b" % (len(text), request_id.encode(), text)
+    )
+
+
+def runtime_error(error: AwsError, request_id: str, *, keep_alive: bool) -> bytes:
+    """Give the whole answer for an error: REST-JSON reads the code from the header, raw clients from the body."""
+    members: dict[str, object] = {"Message": error.message, "message": error.message}
+    if isinstance(error, RuntimeFailure):
+        members |= error.members
+    body = json.dumps(dict(sorted(members.items()))).encode()
+    return (
+        b"%b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-amzn-RequestId: %b\r\n"
+        b"x-amzn-ErrorType: %b%b\r\n\r\n%b"
+        % (
+            status_line(error.status),
+            len(body),
+            request_id.encode(),
+            error.code.encode(),
+            b"" if keep_alive else b"\r\nConnection: close",
+            body,
+        )
+    )

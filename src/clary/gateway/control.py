@@ -1,0 +1,84 @@
+"""Requests for the control plane: authenticated here, answered there, over its unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+
+from clary.errors import AwsError
+from clary.gateway.streamed import Streamed
+from clary.wire import dispatch
+
+MAX_BODY = 4 * 1024 * 1024
+"""Bytes of a control-plane request; the largest legal ones are a few hundred kilobytes."""
+PATIENCE = 10.0
+"""Seconds to wait for a control plane that is being restarted, before anything of the request was sent."""
+_ANSWER_TIMEOUT = aiohttp.ClientTimeout(total=60)
+
+
+class ControlPlane:
+    """Passes requests on, and waits out a restart of the process on the other side."""
+
+    def __init__(self, socket: Path) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(socket)), timeout=_ANSWER_TIMEOUT, auto_decompress=False
+        )
+
+    async def handle(self, request: Streamed) -> None:
+        """Authenticate, forward, answer. AWS JSON 1.1 and the query protocol."""
+        content_type = request.headers.get(b"content-type", b"").decode("latin-1")
+        try:
+            body = await _read(request)
+            identity = request.state.authenticate(request.head, body)
+            headers = {
+                "content-type": content_type,
+                "x-amz-target": request.headers.get(b"x-amz-target", b"").decode("latin-1"),
+                "x-clary-request-id": request.request_id,
+                "x-clary-access-key-id": identity.access_key_id if identity else "",
+                "x-clary-service": identity.service if identity else "",
+            }
+            status, answer_headers, answer = await self._send(headers, body)
+        except AwsError as error:
+            response = dispatch.error_response(error, content_type, request.request_id)
+            status, answer = response.status, response.body
+            answer_headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
+        await request.answer(status, answer_headers, answer)
+
+    async def _send(self, headers: dict[str, str], body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while True:
+            try:
+                async with self._session.post("http://control/", data=body, headers=headers) as answer:
+                    kept = [
+                        (name, value)
+                        for name, value in answer.raw_headers
+                        if name.lower() == b"content-type" or name.lower().startswith(b"x-amz")
+                    ]
+                    return answer.status, kept, await answer.read()
+            except aiohttp.ClientConnectorError as error:  # nothing was sent: safe to repeat
+                if loop.time() > deadline:
+                    raise _unavailable("is not answering") from error
+                await asyncio.sleep(0.05)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise _unavailable("went away while it was answering; look whether the request took effect") from error
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def _unavailable(what: str) -> AwsError:
+    return AwsError(f"The control plane {what}.", code="ServiceUnavailable", status=503)
+
+
+async def _read(request: Streamed) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.body:
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_BODY:
+            raise AwsError("Request is too large.", code="RequestEntityTooLargeException", status=413)
+    return b"".join(pieces)

@@ -1,0 +1,83 @@
+"""The front door: one port, and which way each request goes from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+from clary.errors import AwsError, UnknownOperationException
+from clary.gateway.connection import Connection, Exchange, Head
+from clary.gateway.control import ControlPlane
+from clary.gateway.invocation import Invocation
+from clary.gateway.state import State
+from clary.gateway.streamed import Streamed
+
+WELCOME = (
+    b"This is Clary: your models behind the Amazon SageMaker hosting API.\n"
+    b'Point a client here with:  eval "$(clary env)"\n'
+    b"and then:                  aws sagemaker list-endpoints\n"
+)
+_TEXT = [(b"Content-Type", b"text/plain; charset=utf-8")]
+
+
+class Front:
+    """Opens the exchange that a request asks for."""
+
+    def __init__(self, state: State, control: ControlPlane, s3: Callable[[Streamed], Awaitable[None]]) -> None:
+        self._state = state
+        self._control = control
+        self._s3 = s3
+
+    def open(self, head: Head, client: Connection) -> Exchange:
+        """Choose by path and headers alone: nothing is authenticated yet."""
+        target = head.target
+        if target.startswith(b"/endpoints/") and not _is_for_s3(head):
+            if head.method == b"POST" and target.count(b"/") == 3 and target.endswith(b"/invocations"):
+                return Invocation(self._state, head, client)
+            return Streamed(self._state, head, client, _unknown_runtime_operation)
+        if target == b"/_clary/health":
+            return Streamed(self._state, head, client, _health)
+        if _is_for_s3(head):
+            return Streamed(self._state, head, client, self._s3)
+        if _is_for_control(head):
+            return Streamed(self._state, head, client, self._control.handle)
+        if target == b"/" and b"authorization" not in head.headers and head.method in (b"GET", b"HEAD"):
+            return Streamed(self._state, head, client, _welcome)
+        return Streamed(self._state, head, client, self._s3)
+
+
+def _is_for_s3(head: Head) -> bool:
+    return b"/s3/aws4_request" in head.headers.get(b"authorization", b"") or b"%2Fs3%2Faws4_request" in head.target
+
+
+def _is_for_control(head: Head) -> bool:
+    if head.method != b"POST" or head.target.partition(b"?")[0] != b"/":
+        return False
+    if b"x-amz-target" in head.headers or b"/aws4_request" in head.headers.get(b"authorization", b""):
+        return True
+    return head.headers.get(b"content-type", b"").startswith((b"application/x-www-form", b"application/x-amz-json"))
+
+
+async def _welcome(request: Streamed) -> None:
+    await request.answer(200, _TEXT, WELCOME)
+
+
+async def _health(request: Streamed) -> None:
+    state = request.state
+    body = json.dumps({"status": "ok", "routes": state.routes.table.revision, "underWay": sum(state.load.values())})
+    await request.answer(200, [(b"Content-Type", b"application/json")], body.encode())
+
+
+async def _unknown_runtime_operation(request: Streamed) -> None:
+    """Say that the runtime has no such operation here; after authentication, as for every other one."""
+    pieces = [piece async for piece in request.body]
+    try:
+        request.state.authenticate(request.head, b"".join(pieces))
+        raise UnknownOperationException(
+            f"Clary does not implement {request.method} {request.path}; docs/coverage.md lists what it does."
+        )
+    except AwsError as error:
+        body = json.dumps({"Message": error.message, "message": error.message}).encode()
+        headers = [(b"Content-Type", b"application/json"), (b"x-amzn-ErrorType", error.code.encode()),
+                   (b"x-amzn-RequestId", request.request_id.encode())]  # fmt: skip
+        await request.answer(error.status, headers, body)

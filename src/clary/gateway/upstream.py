@@ -1,0 +1,182 @@
+"""Connections to model containers: kept open, reused last in first out, one request on each at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import httptools
+
+IDLE_LIMIT = 30.0
+"""Seconds after which an unused connection is closed: sooner than model servers with common settings close it."""
+
+
+class Answer(Protocol):
+    """Hears the answer to one request: head, pieces of body, then end or broken."""
+
+    def head(self, status: int, headers: list[tuple[bytes, bytes]], *, final: bool) -> None:
+        """The status line and the headers are here; names as the container wrote them. `final`: a body may follow."""
+
+    def body(self, data: bytes) -> None: ...
+
+    def received(self) -> None:
+        """Everything that the last read brought was told; now is the time to write it on in one piece."""
+
+    def end(self) -> None: ...
+
+    def broken(self, error: Exception, *, answered: bool) -> None:
+        """The connection ended early; `answered`: after the first byte of the answer had come."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to one container."""
+
+    __slots__ = ("_answer", "_answered", "_ended", "_headers", "_keep_alive", "_parser", "_pool", "idle_since", "reused",
+                 "transport")  # fmt: skip
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: Answer | None = None
+        self._answered = False
+        self._ended = False
+        self._keep_alive = False
+        self._headers: list[tuple[bytes, bytes]] = []
+        self.reused = False
+        self.idle_since = 0.0
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
+
+    def send(self, request: bytes, answer: Answer) -> None:
+        """Write a whole request and tell `answer` what comes back."""
+        self._answer = answer
+        self._answered = self._ended = False
+        self.transport.write(request)
+
+    def cancel(self) -> None:
+        """Give the request up. The container may go on working at it; the connection is of no more use."""
+        self._answer = None
+        self.transport.abort()
+
+    # -- asyncio.Protocol ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # a stream socket's is a Transport
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:  # bytes that nobody asked for: the connection cannot be trusted any more
+            self._pool.forget(self)
+            self.transport.abort()
+            return
+        self._answered = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
+                raise error.__context__ from error
+            self._break(error)
+            return
+        if self._ended:
+            self._answer = None
+            if self._keep_alive:
+                self._pool.give_back(self)
+            else:
+                self.transport.close()
+            answer.end()
+        else:
+            answer.received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        if self._answer is None:
+            return
+        if self._answered and exc is None and self._ends_with_connection():
+            answer, self._answer = self._answer, None
+            answer.end()
+            return
+        self._break(exc or ConnectionResetError("the container closed the connection"))
+
+    def _ends_with_connection(self) -> bool:
+        """HTTP/1.0 style: neither a length nor chunks, so the body ends where the connection does."""
+        names = {name.lower() for name, _ in self._headers}
+        return bool(names) and not names & {b"content-length", b"transfer-encoding"}
+
+    def _break(self, error: Exception) -> None:
+        answer, self._answer = self._answer, None
+        self.transport.abort()
+        if answer is not None:
+            answer.broken(error, answered=self._answered)
+
+    # -- httptools ---------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it when the message is over
+        if self._answer is not None:
+            self._answer.head(status, self._headers, final=status >= 200)
+
+    def on_body(self, data: bytes) -> None:
+        if self._answer is not None:
+            self._answer.body(data)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() >= 200:
+            self._ended = True
+
+
+class Pool:
+    """Idle connections by container address."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._idle: dict[tuple[str, int], list[UpstreamConnection]] = {}
+        self._address: dict[UpstreamConnection, tuple[str, int]] = {}
+
+    def take(self, host: str, port: int) -> UpstreamConnection | None:
+        """Give an idle connection, the one used last, if there is any."""
+        idle = self._idle.get((host, port))
+        while idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                connection.reused = True
+                return connection
+        return None
+
+    async def connect(self, host: str, port: int, timeout: float) -> UpstreamConnection:
+        """Open a new connection. Raises OSError or TimeoutError."""
+        async with asyncio.timeout(timeout):
+            _, connection = await self._loop.create_connection(lambda: UpstreamConnection(self), host, port)
+        self._address[connection] = (host, port)
+        return connection
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        address = self._address.get(connection)
+        if address is None or connection.transport.is_closing():
+            return
+        connection.idle_since = self._loop.time()
+        self._idle.setdefault(address, []).append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        address = self._address.pop(connection, None)
+        idle = self._idle.get(address, []) if address else []
+        if connection in idle:
+            idle.remove(connection)
+
+    def sweep(self, now: float) -> None:
+        """Close what nobody used for IDLE_LIMIT."""
+        for address, idle in list(self._idle.items()):
+            for connection in [c for c in idle if now - c.idle_since > IDLE_LIMIT]:
+                idle.remove(connection)
+                connection.transport.close()
+            if not idle:
+                del self._idle[address]
+
+    def close(self) -> None:
+        for connection in list(self._address):
+            connection.transport.close()

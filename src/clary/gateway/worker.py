@@ -1,0 +1,132 @@
+"""One gateway process: a listening socket, its connections, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clary.core.resources import Partition
+from clary.gateway.connection import Connection, Exchange, Head
+from clary.gateway.control import ControlPlane
+from clary.gateway.front import Front
+from clary.gateway.state import State
+from clary.gateway.streamed import Streamed
+from clary.telemetry import logger
+from clary.wire.sigv4 import Verifier
+
+BACKLOG = 2048
+IDLE_LIMIT = 120.0
+"""Seconds after which a client's unused connection is closed; SDKs keep theirs for a minute at most."""
+SWEEP = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """What a gateway is told. Sizes in bytes, times in seconds."""
+
+    host: str
+    port: int
+    partition: Partition
+    secrets: dict[str, str] | None
+    """Access keys and their secrets; None: requests are not verified."""
+    run: Path
+    max_payload: int
+    model_timeout: float
+
+
+async def serve(options: GatewayOptions, s3: Callable[[Streamed], Awaitable[None]]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is under way, for at most the model timeout."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    verifier = Verifier(options.secrets, options.partition.region, time.time) if options.secrets is not None else None
+    state = State(
+        options.partition,
+        verifier,
+        options.run,
+        max_payload=options.max_payload,
+        model_timeout=options.model_timeout,
+    )
+    state.routes.load()
+    control = ControlPlane(state.control_socket)
+    door = Door(Front(state, control, s3).open)
+    server = await loop.create_server(door.connect, sock=listener(options.host, options.port), backlog=BACKLOG)
+    feed = loop.create_task(state.routes.follow())
+    sweep = loop.create_task(_sweep(state, door))
+    logger("gateway").info("gateway ready", host=options.host, port=options.port)
+    await stop.wait()
+    server.close()
+    await door.drain(options.model_timeout)
+    for task in (feed, sweep):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    state.pool.close()
+    await control.close()
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """Bind a socket that several processes may share. Raises OSError where the port is taken by somebody else."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+class Door:
+    """The connections of one process."""
+
+    def __init__(self, open_exchange: Callable[[Head, Connection], Exchange]) -> None:
+        self._open = open_exchange
+        self._connections: set[Connection] = set()
+
+    def connect(self) -> Connection:
+        connection = Connection(self._open)
+        self._connections.add(connection)
+        return connection
+
+    def sweep(self, now: float) -> None:
+        """Forget connections that are gone and close those that were idle too long."""
+        for connection in list(self._connections):
+            if connection.transport is None or connection.transport.is_closing():
+                self._connections.discard(connection)
+            elif not connection.idle:
+                connection.idle_since = 0.0
+            elif not connection.idle_since:
+                connection.idle_since = now
+            elif now - connection.idle_since > IDLE_LIMIT:
+                connection.transport.close()
+
+    async def drain(self, limit: float) -> None:
+        """Close what is idle, wait for the rest, at most `limit` seconds."""
+        deadline = time.monotonic() + limit
+        while self._connections and time.monotonic() < deadline:
+            for connection in list(self._connections):
+                if connection.transport is None or connection.transport.is_closing() or connection.idle:
+                    self._connections.discard(connection)
+                    if connection.transport is not None:
+                        connection.transport.close()
+            await asyncio.sleep(0.02)
+        for connection in self._connections:
+            connection.transport.abort()
+
+
+async def _sweep(state: State, door: Door) -> None:
+    while True:
+        await asyncio.sleep(SWEEP)
+        door.sweep(state.loop.time())
+        state.pool.sweep(state.loop.time())

@@ -1,0 +1,228 @@
+"""The composition root: the roles a process can have, and what each is built from.
+
+up        the supervisor: keeps the other three running, announces the port
+control   API, store, controllers, engine; on a unix socket
+gateway   the front door; one or more share the port
+s3        rclone, unless the user brings an S3 of their own
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import uvloop
+
+from clary import credentials, telemetry
+from clary.core.resources import Partition
+from clary.errors import SettingsError
+from clary.gateway import worker
+from clary.settings import MIB, Settings, load, to_environment, variable
+from clary.supervision import Program, Supervisor, adopt_orphans
+from clary.telemetry import logger
+
+READY_WITHIN = 60.0
+"""Seconds after which a Clary that does not answer is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A Clary that answers: what the banner shows."""
+
+    url: str
+    engine: str
+    data: Path
+    region: str
+    account_id: str
+    pids: dict[str, int]
+
+
+# -- up ----------------------------------------------------------------------------------------------------------------
+
+
+def up(settings: Settings, ready: Callable[[Running], None]) -> int:
+    """Start everything, call `ready` once it answers, serve until SIGTERM or SIGINT; give the exit code.
+
+    Raises SettingsError where the data folder or the port is in use.
+    """
+    telemetry.set_up(settings.log_level, "supervisor")
+    os.umask(0o077)
+    settings.run.mkdir(parents=True, exist_ok=True)
+    with _locked(settings.run / "lock"), _reserved(settings.host, settings.port) as port:
+        settings = _with_credentials(replace(settings, port=port))
+        return asyncio.run(_supervise(settings, ready))
+
+
+def _with_credentials(settings: Settings) -> Settings:
+    given = None
+    if settings.access_key_id:
+        given = credentials.Credentials(settings.access_key_id, settings.secret_access_key)
+    pair = credentials.load_or_create(settings.credentials, given)
+    return replace(settings, access_key_id=pair.access_key_id, secret_access_key=pair.secret_access_key)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the data folder: two Claries on one would fight over the same containers."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SettingsError(
+                f"--data: {path.parent.parent} is in use by another Clary; stop it or choose another folder"
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def _reserved(host: str, port: int) -> Iterator[int]:
+    """Hold the port, without listening, for as long as gateways come and go; give its number."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))  # without SO_REUSEPORT: fails where anybody else has it
+        held = worker.listener(host, port)
+    except OSError as error:
+        why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+        raise SettingsError(f"--port: {host}:{port} {why}; choose another, or 0 for any free one") from error
+    with held:
+        yield int(held.getsockname()[1])
+
+
+async def _supervise(settings: Settings, ready: Callable[[Running], None]) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if not adopt_orphans():
+        logger("supervisor").warning("this system cannot adopt orphans; exit codes of models may be lost")
+    supervisor = Supervisor(_programs(settings), settings.run / "exits")
+    record = settings.run / "clary.json"
+    running = asyncio.create_task(supervisor.run(stop))
+    try:
+        if not await _answers(settings, stop):
+            if not stop.is_set():
+                logger("supervisor").error("Clary does not answer; the log above says why", waited=READY_WITHIN)
+                return 1
+            return 0
+        here = Running(
+            url=_url(settings),
+            engine=settings.engine,
+            data=settings.data,
+            region=settings.region,
+            account_id=settings.account_id,
+            pids=supervisor.pids,
+        )
+        _write_record(record, here)
+        ready(here)
+        await stop.wait()
+        return 0
+    finally:
+        stop.set()
+        await running
+        record.unlink(missing_ok=True)
+
+
+def _programs(settings: Settings) -> list[Program]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLARY_")}
+    environment |= to_environment(settings)
+    python = (sys.executable, "-m", "clary.server")
+    programs = [Program("control", (*python, "control"), environment, stop_timeout=settings.delete_grace + 15)]
+    programs += [
+        Program(f"gateway-{number}", (*python, "gateway"), environment, stop_timeout=settings.model_timeout + 5)
+        for number in range(settings.workers)
+    ]
+    return programs
+
+
+def _url(settings: Settings) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{host}:{settings.port}"
+
+
+def _write_record(path: Path, running: Running) -> None:
+    """Leave word for `clary env` and the like: where this Clary is."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(
+        json.dumps(
+            {
+                "url": running.url,
+                "pid": os.getpid(),
+                "engine": running.engine,
+                "region": running.region,
+                "account_id": running.account_id,
+            }
+        )
+    )
+    temporary.rename(path)
+
+
+async def _answers(settings: Settings, stop: asyncio.Event) -> bool:
+    """Wait until the gateway and, through its socket, the control plane answer."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + READY_WITHIN
+    host = _url(settings).removeprefix("http://").rpartition(":")[0].strip("[]")
+    while loop.time() < deadline and not stop.is_set():
+        try:
+            await _get_health(asyncio.open_unix_connection(str(settings.run / "control.sock")))
+            await _get_health(asyncio.open_connection(host, settings.port))
+            return True
+        except (OSError, EOFError):
+            await asyncio.sleep(0.05)
+    return False
+
+
+async def _get_health(connecting: object) -> None:
+    reader, writer = await connecting  # type: ignore[misc]
+    try:
+        writer.write(b"GET /_clary/health HTTP/1.1\r\nHost: clary\r\nConnection: close\r\n\r\n")
+        status = await reader.readline()
+        if b" 200 " not in status:
+            raise EOFError("not ready")
+    finally:
+        writer.close()
+
+
+# -- gateway -------------------------------------------------------------------------------------------------------------
+
+
+async def gateway(settings: Settings) -> None:
+    """Be one gateway process."""
+    keys = {settings.access_key_id: settings.secret_access_key}
+    await worker.serve(
+        worker.GatewayOptions(
+            host=settings.host,
+            port=settings.port,
+            partition=Partition(settings.account_id, settings.region),
+            secrets=keys if settings.auth == "sigv4" else None,
+            run=settings.run,
+            max_payload=settings.max_payload * MIB,
+            model_timeout=settings.model_timeout,
+        ),
+        None,  # type: ignore[arg-type]
+    )
+
+
+ROLES = {"gateway": gateway}
+
+
+def main() -> None:
+    """Be what the first argument says; settings come from the environment, from the supervisor."""
+    role = sys.argv[1]
+    settings = load(environment={k: v for k, v in os.environ.items() if k != variable("config")})
+    telemetry.set_up(settings.log_level, role)
+    uvloop.run(ROLES[role](settings))
+
+
+if __name__ == "__main__":
+    main()
