@@ -1,0 +1,324 @@
+"""InvokeEndpoint: what reaches the container, what comes back, and each way in which it can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from tests.gateway.conftest import Gateway, Script, answer, read_reply, says, variant
+
+
+async def test_the_body_arrives_byte_for_byte_and_the_answer_goes_back(gateway: Gateway) -> None:
+    body = bytes(range(256)) * 100
+    container = await gateway.serve("demo", says(answer(b"\x00\xff", headers=b"Content-Type: application/x-npy\r\n")))
+    reply = await gateway.invoke("demo", body, Content_Type="application/x-image", Accept="application/x-npy")
+    assert (reply.status, reply.body) == (200, b"\x00\xff")
+    assert reply.headers["content-type"] == "application/x-npy"
+    assert reply.headers["x-amzn-invoked-production-variant"] == "AllTraffic"
+    assert len(reply.headers["x-amzn-requestid"]) == 36
+    head, _, received = container.requests[0].partition(b"\r\n\r\n")
+    assert received == body
+    assert head.startswith(b"POST /invocations HTTP/1.1\r\n")
+
+
+async def test_only_the_headers_of_the_contract_reach_the_container(gateway: Gateway) -> None:
+    container = await gateway.serve("demo", says(answer(b"")))
+    await gateway.invoke(
+        "demo", X_Amzn_SageMaker_Custom_Attributes="trace=1", X_Amzn_SageMaker_Inference_Id="abc", X_Other="no"
+    )
+    head = container.requests[0].partition(b"\r\n\r\n")[0].lower()
+    names = {line.partition(b":")[0] for line in head.split(b"\r\n")[1:]}
+    assert names == {
+        b"host",
+        b"x-amzn-sagemaker-custom-attributes",
+        b"x-amzn-sagemaker-inference-id",
+        b"content-length",
+    }
+
+
+async def test_only_the_headers_of_the_contract_come_back(gateway: Gateway) -> None:
+    headers = b"Content-Type: text/csv\r\nServer: x\r\nX-Amzn-SageMaker-Custom-Attributes: t=2\r\nSet-Cookie: a=b\r\n"
+    await gateway.serve("demo", says(answer(b"1", headers=headers)))
+    reply = await gateway.invoke("demo")
+    assert reply.headers["x-amzn-sagemaker-custom-attributes"] == "t=2"
+    assert not reply.headers.keys() & {"server", "set-cookie"}
+
+
+async def test_an_unknown_endpoint_is_a_validation_error_with_its_own_error_code(gateway: Gateway) -> None:
+    reply = await gateway.invoke("nobody")
+    assert (reply.status, reply.headers["x-amzn-errortype"]) == (400, "ValidationError")
+    document = json.loads(reply.body)
+    assert document["ErrorCode"] == "NO_SUCH_ENDPOINT"
+    assert document["Message"] == "Endpoint nobody of account 123456789012 not found."
+
+
+async def test_an_endpoint_that_is_being_created_is_not_ready(gateway: Gateway) -> None:
+    gateway.route("new", status="Creating")
+    reply = await gateway.invoke("new")
+    assert (reply.status, reply.headers["x-amzn-errortype"]) == (429, "ModelNotReadyException")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "side"),
+    [
+        (b"400 Bad Request", "CLIENT_ERROR_FROM_MODEL", "client"),
+        (b"503 Busy", "INTERNAL_FAILURE_FROM_MODEL", "server"),
+        (b"302 Found", "INTERNAL_FAILURE_FROM_MODEL", "server"),
+    ],
+)
+async def test_what_is_not_2xx_is_a_model_error(gateway: Gateway, status: bytes, code: str, side: str) -> None:
+    await gateway.serve("demo", says(answer(b'say "no"', status)))
+    reply = await gateway.invoke("demo")
+    assert (reply.status, reply.headers["x-amzn-errortype"]) == (424, "ModelError")
+    document = json.loads(reply.body)
+    number = int(status[:3])
+    assert document["ErrorCode"] == code
+    assert document["OriginalStatusCode"] == number
+    assert document["OriginalMessage"] == 'say "no"'
+    assert document["LogStreamArn"] == ("arn:aws:logs:us-east-1:123456789012:log-group:/aws/sagemaker/Endpoints/demo")
+    assert document["Message"].startswith(
+        f'Received {side} error ({number}) from primary with message "say "no"". See '
+        "https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#logEventViewer:"
+        "group=/aws/sagemaker/Endpoints/demo in account 123456789012 for more information."
+    )
+
+
+async def test_a_long_error_page_is_not_passed_on(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"x" * 200_000, b"500 Oops")))
+    document = json.loads((await gateway.invoke("demo")).body)
+    assert document["Message"].startswith(
+        "Received server error (500) from primary and could not load the entire response body. See "
+    )
+    assert document["OriginalMessage"] == ""
+
+
+async def test_a_model_that_takes_too_long_is_a_model_error_of_status_0(gateway: Gateway) -> None:
+    gateway.state.model_timeout = 0.1
+
+    async def never(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    await gateway.serve("slow", never)
+    reply = await gateway.invoke("slow")
+    document = json.loads(reply.body)
+    assert reply.status == 424
+    assert document["OriginalStatusCode"] == 0
+    assert "Your invocation timed out while waiting for a response from container primary." in document["Message"]
+    assert gateway.state.load == {}
+
+
+async def test_a_refused_connection_is_a_model_error_after_one_retry(gateway: Gateway) -> None:
+    gone = await gateway.container(says(answer(b"")))
+    gateway.servers.pop().close()
+    gateway.route("demo", variant(gone))
+    document = json.loads((await gateway.invoke("demo")).body)
+    assert document["OriginalStatusCode"] == 0
+    assert "could not get a response from the demo endpoint" in document["Message"]
+
+
+async def test_a_refused_connection_goes_to_another_instance(gateway: Gateway) -> None:
+    gone, there = await gateway.container(says(b"")), await gateway.container(says(answer(b"here")))
+    gateway.servers.pop(0).close()
+    gateway.route("demo", variant(gone, there))
+    for _ in range(20):
+        assert (await gateway.invoke("demo")).body == b"here"
+
+
+def _hang_up() -> Script:
+    async def script(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    return script
+
+
+async def test_a_connection_that_breaks_before_the_first_byte_is_retried_once(gateway: Gateway) -> None:
+    container = await gateway.serve("demo", _hang_up())
+    reply = await gateway.invoke("demo")
+    assert reply.status == 424
+    assert len(container.requests) == 2
+
+
+async def test_nothing_is_retried_once_a_byte_of_the_answer_has_come(gateway: Gateway) -> None:
+    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-")
+        await writer.drain()
+        writer.close()
+
+    container = await gateway.serve("demo", half)
+    reply = await gateway.invoke("demo")
+    assert (reply.status, len(container.requests)) == (424, 1)
+
+
+async def test_an_answer_that_breaks_off_breaks_off_for_the_client(gateway: Gateway) -> None:
+    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+
+    await gateway.serve("demo", half)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await gateway.invoke("demo")
+
+
+async def test_a_kept_connection_that_the_container_has_closed_is_no_failure(gateway: Gateway) -> None:
+    async def then_close(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(b"once"))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.close()
+
+    container = await gateway.serve("demo", then_close)
+    for _ in range(3):
+        assert (await gateway.invoke("demo")).body == b"once"
+        await asyncio.sleep(0.05)
+    assert container.connections == 3
+
+
+async def test_connections_to_the_container_are_reused(gateway: Gateway) -> None:
+    container = await gateway.serve("demo", says(answer(b"ok")))
+    for _ in range(5):
+        await gateway.invoke("demo")
+    assert (container.connections, len(container.requests)) == (1, 5)
+
+
+async def test_a_chunked_answer_stays_chunked_and_goes_out_as_it_comes(gateway: Gateway) -> None:
+    go_on = asyncio.Event()
+
+    async def drip(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        await writer.drain()
+        await go_on.wait()
+        writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
+
+    await gateway.serve("demo", drip)
+    reader, writer = await gateway.connect()
+    writer.write(gateway.signed("/endpoints/demo/invocations", b""))
+    await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readexactly(8) == b"3\r\none\r\n"
+    go_on.set()
+    assert await reader.readexactly(13) == b"3\r\ntwo\r\n0\r\n\r\n"
+    writer.close()
+
+
+async def test_an_answer_that_ends_with_its_connection_is_whole(gateway: Gateway) -> None:
+    async def old(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/csv\r\n\r\n1,2")
+        await writer.drain()
+        writer.close()
+
+    await gateway.serve("demo", old)
+    reply = await gateway.invoke("demo")
+    assert (reply.status, reply.body) == (200, b"1,2")
+
+
+async def test_a_body_over_the_limit_is_413_in_the_service_s_words(gateway: Gateway) -> None:
+    container = await gateway.serve("demo", says(answer(b"")))
+    reply = await gateway.invoke("demo", b"x" * 1_000_001)
+    assert (reply.status, reply.body) == (413, b"HTTP content length exceeded 1000000 bytes.")
+    assert (await gateway.invoke("demo", b"x" * 1_000_000)).status == 200
+    assert len(container.requests) == 1
+
+
+async def test_a_chunked_body_over_the_limit_is_413_too(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"")))
+    reader, writer = await gateway.connect()
+    writer.write(b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    writer.write(b"f4241\r\n" + b"x" * 1_000_001 + b"\r\n0\r\n\r\n")
+    assert (await read_reply(reader)).status == 413
+    writer.close()
+
+
+async def test_expect_100_continue_is_answered_before_the_body(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"ok")))
+    head, _, body = gateway.signed("/endpoints/demo/invocations", b"body", {"Expect": "100-continue"}).partition(
+        b"\r\n\r\n"
+    )
+    reader, writer = await gateway.connect()
+    writer.write(head + b"\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert (await read_reply(reader)).body == b"ok"
+    writer.close()
+
+
+async def test_requests_sent_ahead_are_answered_in_order(gateway: Gateway) -> None:
+    async def echo(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = request.partition(b"\r\n\r\n")[2]
+        await asyncio.sleep(0.01 * (5 - int(body)))
+        writer.write(answer(body))
+
+    await gateway.serve("demo", echo)
+    reader, writer = await gateway.connect()
+    writer.write(b"".join(gateway.signed("/endpoints/demo/invocations", b"%d" % n) for n in range(5)))
+    assert [(await read_reply(reader)).body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+    writer.close()
+
+
+async def test_a_client_that_leaves_frees_its_place(gateway: Gateway) -> None:
+    waiting = asyncio.Event()
+
+    async def never(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waiting.set()
+        await reader.read()
+
+    await gateway.serve("demo", never)
+    _, writer = await gateway.connect()
+    writer.write(gateway.signed("/endpoints/demo/invocations", b""))
+    await waiting.wait()
+    assert sum(gateway.state.load.values()) == 1
+    writer.close()
+    while gateway.state.load:
+        await asyncio.sleep(0.01)
+
+
+async def test_traffic_is_split_by_weight_and_target_variant_overrides(gateway: Gateway) -> None:
+    blue, green = await gateway.container(says(answer(b"blue"))), await gateway.container(says(answer(b"green")))
+    gateway.route("demo", variant(blue, name="blue", weight=3), variant(green, name="green", weight=1))
+    bodies = [(await gateway.invoke("demo")).body for _ in range(200)]
+    assert 100 < bodies.count(b"blue") < 195
+    named = await gateway.invoke("demo", X_Amzn_SageMaker_Target_Variant="green")
+    assert (named.body, named.headers["x-amzn-invoked-production-variant"]) == (b"green", "green")
+    unknown = await gateway.invoke("demo", X_Amzn_SageMaker_Target_Variant="red")
+    assert unknown.headers["x-amzn-errortype"] == "ValidationError"
+
+
+async def test_an_endpoint_whose_instances_are_all_down_is_unavailable(gateway: Gateway) -> None:
+    gateway.route("demo", variant())
+    reply = await gateway.invoke("demo")
+    assert (reply.status, reply.headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("X-Amzn-SageMaker-Target-Model", "is not a multi-model endpoint and does not support target model header."),
+        ("X-Amzn-SageMaker-Inference-Component", "Inference Component Name header is not allowed for endpoints"),
+        ("X-Amzn-SageMaker-Target-Container-Hostname", "does not support target container hostname header"),
+    ],
+)
+async def test_headers_for_other_kinds_of_endpoints_are_refused(gateway: Gateway, header: str, words: str) -> None:
+    await gateway.serve("demo", says(answer(b"")))
+    reply = await gateway.invoke("demo", **{header: "x"})
+    assert reply.headers["x-amzn-errortype"] == "ValidationError"
+    assert words in json.loads(reply.body)["Message"]
+
+
+async def test_a_header_over_its_modelled_length_is_refused(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"")))
+    reply = await gateway.invoke("demo", X_Amzn_SageMaker_Inference_Id="i" * 65)
+    assert json.loads(reply.body)["Message"] == (
+        f"1 validation error detected: Value '{'i' * 65}' at 'inferenceId' failed to satisfy constraint: "
+        "Member must have length less than or equal to 64"
+    )
+
+
+async def test_a_wrong_secret_never_reaches_the_container(gateway: Gateway) -> None:
+    container = await gateway.serve("demo", says(answer(b"")))
+    reply = await gateway.send(gateway.signed("/endpoints/demo/invocations", b"{}", secret="wrong"))
+    assert (reply.status, reply.headers["x-amzn-errortype"]) == (403, "InvalidSignatureException")
+    unsigned = b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    assert (await gateway.send(unsigned)).headers["x-amzn-errortype"] == "MissingAuthenticationTokenException"
+    assert container.requests == []
