@@ -1,0 +1,102 @@
+"""The container contract over WSGI: `/ping`, `/invocations`, `/execution-parameters`."""
+
+from __future__ import annotations
+
+import json
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from .messages import Headers, Request, Response
+from .scoreboard import Slot
+
+StartResponse = Callable[[str, "list[tuple[str, str]]"], object]
+
+
+class Model(Protocol):
+    """A loaded model; it is asked for one thing at a time."""
+
+    def invoke(self, request: Request) -> Response: ...
+    def execution_parameters(self) -> Mapping[str, Any] | None: ...
+
+
+class Application:
+    """One worker's WSGI application around its loaded model.
+
+    Invocations take turns, because scripts are written for AWS's servers, which send a worker one request at a time;
+    a worker's threads only keep `/ping` and idle connections alive meanwhile. `leave` is called for an answer after
+    which the connection had better be closed: its request had to wait here while another worker was idle.
+    """
+
+    def __init__(self, model: Model, slot: Slot, leave: Callable[[], None]) -> None:
+        self._model = model
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._slot = slot
+        self._leave = leave
+        self.pending = 0  # invocations read and not yet answered
+        self._routes: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Response]]] = {
+            "/ping": ("GET", self._ping),
+            "/invocations": ("POST", self._invoke),
+            "/execution-parameters": ("GET", self._execution_parameters),
+        }
+
+    def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        response = self._answer(environ)
+        fields = {**response.headers, "Content-Length": str(len(response.body))}
+        if response.status == HTTPStatus.NO_CONTENT:
+            del fields["Content-Length"]
+        start_response(_status_line(response.status), list(fields.items()))
+        return [response.body]
+
+    def _answer(self, environ: Mapping[str, Any]) -> Response:
+        if environ["PATH_INFO"] not in self._routes:
+            return Response.text(404, f"no such path: {environ['PATH_INFO']}")
+        method, handler = self._routes[environ["PATH_INFO"]]
+        if environ["REQUEST_METHOD"] != method:
+            return Response(405, headers={"Allow": method})
+        try:
+            return handler(environ)
+        except (Exception, SystemExit) as error:  # a script that calls exit() must not end the worker in silence
+            traceback.print_exc()
+            return Response.text(500, f"{error}\n{traceback.format_exc()}")
+
+    def _ping(self, environ: Mapping[str, Any]) -> Response:
+        return Response(200)
+
+    def _invoke(self, environ: Mapping[str, Any]) -> Response:
+        request = Request(Headers.from_environ(environ), environ["wsgi.input"].read())
+        with self._counting:
+            waits = self.pending > 0
+            self.pending += 1
+        try:
+            with self._turn:
+                return self._serve(request)
+        finally:
+            with self._counting:
+                self.pending -= 1
+            if waits and self._slot.others_idle():
+                self._leave()
+
+    def _serve(self, request: Request) -> Response:
+        self._slot.busy()
+        try:
+            return self._model.invoke(request)
+        finally:
+            self._slot.idle()
+
+    def _execution_parameters(self, environ: Mapping[str, Any]) -> Response:
+        with self._turn:
+            parameters = self._model.execution_parameters()
+        if parameters is None:
+            return Response.text(404, "the script defines no execution_parameters_fn")
+        return Response(200, json.dumps(parameters).encode(), {"Content-Type": "application/json"})
+
+
+def _status_line(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:  # a script may set any number
+        return f"{status} Unknown"

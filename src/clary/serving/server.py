@@ -1,0 +1,152 @@
+"""gunicorn around a model: a master and preforked workers, each with its own copy of the model.
+
+A worker loads before it accepts, so nothing, `/ping` included, is answered before there is a model. What cannot load
+ends the whole server at once with the traceback on stderr: restarting would only repeat it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+
+from .app import Application, Model
+from .layout import Layout, LayoutError
+from .scoreboard import Scoreboard, Slot
+
+# Above the 60 s and the idle time of any proxy's pool, so that the proxy, not we, ends an idle connection.
+KEEPALIVE = 120
+# Below the 30 s between the platform's SIGTERM and its SIGKILL.
+GRACE = 25
+# A thread is taken by each request that waits for its turn, and `/ping` must still find one.
+THREADS = 64
+
+
+def load_model(environment: Mapping[str, str]) -> Model:
+    """Load what the environment names. Raises what the script raises, and LayoutError for files that form no model."""
+    layout = Layout.from_environment(environment)
+    framework = environment.get("CLARY_SERVING_FRAMEWORK") or "none"
+    if framework == "xgboost" and not layout.named and not layout.has_script:
+        from .xgboost_algorithm import XGBoostModel
+
+        return XGBoostModel(layout)
+    from .script import ScriptModel
+
+    return ScriptModel(layout, framework)
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's application: its settings, its hooks, and what a worker runs."""
+
+    def __init__(self, port: int, workers: int) -> None:
+        self._port = port
+        self._workers = workers
+        self._board = Scoreboard(workers)
+        self._slot: Slot | None = None
+        self._request = threading.local()
+        self._reported = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server lives
+        super().__init__()
+
+    def load_config(self) -> None:
+        options: dict[str, Any] = {
+            "bind": f"127.0.0.1:{self._port}",
+            "workers": self._workers,
+            "worker_class": "gthread",
+            "threads": THREADS,
+            "keepalive": KEEPALIVE,
+            "graceful_timeout": GRACE,
+            "timeout": 0,  # loading may take as long as the platform allows; the platform keeps that clock
+            "loglevel": "warning",
+            "proc_name": "clary-serving",
+            "control_socket_disable": True,
+            "pre_fork": self._pre_fork,
+            "post_fork": self._post_fork,
+            "pre_request": self._pre_request,
+            "child_exit": self._child_exit,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:  # older gunicorns have no control socket
+                self.cfg.set(name, value)
+
+    def load(self) -> Application:
+        """Load the model in this worker and build its application around it."""
+        # Until there is a model there is nothing to end gracefully, and a long load must not outlast a SIGTERM.
+        previous = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            model = load_model(os.environ)
+        except (Exception, SystemExit) as error:
+            self._report(error)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        assert self._slot is not None
+        self._slot.idle()
+        return Application(model, self._slot, leave=self._leave)
+
+    def _report(self, error: BaseException) -> None:
+        """Print why the model does not load: once, although every worker is likely to fail alike.
+
+        The lock makes the other workers wait until the first has printed, since the first to exit ends them all.
+        """
+        fcntl.lockf(self._reported, fcntl.LOCK_EX)
+        if os.fstat(self._reported.fileno()).st_size == 0:
+            if isinstance(error, LayoutError):
+                print(f"The model could not be loaded.\n{error}", file=sys.stderr)  # noqa: T201 - stderr is the log
+            else:
+                traceback.print_exception(type(error), error, error.__traceback__)
+                print(f"The model could not be loaded: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+            sys.stderr.flush()
+            os.write(self._reported.fileno(), b"1")
+
+    def _leave(self) -> None:
+        self._request.current.force_close()
+
+    def _pre_request(self, worker: Any, request: Any) -> None:
+        # The hook runs in the thread that will answer; WSGI itself gives an application no way to close a connection.
+        self._request.current = request
+
+    def _pre_fork(self, arbiter: Any, worker: Any) -> None:
+        worker.slot = self._board.take({sibling.slot.index for sibling in arbiter.WORKERS.values()})
+
+    def _post_fork(self, arbiter: Any, worker: Any) -> None:
+        self._slot = worker.slot
+
+    def _child_exit(self, arbiter: Any, worker: Any) -> None:
+        """End the server when a worker was killed, or crashed, while it was loading."""
+        stopping = not arbiter.LISTENERS
+        if not stopping and not worker.slot.loaded:
+            raise HaltServer("A worker ended while it was loading the model.", Arbiter.WORKER_BOOT_ERROR)
+
+
+def serve() -> None:
+    """Serve the model on 127.0.0.1:`SAGEMAKER_BIND_TO_PORT` until SIGTERM; exits with 3 where it cannot be loaded."""
+    for stream in (sys.stdout, sys.stderr):
+        _flush_lines(stream)
+    cpus = _number("SM_NUM_CPUS", os.cpu_count() or 1)
+    workers = _number("SAGEMAKER_MODEL_SERVER_WORKERS", cpus)
+    # Workers together fill the CPUs; numerical libraries that each start a thread per CPU would only fight over them.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus // workers)))
+    Server(_number("SAGEMAKER_BIND_TO_PORT", 8080), workers).run()
+
+
+def _flush_lines(stream: TextIO) -> None:
+    reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(line_buffering=True)
+
+
+def _number(variable: str, default: int) -> int:
+    value = os.environ.get(variable) or str(default)
+    if not value.isdigit() or int(value) < 1:
+        sys.exit(f"{variable} is {value!r}; it must be a whole number above zero")
+    return int(value)
