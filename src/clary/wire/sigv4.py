@@ -1,0 +1,398 @@
+"""AWS Signature Version 4, from the server's side: who signed this request, and is it still what was signed?
+
+The rules are AWS's ("Signature Version 4 signing process", and "Authenticating Requests" in the S3 API reference);
+the reference for every byte is botocore's signers, against which the tests run. It is on the path of each invocation,
+so a header-signed request costs two short SHA-256 runs, one over the payload, and little else:
+
+- All of an `Authorization` header but its signature is the same for every request that a client sends in a day. It is
+  parsed, and its signing key derived, once. Only a request whose signature was right may enter that cache.
+- ISO 8601 basic timestamps sort as text, so the clock check compares with two strings that are made once a second.
+
+Statuses: JSON 1.1 services answer 400, REST services and S3 answer 403. AWS documents neither for each code; that split
+is what its services are seen to do. A request speaks JSON 1.1 when it has an `X-Amz-Target`.
+
+A signed `X-Amz-Security-Token` is tolerated and means nothing: Clary issues none, and one left over in an environment
+says nothing that the secret does not. An unsigned one is refused, like every unsigned `x-amz-*` header.
+"""
+
+from __future__ import annotations
+
+import hmac
+from calendar import timegm
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from time import gmtime, strftime, strptime
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from clary.errors import AwsError
+from clary.wire.canonical import Request, canonical_request, sent_resource, strict_resource
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+EMPTY_SHA256 = sha256().hexdigest()
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+STREAMED_PAYLOADS = (
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+    "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+)
+
+_TERMINATOR = "aws4_request"
+_STAMP = "%Y%m%dT%H%M%SZ"
+_WEEK = 604800
+_CACHE_SIZE = 4096
+_PRESIGNED = b"X-Amz-Signature="
+_PRESIGNED_PARTS = ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
+
+
+class SigningKey:
+    """A derived key, held as the two hash states that HMAC starts from: a third of the price of `hmac.digest`."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: str, date: str, region: str, service: str) -> None:
+        key = f"AWS4{secret}".encode()
+        for part in (date, region, service, _TERMINATOR):
+            key = hmac.digest(key, part.encode(), "sha256")
+        block = key.ljust(64, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def sign(self, message: bytes) -> str:
+        """Give the HMAC-SHA256 of a message in hexadecimal."""
+        inner = self._inner.copy()
+        inner.update(message)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
+class Identity(NamedTuple):
+    """Who signed a request, and what a body that is streamed after the headers is held against."""
+
+    access_key_id: str
+    service: str
+    region: str
+    timestamp: str  # 20260131T235959Z
+    scope: str  # 20260131/us-east-1/s3/aws4_request
+    payload_hash: str  # SHA-256 in hexadecimal, UNSIGNED_PAYLOAD or one of STREAMED_PAYLOADS
+    signature: str
+    signing_key: SigningKey
+
+
+class _Signer(NamedTuple):
+    """All that an `Authorization` header says but the signature."""
+
+    access_key_id: str
+    service: str
+    region: str
+    scope: str
+    date: str
+    signed: tuple[bytes, ...]
+    signed_set: frozenset[bytes]
+    signed_headers: bytes
+    key: SigningKey
+
+
+class _Refusal(NamedTuple):
+    """One reason, in the words of S3 and of everyone else; without a wording of its own, S3 uses the others'."""
+
+    code: str
+    s3_code: str
+    s3_status: int = 403
+    s3_message: str = ""
+
+    def error(self, headers: Mapping[bytes, bytes], message: str, *, s3: bool) -> AwsError:
+        if s3:
+            return AwsError(self.s3_message or message, code=self.s3_code, status=self.s3_status)
+        return AwsError(message, code=self.code, status=400 if b"x-amz-target" in headers else 403)
+
+
+_MISSING = _Refusal("MissingAuthenticationTokenException", "AccessDenied")
+_MALFORMED = _Refusal("IncompleteSignatureException", "AuthorizationHeaderMalformed", 400)
+_BAD_QUERY = _Refusal("IncompleteSignatureException", "AuthorizationQueryParametersError", 400)
+_TWO_WAYS = _Refusal("IncompleteSignatureException", "InvalidArgument", 400)
+_SCOPE = _Refusal("InvalidSignatureException", "AuthorizationHeaderMalformed", 400)
+_UNSIGNED_HEADER = _Refusal("InvalidSignatureException", "AccessDenied")
+_EXPIRED = _Refusal("InvalidSignatureException", "AccessDenied", 403, "Request has expired")
+_SKEWED = _Refusal(
+    "InvalidSignatureException",
+    "RequestTimeTooSkewed",
+    403,
+    "The difference between the request time and the current time is too large.",
+)
+_UNKNOWN_KEY = _Refusal(
+    "UnrecognizedClientException",
+    "InvalidAccessKeyId",
+    403,
+    "The AWS Access Key Id you provided does not exist in our records.",
+)
+_MISMATCH = _Refusal(
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    403,
+    "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+)
+_MISMATCH_MESSAGE = (
+    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
+    "and signing method. Consult the service documentation for details."
+)
+
+
+class Verifier:
+    """Verify requests against known secrets, for one region.
+
+    `secrets` maps access key id to secret; keys may come and go under way, a key's secret may not change. `now` gives
+    seconds since 1970. `max_skew` is how many seconds a request's date may be off, either way.
+    """
+
+    def __init__(self, secrets: Mapping[str, str], region: str, now: Callable[[], float], max_skew: int = 300) -> None:
+        self._secrets = secrets
+        self._region = region
+        self._now = now
+        self._skew = max_skew
+        self._signers: dict[bytes, _Signer] = {}
+        self._second = -1
+        self._earliest = self._latest = ""
+
+    def verify(self, method: str, target: bytes, headers: Mapping[bytes, bytes], payload: bytes | None) -> Identity:
+        """Tell who signed a request, by its `Authorization` header or its query.
+
+        `target` is the raw request target. Header names are lower-case; the values of a name that came more than once
+        are joined by `,`. `payload` is the whole body. It may be None for S3 alone, where the request declares the
+        hash: the caller then holds the body against `Identity.payload_hash` (see `awschunked.open_payload`).
+        Raises AwsError with AWS's own codes, S3's where the credential's scope is S3's.
+        """
+        path, _, query = target.partition(b"?")
+        request = Request(method, path, query, headers)
+        authorization = headers.get(b"authorization")
+        if authorization is None:
+            if _PRESIGNED not in query:
+                raise _MISSING.error(headers, "Missing Authentication Token", s3=False)
+            return self._verify_presigned(request, payload)
+        if query and _PRESIGNED in query:
+            raise _TWO_WAYS.error(headers, "Only one auth mechanism allowed", s3=b"/s3/" in authorization)
+        prefix = authorization[:-64]
+        signer = self._signers.get(prefix)
+        if signer is not None and signer.access_key_id in self._secrets:
+            signature = authorization[-64:]
+        else:
+            signer, signature = self._parse(request, authorization)
+        stamp = (headers.get(b"x-amz-date") or _date_header(headers)).decode("latin-1")
+        self._check_clock(headers, signer, stamp)
+        s3 = signer.service == "s3"
+        payload_hash = _declared_hash(headers, payload) if s3 else _computed_hash(headers, payload)
+        self._check_signature(request, signer, stamp, signature, payload_hash)
+        if s3 and payload is not None and len(payload_hash) == 64 and sha256(payload).hexdigest() != payload_hash:
+            raise payload_mismatch()
+        if prefix not in self._signers and prefix.endswith(b"Signature="):
+            self._remember(prefix, signer)
+        return _identity(signer, stamp, signature, payload_hash)
+
+    def _remember(self, prefix: bytes, signer: _Signer) -> None:
+        if len(self._signers) >= _CACHE_SIZE:
+            self._signers.clear()
+        self._signers[prefix] = signer
+
+    def _parse(self, request: Request, authorization: bytes) -> tuple[_Signer, bytes]:
+        headers = request.headers
+        s3 = b"/s3/" in authorization
+        algorithm, _, rest = authorization.decode("latin-1").partition(" ")
+        if algorithm != ALGORITHM:
+            raise _MALFORMED.error(headers, f"Unsupported AWS 'algorithm': {algorithm[:32]!r}.", s3=s3)
+        parts = {}
+        for part in rest.split(","):
+            name, _, value = part.strip().partition("=")
+            parts[name] = value
+        absent = [name for name in ("Credential", "Signature", "SignedHeaders") if not parts.get(name)]
+        if absent:
+            message = " ".join(f"Authorization header requires '{name}' parameter." for name in absent)
+            raise _MALFORMED.error(headers, message, s3=s3)
+        signer = self._signer(headers, parts["Credential"], parts["SignedHeaders"])
+        return signer, parts["Signature"].encode("latin-1")
+
+    def _signer(self, headers: Mapping[bytes, bytes], credential: str, signed_headers: str) -> _Signer:
+        fields = credential.rsplit("/", 4)
+        if len(fields) != 5:
+            message = (
+                "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, "
+                f"got '{credential[:128]}'"
+            )
+            raise _MALFORMED.error(headers, message, s3="/s3/" in credential)
+        access_key_id, date, region, service, terminator = fields
+        s3 = service == "s3"
+        secret = self._secrets.get(access_key_id)
+        if secret is None:
+            raise _UNKNOWN_KEY.error(headers, "The security token included in the request is invalid.", s3=s3)
+        if region != self._region:
+            message = (
+                f"The authorization header is malformed; the region '{region}' is wrong; expecting '{self._region}'"
+                if s3
+                else f"Credential should be scoped to a valid region, not '{region}'."
+            )
+            raise _SCOPE.error(headers, message, s3=s3)
+        if terminator != _TERMINATOR:
+            message = f"Credential should be scoped with a valid terminator: 'aws4_request', not '{terminator}'."
+            raise _SCOPE.error(headers, message, s3=s3)
+        names = tuple(signed_headers.encode("latin-1").split(b";"))
+        if b"host" not in names:
+            message = "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."
+            raise _UNSIGNED_HEADER.error(headers, message, s3=s3)
+        return _Signer(
+            access_key_id,
+            service,
+            region,
+            f"{date}/{region}/{service}/{terminator}",
+            date,
+            names,
+            frozenset(names),
+            signed_headers.encode("latin-1"),
+            SigningKey(secret, date, region, service),
+        )
+
+    def _check_clock(self, headers: Mapping[bytes, bytes], signer: _Signer, stamp: str) -> None:
+        second = int(self._now())
+        if second != self._second:
+            self._earliest = strftime(_STAMP, gmtime(second - self._skew))
+            self._latest = strftime(_STAMP, gmtime(second + self._skew))
+            self._second = second
+        if self._earliest <= stamp <= self._latest and stamp[:8] == signer.date and len(stamp) == 16:
+            return
+        s3 = signer.service == "s3"
+        _seconds(headers, stamp, s3=s3)
+        minutes = f"{strftime(_STAMP, gmtime(second))} {{}} {self._skew // 60} min."
+        if stamp < self._earliest:
+            message = f"Signature expired: {stamp} is now earlier than {self._earliest} ({minutes.format('-')})"
+            raise _SKEWED.error(headers, message, s3=s3)
+        if stamp > self._latest:
+            message = f"Signature not yet current: {stamp} is still later than {self._latest} ({minutes.format('+')})"
+            raise _SKEWED.error(headers, message, s3=s3)
+        raise _wrong_scope_date(headers, signer, stamp)
+
+    def _check_signature(
+        self, request: Request, signer: _Signer, stamp: str, signature: bytes, payload_hash: str
+    ) -> None:
+        signed_set = signer.signed_set
+        for name in request.headers:
+            if name[:6] == b"x-amz-" and name not in signed_set:
+                message = "There were headers present in the request which were not signed"
+                raise _UNSIGNED_HEADER.error(request.headers, message, s3=signer.service == "s3")
+        s3 = signer.service == "s3"
+        for resource_of in (sent_resource, strict_resource):
+            resource = resource_of(request.path, request.query, s3=s3)
+            canonical = canonical_request(request, resource, signer.signed, signer.signed_headers, payload_hash)
+            digest = sha256(canonical).hexdigest()
+            expected = signer.key.sign(f"{ALGORITHM}\n{stamp}\n{signer.scope}\n{digest}".encode())
+            if hmac.compare_digest(expected.encode(), signature):
+                return
+        raise _MISMATCH.error(request.headers, _MISMATCH_MESSAGE, s3=s3)
+
+    def _verify_presigned(self, request: Request, payload: bytes | None) -> Identity:
+        headers = request.headers
+        pairs = (pair.partition(b"=")[::2] for pair in request.query.split(b"&"))
+        given = {name.decode("latin-1"): unquote(value.decode("latin-1")) for name, value in pairs}
+        s3 = "/s3/" in given.get("X-Amz-Credential", "")
+        absent = [part for part in _PRESIGNED_PARTS if not given.get(f"X-Amz-{part}")]
+        if absent or given["X-Amz-Algorithm"] != ALGORITHM:
+            message = (
+                "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, "
+                "X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
+            )
+            raise _BAD_QUERY.error(headers, message, s3=s3)
+        signer = self._signer(headers, given["X-Amz-Credential"], given["X-Amz-SignedHeaders"])
+        stamp = given["X-Amz-Date"]
+        self._check_expiry(headers, signer, stamp, given["X-Amz-Expires"])
+        unsigned = headers.get(b"x-amz-content-sha256", UNSIGNED_PAYLOAD.encode()) == UNSIGNED_PAYLOAD.encode()
+        if unsigned and (s3 or b"x-amz-content-sha256" in headers):
+            payload_hash = UNSIGNED_PAYLOAD
+        else:
+            payload_hash = _declared_hash(headers, payload) if s3 else _computed_hash(headers, payload)
+        signature = given["X-Amz-Signature"].encode("latin-1", "replace")
+        query = b"&".join(pair for pair in request.query.split(b"&") if not pair.startswith(_PRESIGNED))
+        self._check_signature(request._replace(query=query), signer, stamp, signature, payload_hash)
+        if s3 and payload is not None and len(payload_hash) == 64 and sha256(payload).hexdigest() != payload_hash:
+            raise payload_mismatch()
+        return _identity(signer, stamp, signature, payload_hash)
+
+    def _check_expiry(self, headers: Mapping[bytes, bytes], signer: _Signer, stamp: str, expires: str) -> None:
+        s3 = signer.service == "s3"
+        if not (expires.isascii() and expires.isdigit() and 0 < int(expires) <= _WEEK):
+            message = "X-Amz-Expires must be between 1 and 604800 seconds"
+            raise _BAD_QUERY.error(headers, message, s3=s3)
+        if stamp[:8] != signer.date:
+            raise _wrong_scope_date(headers, signer, stamp)
+        signed_at, now = _seconds(headers, stamp, s3=s3), self._now()
+        if now > signed_at + int(expires):
+            limit = strftime(_STAMP, gmtime(now - int(expires)))
+            raise _EXPIRED.error(headers, f"Signature expired: {stamp} is now earlier than {limit}", s3=s3)
+        if signed_at > now + self._skew:
+            limit = strftime(_STAMP, gmtime(now + self._skew))
+            message = f"Signature not yet current: {stamp} is still later than {limit}"
+            raise _SKEWED.error(headers, message, s3=s3)
+
+
+def _identity(signer: _Signer, stamp: str, signature: bytes, payload_hash: str) -> Identity:
+    key_id, service, region, scope = signer[:4]
+    return Identity(key_id, service, region, stamp, scope, payload_hash, signature.decode(), signer.key)
+
+
+def payload_mismatch() -> AwsError:
+    """Make S3's answer to a body that is not the one whose hash was signed."""
+    message = "The provided 'x-amz-content-sha256' header does not match what was computed."
+    return AwsError(message, code="XAmzContentSHA256Mismatch", status=400)
+
+
+def _declared_hash(headers: Mapping[bytes, bytes], payload: bytes | None) -> str:
+    """Give what an S3 request says of its payload; the body may come after."""
+    declared = headers.get(b"x-amz-content-sha256", b"").decode("latin-1")
+    if not declared:
+        message = "Missing required header for this request: x-amz-content-sha256"
+        raise AwsError(message, code="InvalidRequest", status=400)
+    if len(declared) != 64 and declared != UNSIGNED_PAYLOAD and declared not in STREAMED_PAYLOADS:
+        message = (
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, "
+            "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value."
+        )
+        raise AwsError(message, code="InvalidArgument", status=400)
+    return declared
+
+
+def _computed_hash(headers: Mapping[bytes, bytes], payload: bytes | None) -> str:
+    """Give the payload's own hash: services other than S3 take no payload that the signature does not cover.
+
+    Their clients hash each body, so an UNSIGNED-PAYLOAD here would only serve one who wants to exchange it.
+    """
+    if payload is None:
+        raise ValueError("the payload is needed to verify a request that does not go to S3")
+    computed = sha256(payload).hexdigest() if payload else EMPTY_SHA256
+    declared = headers.get(b"x-amz-content-sha256")
+    if declared is not None and declared != computed.encode():
+        raise _MISMATCH.error(headers, _MISMATCH_MESSAGE, s3=False)
+    return computed
+
+
+def _date_header(headers: Mapping[bytes, bytes]) -> bytes:
+    """Turn `Date`, which may stand in for `X-Amz-Date`, into the form that is signed."""
+    try:
+        date = parsedate_to_datetime(headers[b"date"].decode("latin-1"))
+    except (KeyError, ValueError):
+        message = "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
+        raise _MALFORMED.error(headers, message, s3=b"/s3/" in headers.get(b"authorization", b"")) from None
+    return strftime(_STAMP, date.utctimetuple()).encode()
+
+
+def _seconds(headers: Mapping[bytes, bytes], stamp: str, *, s3: bool) -> int:
+    try:
+        return timegm(strptime(stamp, _STAMP))
+    except ValueError:
+        message = f"Date must be in ISO-8601 'basic format'. Got '{stamp[:32]}'."
+        raise _MALFORMED.error(headers, message, s3=s3) from None
+
+
+def _wrong_scope_date(headers: Mapping[bytes, bytes], signer: _Signer, stamp: str) -> AwsError:
+    message = (
+        "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+        f"'{signer.date}' != '{stamp[:8]}', from '{stamp}'."
+    )
+    return _SCOPE.error(headers, message, s3=signer.service == "s3")

@@ -1,0 +1,383 @@
+"""Requests signed by botocore's own signers are accepted, and nothing else is."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+from unittest import mock
+from urllib.parse import quote, urlsplit
+
+import botocore.auth
+import pytest
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clary.errors import AwsError
+from clary.wire.sigv4 import UNSIGNED_PAYLOAD, Verifier
+
+KEY, SECRET, REGION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "us-east-1"
+SIGNED_AT = datetime.datetime(2015, 8, 30, 12, 36, 0, tzinfo=datetime.UTC)
+HOST = "http://example.amazonaws.com"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def signing_time() -> Iterator[None]:
+    with mock.patch.object(botocore.auth, "get_current_datetime", lambda: SIGNED_AT):
+        yield
+
+
+def make_verifier(*, after: float = 0.0, secret: str = SECRET, key: str = KEY) -> Verifier:
+    return Verifier({key: secret}, REGION, lambda: SIGNED_AT.timestamp() + after)
+
+
+class Signed:
+    """A request as it would reach the server."""
+
+    def __init__(self, request: AWSRequest) -> None:
+        parts = urlsplit(request.url)
+        self.method = request.method
+        self.target = (parts.path + (f"?{parts.query}" if parts.query else "")).encode()
+        self.headers = {name.lower().encode(): str(value).encode() for name, value in request.headers.items()}
+        self.headers.setdefault(b"host", parts.netloc.encode())
+        self.payload = request.body or b""
+
+    def verify(self, verifier: Verifier | None = None) -> Any:
+        return (verifier or make_verifier()).verify(self.method, self.target, self.headers, self.payload)
+
+
+def sign(
+    path: str = "/",
+    *,
+    method: str = "POST",
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    signer: type[SigV4Auth] = SigV4Auth,
+    service: str = "sagemaker",
+    region: str = REGION,
+    token: str | None = None,
+    **options: Any,
+) -> Signed:
+    if issubclass(signer, SigV4QueryAuth):
+        body = b""  # botocore would move it into the query
+    request = AWSRequest(method, HOST + path, data=body, headers=dict(headers or {}))
+    signer(Credentials(KEY, SECRET, token), service, region, **options).add_auth(request)
+    return Signed(request)
+
+
+def refusal(signed: Signed, verifier: Verifier | None = None) -> AwsError:
+    with pytest.raises(AwsError) as caught:
+        signed.verify(verifier)
+    return caught.value
+
+
+def test_the_published_get_vanilla_example_is_accepted() -> None:
+    """AWS's test suite `get-vanilla`: its signature is written here as AWS printed it."""
+    signature = "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"
+    authorization = (
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
+        f"SignedHeaders=host;x-amz-date, Signature={signature}"
+    )
+    headers = {
+        b"host": b"example.amazonaws.com",
+        b"x-amz-date": b"20150830T123600Z",
+        b"authorization": authorization.encode(),
+    }
+    identity = make_verifier().verify("GET", b"/", headers, b"")
+    assert (identity.access_key_id, identity.service, identity.region) == (KEY, "service", REGION)
+    assert (identity.signature, identity.scope) == (signature, "20150830/us-east-1/service/aws4_request")
+
+
+SERVICES = [(SigV4Auth, "sagemaker"), (S3SigV4Auth, "s3")]
+
+
+@pytest.mark.parametrize(("signer", "service"), SERVICES)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/endpoints/churn/invocations",
+        "/endpoints/a%20b/invocations",
+        "/a/../b//c/./d/",
+        "/..",
+        "/caf%C3%A9/%7Eme/%2F",
+        "/?Param2=value2&Param1=value1",
+        "/?list-type=2&prefix=a%2Fb%20c&delimiter=%2F",
+        "/bucket?uploads",
+        "/bucket?a=2&a=1&b",
+    ],
+)
+def test_what_botocore_signs_is_accepted(signer: type[SigV4Auth], service: str, path: str) -> None:
+    signed = sign(path, signer=signer, service=service, body=b"{}", headers={"Content-Type": "application/json"})
+    assert signed.verify().service == service
+
+
+SEGMENT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).map(lambda text: quote(text, safe="~"))
+PATH = st.lists(SEGMENT | st.sampled_from([".", "..", ""]), max_size=6).map(lambda parts: "/" + "/".join(parts))
+PAIR = st.tuples(SEGMENT, SEGMENT).map("=".join)
+QUERY = st.lists(PAIR, max_size=4).map("&".join)
+VALUE = st.text(st.sampled_from("ab \t,;=é日"), max_size=12)
+SIGNERS = st.sampled_from([*SERVICES, (SigV4QueryAuth, "sagemaker"), (S3SigV4QueryAuth, "s3")])
+
+
+@given(signer=SIGNERS, path=PATH, query=QUERY, value=VALUE, body=st.binary(max_size=20))
+def test_odd_paths_queries_and_headers_are_accepted(
+    signer: Any, path: str, query: str, value: str, body: bytes
+) -> None:
+    if path.startswith("//"):
+        path = "/x" + path  # urlsplit, which botocore uses, would take it for a host
+    made, service = signer
+    target = f"{path}?{query}" if query else path
+    headers = {"X-Amz-Meta-Note": value, "Accept": f" {value} "}
+    assert sign(target, body=body, headers=headers, signer=made, service=service).verify().access_key_id == KEY
+
+
+@given(signer=SIGNERS, data=st.data())
+def test_tampering_with_any_part_is_refused(signer: Any, data: st.DataObject) -> None:
+    made, service = signer
+    signed = sign("/a/b?x=1", body=b"body", headers={"X-Amz-Meta-Note": "n"}, signer=made, service=service)
+    part = data.draw(st.sampled_from(["method", "path", "query", "header", "unsigned header", "host", "payload"]))
+    match part:
+        case "method":
+            signed.method = "PUT"
+        case "path":
+            signed.target = signed.target.replace(b"/a/b", b"/a/c")
+        case "query":
+            signed.target = signed.target.replace(b"x=1", b"x=2")
+        case "header":
+            signed.headers[b"x-amz-meta-note"] = b"m"
+        case "unsigned header":
+            signed.headers[b"x-amz-acl"] = b"public-read"
+        case "host":
+            signed.headers[b"host"] = b"elsewhere"
+        case "payload" if made is S3SigV4QueryAuth:
+            return  # S3's presigned URLs say UNSIGNED-PAYLOAD
+        case "payload":
+            signed.payload = b"other"
+    assert refusal(signed).code in {
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "AccessDenied",
+        "XAmzContentSHA256Mismatch",
+    }
+
+
+def test_a_request_is_verified_from_the_cache_as_strictly_as_the_first_time() -> None:
+    verifier = make_verifier()
+    sign(body=b"one").verify(verifier)
+    sign(body=b"two").verify(verifier)
+    forged = sign(body=b"three")
+    forged.payload = b"four"
+    assert refusal(forged, verifier).code == "InvalidSignatureException"
+
+
+def test_a_key_that_was_removed_is_refused_although_it_was_seen_before() -> None:
+    secrets = {KEY: SECRET}
+    verifier = Verifier(secrets, REGION, SIGNED_AT.timestamp)
+    sign().verify(verifier)
+    del secrets[KEY]
+    assert refusal(sign(), verifier).code == "UnrecognizedClientException"
+
+
+def test_a_request_without_credentials_is_refused() -> None:
+    with pytest.raises(AwsError, match="Missing Authentication Token") as caught:
+        make_verifier().verify("POST", b"/", {b"host": b"x"}, b"")
+    assert (caught.value.code, caught.value.status) == ("MissingAuthenticationTokenException", 403)
+
+
+def test_the_json_protocol_answers_400_and_rest_403() -> None:
+    with pytest.raises(AwsError) as caught:
+        make_verifier().verify("POST", b"/", {b"x-amz-target": b"SageMaker.ListEndpoints"}, b"")
+    assert caught.value.status == 400
+    signed = sign(headers={"X-Amz-Target": "SageMaker.ListEndpoints"})
+    assert refusal(signed, make_verifier(secret="another")).status == 400
+    assert refusal(sign(), make_verifier(secret="another")).status == 403
+
+
+@pytest.mark.parametrize(
+    ("signer", "service", "code"),
+    [
+        (SigV4Auth, "sagemaker", "UnrecognizedClientException"),
+        (S3SigV4Auth, "s3", "InvalidAccessKeyId"),
+        (S3SigV4QueryAuth, "s3", "InvalidAccessKeyId"),
+    ],
+)
+def test_an_unknown_key_is_refused(signer: type[SigV4Auth], service: str, code: str) -> None:
+    error = refusal(sign(signer=signer, service=service), make_verifier(key="OTHER"))
+    assert (error.code, error.status) == (code, 403)
+
+
+def test_a_wrong_secret_is_refused_in_awss_words() -> None:
+    error = refusal(sign(), make_verifier(secret="another"))
+    assert error.code == "InvalidSignatureException"
+    assert error.message.startswith("The request signature we calculated does not match the signature you provided.")
+    assert refusal(sign(signer=S3SigV4Auth, service="s3"), make_verifier(secret="no")).code == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (301, "Signature expired: 20150830T123600Z is now earlier than 20150830T123601Z (20150830T124101Z - 5 min.)"),
+        (
+            -301,
+            "Signature not yet current: 20150830T123600Z is still later than 20150830T123559Z "
+            "(20150830T123059Z + 5 min.)",
+        ),
+    ],
+)
+def test_a_clock_that_is_off_is_refused(after: float, message: str) -> None:
+    error = refusal(sign(), make_verifier(after=after))
+    assert (error.code, error.message) == ("InvalidSignatureException", message)
+    assert refusal(sign(signer=S3SigV4Auth, service="s3"), make_verifier(after=after)).code == "RequestTimeTooSkewed"
+    sign().verify(make_verifier(after=after * 300 / 301))
+
+
+def test_the_clock_moves_on() -> None:
+    now = [SIGNED_AT.timestamp()]
+    verifier = Verifier({KEY: SECRET}, REGION, lambda: now[0])
+    sign().verify(verifier)
+    now[0] += 301
+    assert "Signature expired" in refusal(sign(), verifier).message
+
+
+def test_a_scope_of_another_region_date_or_terminator_is_refused() -> None:
+    assert "valid region, not 'eu-west-1'" in refusal(sign(region="eu-west-1")).message
+    error = refusal(sign(region="eu-west-1", signer=S3SigV4Auth, service="s3"))
+    assert (error.code, error.status) == ("AuthorizationHeaderMalformed", 400)
+    for old, new in ((b"/20150830/", b"/20150831/"), (b"aws4_request", b"aws5_request")):
+        signed = sign()
+        signed.headers[b"authorization"] = signed.headers[b"authorization"].replace(old, new)
+        assert refusal(signed).code == "InvalidSignatureException"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        b"",
+        b"Bearer abc",
+        b"AWS4-HMAC-SHA256",
+        b"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/sagemaker/aws4_request, Signature=00",
+        b"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE, SignedHeaders=host, Signature=00",
+        b"AWS4-HMAC-SHA256 Credential=\xff, SignedHeaders=\xff, Signature=\xff",
+    ],
+)
+def test_a_malformed_authorization_is_refused(authorization: bytes) -> None:
+    signed = sign()
+    signed.headers[b"authorization"] = authorization
+    assert refusal(signed).code == "IncompleteSignatureException"
+
+
+def test_a_missing_or_garbled_date_is_refused() -> None:
+    signed = sign()
+    del signed.headers[b"x-amz-date"]
+    assert refusal(signed).code == "IncompleteSignatureException"
+    signed.headers[b"x-amz-date"] = b"20150830Tgarbled"
+    assert refusal(signed).code == "IncompleteSignatureException"
+
+
+def test_a_date_header_may_stand_in_for_x_amz_date() -> None:
+    signed = sign(headers={"Date": "to be replaced"})
+    assert b"x-amz-date" not in signed.headers
+    assert signed.verify().timestamp == "20150830T123600Z"
+
+
+def test_the_parts_of_the_authorization_may_come_in_another_order_and_without_spaces() -> None:
+    signed, verifier = sign(), make_verifier()
+    credential, headers, signature = signed.headers[b"authorization"].partition(b" ")[2].split(b", ")
+    signed.headers[b"authorization"] = b"AWS4-HMAC-SHA256 " + b",".join((signature, headers, credential))
+    signed.verify(verifier)
+    signed.verify(verifier)
+
+
+def test_an_unsigned_host_is_refused() -> None:
+    signed = sign()
+    signed.headers[b"authorization"] = signed.headers[b"authorization"].replace(b"=host;", b"=")
+    assert "'Host'" in refusal(signed).message
+
+
+def test_a_session_token_is_tolerated_only_when_it_is_signed() -> None:
+    assert sign(token="left-over").verify().access_key_id == KEY
+    signed = sign()
+    signed.headers[b"x-amz-security-token"] = b"slipped in"
+    assert refusal(signed).code == "InvalidSignatureException"
+    assert sign("/b/k", method="GET", token="t", signer=S3SigV4QueryAuth, service="s3").verify().service == "s3"
+
+
+def test_other_services_than_s3_take_no_unsigned_payload() -> None:
+    signed = sign(body=b"x", headers={"X-Amz-Content-SHA256": UNSIGNED_PAYLOAD})
+    assert refusal(signed).code == "InvalidSignatureException"
+    with pytest.raises(ValueError, match="payload is needed"):
+        make_verifier().verify("POST", b"/", sign().headers, None)
+
+
+def test_a_declared_hash_that_is_right_is_accepted() -> None:
+    assert sign(body=b"x", headers={"X-Amz-Content-SHA256": sha256(b"x").hexdigest()}).verify().service == "sagemaker"
+
+
+def test_s3_takes_a_body_that_comes_later_and_hands_on_its_hash() -> None:
+    signed = sign("/b/k", method="PUT", body=b"data", signer=S3SigV4Auth, service="s3")
+    identity = make_verifier().verify(signed.method, signed.target, signed.headers, None)
+    assert identity.payload_hash == sha256(b"data").hexdigest()
+
+
+def test_s3_refuses_a_body_with_another_hash_than_declared() -> None:
+    signed = sign("/b/k", method="PUT", body=b"data", signer=S3SigV4Auth, service="s3")
+    signed.payload = b"other"
+    error = refusal(signed)
+    assert (error.code, error.status) == ("XAmzContentSHA256Mismatch", 400)
+
+
+@pytest.mark.parametrize(
+    "declared", [UNSIGNED_PAYLOAD, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"]
+)
+def test_s3_takes_unsigned_and_streamed_payloads(declared: str) -> None:
+    with mock.patch.object(S3SigV4Auth, "payload", lambda *_: declared):
+        signed = sign("/b/k", method="PUT", body=b"data", signer=S3SigV4Auth, service="s3")
+    assert signed.verify().payload_hash == declared
+
+
+@pytest.mark.parametrize("declared", ["", "nonsense"])
+def test_s3_refuses_a_request_that_says_nothing_of_its_payload(declared: str) -> None:
+    with mock.patch.object(S3SigV4Auth, "payload", lambda *_: declared):
+        signed = sign("/b/k", method="PUT", body=b"data", signer=S3SigV4Auth, service="s3")
+    assert refusal(signed).status == 400
+
+
+def test_s3_clients_that_sign_by_awss_prose_are_accepted() -> None:
+    """They send characters bare that AWS encodes, and sign the encoded form."""
+    signed = sign("/b/a%28b%29?prefix=a%20b%2Fc", method="GET", signer=S3SigV4Auth, service="s3")
+    signed.target = b"/b/a(b)?prefix=a+b/c"
+    assert signed.verify().service == "s3"
+
+
+def test_a_presigned_url_holds_until_it_expires() -> None:
+    signed = sign("/b/k?x=1", method="GET", signer=S3SigV4QueryAuth, service="s3", expires=600)
+    assert signed.verify(make_verifier(after=600)).payload_hash == UNSIGNED_PAYLOAD
+    error = refusal(signed, make_verifier(after=601))
+    assert (error.code, error.message, error.status) == ("AccessDenied", "Request has expired", 403)
+    bearer = sign("/?Action=CallWithBearerToken", signer=SigV4QueryAuth, expires=43200)
+    assert bearer.verify(make_verifier(after=43200)).service == "sagemaker"
+    assert refusal(bearer, make_verifier(after=43201)).message.startswith("Signature expired: 20150830T123600Z")
+    assert refusal(bearer, make_verifier(after=-400)).message.startswith("Signature not yet current")
+
+
+@pytest.mark.parametrize("expires", ["0", "604801", "-1", "soon"])
+def test_a_presigned_url_is_good_for_a_week_at_most(expires: Any) -> None:
+    signed = sign("/b/k", method="GET", signer=S3SigV4QueryAuth, service="s3", expires=expires)
+    assert refusal(signed).code == "AuthorizationQueryParametersError"
+
+
+def test_a_presigned_url_that_lacks_a_part_is_refused() -> None:
+    signed = sign("/b/k", method="GET", signer=S3SigV4QueryAuth, service="s3")
+    signed.target = signed.target.replace(b"X-Amz-Date", b"X-Amz-Dote")
+    assert refusal(signed).code == "AuthorizationQueryParametersError"
+
+
+def test_one_request_is_not_signed_in_two_ways() -> None:
+    signed = sign("/b/k", method="GET", signer=S3SigV4QueryAuth, service="s3")
+    signed.headers[b"authorization"] = sign("/b/k", signer=S3SigV4Auth, service="s3").headers[b"authorization"]
+    assert refusal(signed).code == "InvalidArgument"
