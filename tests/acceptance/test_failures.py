@@ -1,0 +1,99 @@
+"""What a user reads when a model does not start, and that nothing is ever stuck."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.acceptance.conftest import IMAGE, Clary, wait_until
+
+pytestmark = pytest.mark.acceptance
+
+
+def test_a_model_that_exits_says_how_and_shows_its_last_words(clary: Clary) -> None:
+    clary.create("broken", EXIT_WITH="7")
+    reason = clary.wait("broken", "Failed")["FailureReason"]
+    assert reason.startswith(
+        "The primary container for production variant AllTraffic did not pass the ping health check."
+    )
+    for words in ("exited with 7", IMAGE, "cannot load the model: weights are missing", "clary doctor broken"):
+        assert words in reason
+    doctor = clary.clary("doctor", "broken")
+    assert "exited with 7" in doctor.stdout
+    assert "weights are missing" in clary.clary("logs", "broken").stdout
+    clary.delete("broken")
+
+
+def test_a_missing_artifact_is_named(clary: Clary) -> None:
+    sagemaker = clary.client("sagemaker")
+    clary.upload("there/model.tar.gz", b"x")
+    url = "s3://models/not-there/model.tar.gz"
+    sagemaker.create_model(ModelName="nodata", PrimaryContainer={"Image": IMAGE, "ModelDataUrl": url})
+    _endpoint(clary, "nodata")
+    reason = clary.wait("nodata", "Failed")["FailureReason"]
+    assert reason.startswith('Failed to download model data for container "container_1" from URL: "s3://models/not-th')
+    clary.delete("nodata")
+
+
+def test_a_hostile_archive_is_refused_and_the_member_named(clary: Clary) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../../etc/passwd"), io.BytesIO())
+    clary.create("hostile", archive=buffer.getvalue())
+    reason = clary.wait("hostile", "Failed")["FailureReason"]
+    assert reason.startswith("Failed to extract model data archive")
+    assert "../../etc/passwd" in reason
+    clary.delete("hostile")
+
+
+def test_an_image_that_nobody_knows_says_what_would_help(clary: Clary) -> None:
+    sagemaker = clary.client("sagemaker")
+    sagemaker.create_model(ModelName="noimage", PrimaryContainer={"Image": "example.com/mine:1"})
+    _endpoint(clary, "noimage")
+    reason = clary.wait("noimage", "Failed")["FailureReason"]
+    assert "example.com/mine:1" in reason
+    assert "catalogue" in reason
+    clary.delete("noimage")
+
+
+def test_an_endpoint_is_deleted_within_seconds_while_it_is_created(clary: Clary) -> None:
+    clary.create("impatient", LOAD_SECONDS="300")
+    sagemaker = clary.client("sagemaker")
+    started = time.monotonic()
+    sagemaker.delete_endpoint(EndpointName="impatient")
+    sagemaker.delete_endpoint(EndpointName="impatient")
+    sagemaker.get_waiter("endpoint_deleted").wait(
+        EndpointName="impatient", WaiterConfig={"Delay": 1, "MaxAttempts": 20}
+    )
+    assert time.monotonic() - started < 20
+    sagemaker.delete_endpoint_config(EndpointConfigName="impatient")
+    sagemaker.delete_model(ModelName="impatient")
+
+
+def test_a_crashed_instance_is_restarted_while_the_endpoint_stays_in_service(clary: Clary) -> None:
+    clary.create("phoenix", count=2)
+    clary.wait("phoenix")
+    before = clary.invoke("phoenix")["pid"]
+    with pytest.raises(ClientError):
+        clary.invoke("phoenix", b"die")
+    answers = [clary.invoke("phoenix") for _ in range(20)]
+    assert {answer["name"] for answer in answers} == {"phoenix"}
+
+    def restarted() -> bool:
+        return len({clary.invoke("phoenix")["pid"] for _ in range(10)}) == 2
+
+    wait_until(restarted, "two instances serve again", clary.output)
+    assert clary.client("sagemaker").describe_endpoint(EndpointName="phoenix")["EndpointStatus"] == "InService"
+    assert before > 0
+    clary.delete("phoenix")
+
+
+def _endpoint(clary: Clary, name: str) -> None:
+    sagemaker = clary.client("sagemaker")
+    variant = {"VariantName": "A", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
