@@ -170,7 +170,9 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     sock = listener("127.0.0.1", 0)
     under_test.port = sock.getsockname()[1]
     server = await asyncio.get_running_loop().create_server(door.connect, sock=sock)
+    deadlines = asyncio.create_task(state.watch_deadlines())
     yield under_test
+    deadlines.cancel()
     server.close()
     await door.drain(0.1)
     state.pool.close()

@@ -36,14 +36,14 @@ class RuntimeFailure(AwsError):
 
 def check_headers(headers: Mapping[bytes, bytes]) -> None:
     """Refuse headers that are longer than the service model allows. Raises AwsError (ValidationError)."""
-    if len(headers) > 0 and max(map(len, headers.values())) <= 63:
-        return
-    items = [
-        f"Value '{headers[name].decode('latin-1')}' at '{path}' failed to satisfy constraint: "
-        f"Member must have length less than or equal to {longest}"
-        for name, (path, longest) in _BOUNDS.items()
-        if len(headers.get(name, b"")) > longest
-    ]
+    items = []
+    for name, value in headers.items():
+        bound = _BOUNDS.get(name)
+        if bound is not None and len(value) > bound[1]:
+            items.append(
+                f"Value '{value.decode('latin-1')}' at '{bound[0]}' failed to satisfy constraint: "
+                f"Member must have length less than or equal to {bound[1]}"
+            )
     if items:
         plural = "error" if len(items) == 1 else "errors"
         raise validation_error(f"{len(items)} validation {plural} detected: {'; '.join(items)}")

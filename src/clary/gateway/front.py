@@ -31,14 +31,15 @@ class Front:
     def open(self, head: Head, client: Connection) -> Exchange:
         """Choose by path and headers alone: nothing is authenticated yet."""
         target = head.target
-        if target.startswith(b"/endpoints/") and not _is_for_s3(head):
-            if head.method == b"POST" and target.count(b"/") == 3 and target.endswith(b"/invocations"):
-                return Invocation(self._state, head, client)
-            return Streamed(self._state, head, client, _unknown_runtime_operation)
+        runtime = target.startswith(b"/endpoints/")
+        if runtime and head.method == b"POST" and target.endswith(b"/invocations") and target.count(b"/") == 3:
+            return Invocation(self._state, head, client)
         if target == b"/_clary/health":
             return Streamed(self._state, head, client, _health)
         if _is_for_s3(head):
             return Streamed(self._state, head, client, self._s3)
+        if runtime:
+            return Streamed(self._state, head, client, _unknown_runtime_operation)
         if _is_for_control(head):
             return Streamed(self._state, head, client, self._control.handle)
         if target == b"/" and b"authorization" not in head.headers and head.method in (b"GET", b"HEAD"):

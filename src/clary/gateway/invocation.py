@@ -6,8 +6,7 @@ answer has come.
 
 from __future__ import annotations
 
-import asyncio
-from random import getrandbits, random
+from random import random
 from urllib.parse import unquote_to_bytes
 
 from clary.core.routing import Target
@@ -21,7 +20,6 @@ CONNECT_TIMEOUT = 2.0
 """Seconds; the contract says 250 ms for a listening socket, a loaded machine needs longer."""
 KEPT_ERROR_BODY = 64 * 1024
 """Bytes of a container's error that are passed on as OriginalMessage."""
-INVOCATIONS = b"/invocations"
 
 # Client header -> the same for the container; everything else is stripped, as the service does.
 _TO_CONTAINER = (
@@ -46,7 +44,7 @@ class Invocation:
 
     __slots__ = ("_attempts", "_begun", "_body", "_chunked", "_client", "_complete", "_done", "_endpoint", "_head",
                  "_out", "_refused", "_request", "_request_id", "_sent", "_size", "_state", "_status", "_target",
-                 "_timer", "_tried", "_upstream", "_variant")  # fmt: skip
+                 "_tried", "_upstream", "_variant")  # fmt: skip
 
     def __init__(self, state: State, head: Head, client: Connection) -> None:
         self._state = state
@@ -55,7 +53,7 @@ class Invocation:
         self._body: list[bytes] = []
         self._size = 0
         self._begun = self._complete = self._done = self._chunked = self._refused = self._sent = False
-        self._request_id = request_id()
+        self._request_id = state.request_id()
         self._endpoint = ""
         self._variant = b""
         self._target: Target | None = None
@@ -63,7 +61,6 @@ class Invocation:
         self._attempts = 0
         self._request = b""
         self._upstream: UpstreamConnection | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._status = 0
         self._out: list[bytes] = []
         length = head.headers.get(b"content-length", b"0")
@@ -127,7 +124,7 @@ class Invocation:
         except AwsError as error:
             self._fail(error)
             return
-        self._timer = state.loop.call_later(state.model_timeout, self._time_out)
+        state.deadlines[self] = state.loop.time() + state.model_timeout
         self._send()
 
     def _pick(self) -> None:
@@ -280,10 +277,8 @@ class Invocation:
             return
         self._send()
 
-    def _time_out(self) -> None:
-        self._timer = None
-        if self._done:
-            return
+    def time_out(self) -> None:
+        """The model has taken too long. It may go on; nobody waits for it any more."""
         if self._upstream is not None:
             self._upstream.cancel()
             self._upstream = None
@@ -313,9 +308,7 @@ class Invocation:
         self._client.finish()
 
     def _release(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._state.deadlines.pop(self, None)
         self._unload()
 
     def _unload(self) -> None:
@@ -330,10 +323,5 @@ class Invocation:
 
 def endpoint_name(target: bytes) -> str:
     """Give the endpoint's name in `/endpoints/<name>/invocations`."""
-    return unquote_to_bytes(target.split(b"/", 3)[2]).decode("utf-8", "replace")
-
-
-def request_id() -> str:
-    """Make a request id: a random UUID; unguessable it need not be, cheap it must."""
-    digits = f"{getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+    name = target[len(b"/endpoints/") : -len(b"/invocations")]
+    return (unquote_to_bytes(name) if name.find(b"%") >= 0 else name).decode("utf-8", "replace")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from random import getrandbits
+from typing import Any, Protocol
+from uuid import UUID
 
 from clary.core import routing
 from clary.core.resources import Partition
@@ -13,6 +16,15 @@ from clary.gateway.connection import Head
 from clary.gateway.routes import RouteFeed
 from clary.gateway.upstream import Pool
 from clary.wire.sigv4 import Identity, Verifier
+
+DEADLINE_GRAIN = 0.05
+"""Seconds between looks at the deadlines."""
+
+
+class Overdue(Protocol):
+    """What has a deadline."""
+
+    def time_out(self) -> None: ...
 
 
 class State:
@@ -39,6 +51,10 @@ class State:
         self.pool = Pool(self.loop)
         self.load: dict[str, int] = {}
         """Requests under way by container id, of this process."""
+        self.deadlines: dict[Overdue, float] = {}
+        """When each invocation has taken too long, in the order in which that comes: one limit holds for all."""
+        self._request_ids = count(getrandbits(32))
+        self._request_prefix = str(UUID(int=getrandbits(128), version=4))[:24]
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def authenticate(self, head: Head, payload: bytes | None) -> Identity | None:
@@ -46,6 +62,20 @@ class State:
         if self.verifier is None:
             return None
         return self.verifier.verify(head.method.decode("latin-1"), head.target, head.headers, payload)
+
+    def request_id(self) -> str:
+        """Make a request id: shaped as a UUID, unique; unguessable it need not be, cheap it must."""
+        return f"{self._request_prefix}{next(self._request_ids) & 0xFFFFFFFFFFFF:012x}"
+
+    async def watch_deadlines(self) -> None:
+        """Tell invocations that their time is over, for ever: one timer for all of them."""
+        while True:
+            await asyncio.sleep(DEADLINE_GRAIN)
+            for invocation in self._overdue(self.loop.time()):
+                invocation.time_out()
+
+    def _overdue(self, now: float) -> list[Overdue]:
+        return list(takewhile(lambda each: self.deadlines[each] <= now, self.deadlines))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a piece of work that nobody waits for; its failure is the loop's exception handler's."""

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from clary.gateway.connection import Connection, Head, status_line
-from clary.gateway.invocation import request_id
 from clary.gateway.state import State
 from clary.telemetry import logger
 
@@ -25,7 +24,7 @@ class Streamed:
     def __init__(self, state: State, head: Head, client: Connection, handler: Handler) -> None:
         self.state = state
         self.head = head
-        self.request_id = request_id()
+        self.request_id = state.request_id()
         self._client = client
         self._handler = handler
         self._pieces: deque[bytes] = deque()

@@ -31,8 +31,8 @@ class Answer(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one container."""
 
-    __slots__ = ("_answer", "_answered", "_ended", "_headers", "_keep_alive", "_parser", "_pool", "idle_since", "reused",
-                 "transport")  # fmt: skip
+    __slots__ = ("_answer", "_answered", "_ended", "_headers", "_keep_alive", "_parser", "_pool", "idle_since",
+                 "reused", "transport")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -60,11 +60,12 @@ async def serve(options: GatewayOptions, s3: Callable[[Streamed], Awaitable[None
     server = await loop.create_server(door.connect, sock=listener(options.host, options.port), backlog=BACKLOG)
     feed = loop.create_task(state.routes.follow())
     sweep = loop.create_task(_sweep(state, door))
+    deadlines = loop.create_task(state.watch_deadlines())
     logger("gateway").info("gateway ready", host=options.host, port=options.port)
     await stop.wait()
     server.close()
     await door.drain(options.model_timeout)
-    for task in (feed, sweep):
+    for task in (feed, sweep, deadlines):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
