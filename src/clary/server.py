@@ -24,10 +24,13 @@ from pathlib import Path
 import uvloop
 
 from clary import credentials, telemetry
+from clary.core.ports import Engine
 from clary.core.resources import Partition
 from clary.errors import SettingsError
 from clary.gateway import worker
-from clary.settings import MIB, Settings, load, to_environment, variable
+from clary.gateway.s3 import S3
+from clary.gateway.s3proxy import S3Proxy
+from clary.settings import GIB, MIB, Settings, load, to_environment, variable
 from clary.supervision import Program, Supervisor, adopt_orphans
 from clary.telemetry import logger
 
@@ -47,7 +50,7 @@ class Running:
     pids: dict[str, int]
 
 
-# -- up ----------------------------------------------------------------------------------------------------------------
+# -- up ---------------------------------------------------------------------------------------------------------------
 
 
 def up(settings: Settings, ready: Callable[[Running], None]) -> int:
@@ -193,12 +196,108 @@ async def _get_health(connecting: object) -> None:
         writer.close()
 
 
-# -- gateway -------------------------------------------------------------------------------------------------------------
+# -- control ----------------------------------------------------------------------------------------------------------
+
+
+async def control(settings: Settings) -> None:
+    """Be the control plane: answer on the unix socket and reconcile, until SIGTERM; then stop the models."""
+    # Imported here: a gateway process carries neither the store nor an engine.
+    import uvicorn
+
+    from clary.api.app import App, operations
+    from clary.controllers.endpoints import EndpointController, Grace
+    from clary.controllers.routes import Routes
+    from clary.store.store import Store
+    from clary.wire.dispatch import Dispatcher
+
+    partition = Partition(settings.account_id, settings.region)
+    store = await Store.open(settings.database)
+    routes = Routes(settings.run / "routes.json")
+    changed: list[Callable[[str], None]] = []
+    engine = _engine(settings, lambda id: [tell(id) for tell in changed])
+    grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
+    controller = EndpointController(store, engine, routes, grace)
+    changed.append(controller.container_changed)
+    app = App(Dispatcher(operations(store, partition, controller.notify)), partition, routes.subscribe)
+    for note in (await engine.capacity()).notes:
+        logger("engine").warning(note, engine=engine.name)
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # signals are ours
+
+    server = Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with _unix_socket(settings.run / "control.sock") as listening:
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        reconciling = asyncio.create_task(controller.run())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait((serving, reconciling, stopped), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        reconciling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reconciling
+    if stop.is_set():
+        await asyncio.gather(*(engine.stop(c.id, settings.delete_grace) for c in await engine.observe()))
+    await engine.close()
+    await store.close()
+
+
+def _engine(settings: Settings, on_change: Callable[[str], object]) -> Engine:
+    """Find the engine by its entry point and build it. Raises SettingsError for an unknown name."""
+    from importlib.metadata import entry_points
+
+    from clary.engines.context import EngineContext
+    from clary.objects import Objects
+
+    known = {point.name: point for point in entry_points(group="clary.engines")}
+    if settings.engine not in known:
+        raise SettingsError(f"--engine: must be one of {', '.join(sorted(known))}, not {settings.engine!r}")
+    if settings.s3_endpoint:
+        source = (settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key)
+    else:  # the bundled one, through the front door like everybody
+        source = (_url(settings), settings.access_key_id, settings.secret_access_key)
+    objects = Objects(*source, settings.region, settings.file_roots)
+    context = EngineContext(
+        data=settings.data,
+        logs=settings.logs,
+        objects=objects,
+        catalogue=Path(settings.catalogue) if settings.catalogue else None,
+        artifact_cache_bytes=settings.artifact_cache * GIB,
+        max_artifact_bytes=settings.max_artifact * GIB,
+        region=settings.region,
+        on_change=on_change,
+    )
+    engine: Engine = known[settings.engine].load()(context)
+    return engine
+
+
+@contextlib.contextmanager
+def _unix_socket(path: Path) -> Iterator[socket.socket]:
+    """Listen on a fresh socket file; its folder is readable by its owner alone."""
+    path.unlink(missing_ok=True)  # left by a control plane that was killed
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(str(path))
+        sock.listen(512)
+        sock.setblocking(False)
+        yield sock
+
+
+# -- gateway ----------------------------------------------------------------------------------------------------------
 
 
 async def gateway(settings: Settings) -> None:
     """Be one gateway process."""
     keys = {settings.access_key_id: settings.secret_access_key}
+    s3: S3 | S3Proxy
+    if settings.s3_endpoint:
+        s3 = S3Proxy(settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key, settings.region)
+    else:
+        s3 = S3(settings.objects)
     await worker.serve(
         worker.GatewayOptions(
             host=settings.host,
@@ -209,11 +308,13 @@ async def gateway(settings: Settings) -> None:
             max_payload=settings.max_payload * MIB,
             model_timeout=settings.model_timeout,
         ),
-        None,  # type: ignore[arg-type]
+        s3.handle,
     )
+    if isinstance(s3, S3Proxy):
+        await s3.close()
 
 
-ROLES = {"gateway": gateway}
+ROLES = {"control": control, "gateway": gateway}
 
 
 def main() -> None:

@@ -1,0 +1,146 @@
+"""The control plane's ASGI edge, on a Unix socket that only the gateway talks to, and the table of operations."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Protocol
+
+from clary.api.endpoint_configs import EndpointConfigs
+from clary.api.endpoints import Endpoints, Notify
+from clary.api.identity import get_caller_identity
+from clary.api.models import Models
+from clary.api.tags import Tags
+from clary.core.ports import ResourceStore, TagStore
+from clary.core.resources import Partition
+from clary.wire.dispatch import Caller, Dispatcher, Handler
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+Routes = Callable[[], AsyncGenerator[bytes, None]]
+"""Starts a feed of route tables: a line of JSON now and one after each change, until it is closed."""
+
+
+class Store(ResourceStore, TagStore, Protocol):
+    """All that the operations keep."""
+
+
+def operations(store: Store, partition: Partition, notify: Notify) -> dict[tuple[str, str], Handler]:
+    """Give every operation that Clary has, by service and name. `notify` is told of endpoints that changed."""
+    models = Models(store, partition)
+    configs = EndpointConfigs(store, partition, models)
+    endpoints = Endpoints(store, partition, models, configs, notify)
+    tags = Tags(store)
+    return {
+        ("sagemaker", "CreateModel"): models.create,
+        ("sagemaker", "DescribeModel"): models.describe,
+        ("sagemaker", "ListModels"): models.list,
+        ("sagemaker", "DeleteModel"): models.delete,
+        ("sagemaker", "CreateEndpointConfig"): configs.create,
+        ("sagemaker", "DescribeEndpointConfig"): configs.describe,
+        ("sagemaker", "ListEndpointConfigs"): configs.list,
+        ("sagemaker", "DeleteEndpointConfig"): configs.delete,
+        ("sagemaker", "CreateEndpoint"): endpoints.create,
+        ("sagemaker", "DescribeEndpoint"): endpoints.describe,
+        ("sagemaker", "ListEndpoints"): endpoints.list,
+        ("sagemaker", "DeleteEndpoint"): endpoints.delete,
+        ("sagemaker", "AddTags"): tags.add,
+        ("sagemaker", "ListTags"): tags.list,
+        ("sagemaker", "DeleteTags"): tags.delete,
+        ("sts", "GetCallerIdentity"): get_caller_identity,
+    }
+
+
+class App:
+    """Answers AWS calls, feeds routes to gateways and says that it is alive.
+
+    The gateway has checked the signature; it passes on who asks in `x-clary-request-id`, `x-clary-access-key-id` and
+    `x-clary-service` (the signing service, empty where unsigned).
+    """
+
+    def __init__(self, dispatcher: Dispatcher, partition: Partition, routes: Routes) -> None:
+        self._dispatcher = dispatcher
+        self._partition = partition
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"cannot serve {scope['type']}: run the server with lifespan and WebSockets off")
+        match scope["method"], scope["path"]:
+            case "POST", _:
+                await self._call(scope, receive, send)
+            case "GET", "/_clary/routes":
+                await self._feed(receive, send)
+            case "GET", "/_clary/health":
+                await _respond(send, 200, {"content-type": "application/json"}, json.dumps({"status": "ok"}).encode())
+            case _:
+                await _respond(send, 404, {}, b"")
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        body = await _body(receive)
+        if body is None:
+            return
+        caller = Caller(
+            account_id=self._partition.account_id,
+            region=self._partition.region,
+            access_key_id=headers.get("x-clary-access-key-id", ""),
+            request_id=headers.get("x-clary-request-id", ""),
+        )
+        response = await self._dispatcher.handle(headers.get("x-clary-service", ""), headers, body, caller)
+        await _respond(send, response.status, response.headers, response.body)
+
+    async def _feed(self, receive: Receive, send: Send) -> None:
+        """Send route tables until the gateway goes away or the feed ends."""
+        await _start(send, 200, {"content-type": "application/x-ndjson"})
+        sending = asyncio.create_task(_send_all(self._routes(), send))
+        leaving = asyncio.create_task(_left(receive))
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            sending.cancel()
+            # Waits for the feed to be closed, so that nothing is left behind in whoever feeds it.
+            ended, _ = await asyncio.gather(sending, leaving, return_exceptions=True)
+        if isinstance(ended, Exception):
+            raise ended
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Read the request's body; None where the client left before its end."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _send_all(lines: AsyncGenerator[bytes, None], send: Send) -> None:
+    try:
+        async for line in lines:
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        await lines.aclose()
+
+
+async def _start(send: Send, status: int, headers: Mapping[str, str]) -> None:
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+
+
+async def _respond(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    await _start(send, status, {**headers, "content-length": str(len(body))})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,102 @@
+"""Endpoint configurations: what CreateEndpointConfig checks. It writes metadata and runs nothing: a variant that this
+Clary cannot run (serverless, model-less) is stored as at the service, and an endpoint made from it says why it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clary.api.crud import Crud, Request
+from clary.api.models import Models
+from clary.core.ports import ResourceStore
+from clary.core.resources import ENDPOINT_CONFIG, Partition
+from clary.errors import ValidationException
+
+Variant = dict[str, Any]
+_VARIANT_LISTS = ("ProductionVariants", "ShadowProductionVariants")
+
+
+class EndpointConfigs(Crud):
+    """CreateEndpointConfig, DescribeEndpointConfig, ListEndpointConfigs, DeleteEndpointConfig."""
+
+    kind = ENDPOINT_CONFIG
+
+    def __init__(self, store: ResourceStore, partition: Partition, models: Models) -> None:
+        super().__init__(store, partition)
+        self._models = models
+
+    async def prepare(self, request: Request) -> dict[str, object]:
+        """Check the variants and that their models exist; the service fills in a weight and EnableNetworkIsolation."""
+        _check_together(request)
+        for variant in _variants(request):
+            _check_variant(variant)
+        for name in model_names(request):
+            await self._models.get(name)
+        return _with_defaults(request)
+
+
+def model_names(config: Mapping[str, Any]) -> list[str]:
+    """Give the names of all models that a configuration refers to, each once, in order."""
+    names: dict[str, None] = {}
+    for variant in _variants(config):
+        pools = variant.get("InstancePools", [])
+        overrides = (pool["ModelNameOverride"] for pool in pools if "ModelNameOverride" in pool)
+        names |= dict.fromkeys([*([variant["ModelName"]] if "ModelName" in variant else []), *overrides])
+    return list(names)
+
+
+def _variants(config: Mapping[str, Any]) -> Iterator[Variant]:
+    for member in _VARIANT_LISTS:
+        yield from config.get(member) or []
+
+
+def _check_together(request: Request) -> None:
+    variants = list(_variants(request))
+    names = [variant["VariantName"] for variant in variants]
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValidationException(f'The variant name "{repeated}" is used more than once.')
+    with_model = ["ModelName" in variant for variant in variants]
+    if any(with_model) and not all(with_model):
+        raise ValidationException("Specify ModelName for all variants or for none.")
+    if not any(with_model) and "ExecutionRoleArn" not in request:
+        raise ValidationException("ExecutionRoleArn is required when variants have no ModelName.")
+    if request.get("ShadowProductionVariants") and len(variants) != 2:
+        raise ValidationException("Shadow variants require exactly one production variant and one shadow variant.")
+
+
+def _check_variant(variant: Variant) -> None:
+    name = variant["VariantName"]
+    if "ManagedInstanceScaling" in variant and "ModelName" in variant:
+        raise ValidationException("ManagedInstanceScaling is only supported for inference component endpoints.")
+    if "ServerlessConfig" in variant:
+        _check_serverless(variant)
+        return
+    if "InstanceType" not in variant and "InstancePools" not in variant:
+        raise ValidationException(f'Specify InstanceType or ServerlessConfig for variant "{name}".')
+    if "InitialInstanceCount" not in variant and "ManagedInstanceScaling" not in variant:
+        raise ValidationException(f'Specify InitialInstanceCount for variant "{name}".')
+
+
+def _check_serverless(variant: Variant) -> None:
+    name, config = variant["VariantName"], variant["ServerlessConfig"]
+    if not variant.keys().isdisjoint(("InstanceType", "InitialInstanceCount", "InstancePools")):
+        raise ValidationException(
+            f'Variant "{name}" has a ServerlessConfig: InstanceType and InitialInstanceCount must be absent.'
+        )
+    if config["MemorySizeInMB"] % 1024:
+        raise ValidationException(f'MemorySizeInMB of variant "{name}" must be a multiple of 1024.')
+    if config.get("ProvisionedConcurrency", 0) > config["MaxConcurrency"]:
+        raise ValidationException(f'ProvisionedConcurrency of variant "{name}" must not exceed MaxConcurrency.')
+
+
+def _with_defaults(request: Request) -> dict[str, object]:
+    spec = {"EnableNetworkIsolation": False, **request}
+    for member in _VARIANT_LISTS:
+        if spec.get(member):
+            spec[member] = [{"InitialVariantWeight": 1.0, **variant} for variant in spec[member]]
+        else:
+            # An empty list of shadow variants is as good as none, and some SDKs choke on one in an answer.
+            spec.pop(member, None)
+    return spec

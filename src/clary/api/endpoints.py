@@ -1,0 +1,96 @@
+"""Endpoints: CreateEndpoint and DeleteEndpoint write what is wanted and wake the controller; they wait for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from clary.api.crud import Answer, Crud, Request
+from clary.api.endpoint_configs import EndpointConfigs, model_names
+from clary.api.models import Models
+from clary.core.ports import ResourceStore
+from clary.core.resources import ENDPOINT, Partition
+from clary.errors import ValidationException
+from clary.wire.dispatch import Caller
+
+Notify = Callable[[str], None]
+"""Told the name of an endpoint of which something else is wanted now."""
+
+DEPLOYMENT = "_Deployment"
+"""Private member of the spec: the configuration and the models as they were when the endpoint was created, so that
+deleting those breaks nothing that runs. `{"EndpointConfig": {...}, "Models": {name: {...}}}`"""
+
+_FROM_CONFIG = ("AsyncInferenceConfig", "ExplainerConfig", "MetricsConfig", "CrossRegionTrafficConfig")
+"""Members of the configuration that DescribeEndpoint repeats as they are."""
+
+
+class Endpoints(Crud):
+    """CreateEndpoint, DescribeEndpoint, ListEndpoints, DeleteEndpoint."""
+
+    kind = ENDPOINT
+    initial_status: ClassVar[Mapping[str, object]] = {"EndpointStatus": "Creating"}
+
+    def __init__(
+        self,
+        store: ResourceStore,
+        partition: Partition,
+        models: Models,
+        configs: EndpointConfigs,
+        notify: Notify,
+    ) -> None:
+        super().__init__(store, partition)
+        self._models = models
+        self._configs = configs
+        self._notify = notify
+
+    async def prepare(self, request: Request) -> dict[str, object]:
+        """Check the deployment policy and that the configuration and its models exist, and keep a copy of them."""
+        if {"BlueGreenUpdatePolicy", "RollingUpdatePolicy"} <= request.get("DeploymentConfig", {}).keys():
+            raise ValidationException("Specify either BlueGreenUpdatePolicy or RollingUpdatePolicy, not both.")
+        config = (await self._configs.get(request["EndpointConfigName"])).spec
+        models = {name: (await self._models.get(name)).spec for name in model_names(config)}
+        return {**request, DEPLOYMENT: {"EndpointConfig": config, "Models": models}}
+
+    async def create(self, caller: Caller, request: Request) -> Answer:
+        """Store the endpoint as Creating and wake the controller."""
+        answer = await super().create(caller, request)
+        self._notify(request["EndpointName"])
+        return answer
+
+    async def describe(self, caller: Caller, request: Request) -> Answer:
+        """Give what was created, what its configuration says of the whole endpoint, and the status."""
+        resource = await self.get(request["EndpointName"])
+        deployment: Any = resource.spec[DEPLOYMENT]
+        config = deployment["EndpointConfig"]
+        answer: Answer = {member: config[member] for member in _FROM_CONFIG if member in config}
+        if capture := config.get("DataCaptureConfig"):
+            answer["DataCaptureConfig"] = _capture_summary(capture)
+        policy = resource.spec.get("DeploymentConfig")
+        if policy is not None and resource.status["EndpointStatus"] != "Creating":
+            answer["LastDeploymentConfig"] = policy
+        return {**answer, **resource.spec, **self._summary(resource), **resource.status}
+
+    async def delete(self, caller: Caller, request: Request) -> None:
+        """Mark the endpoint for deletion, whatever its state, and wake the controller.
+
+        The service refuses while an endpoint is Creating, Updating or Deleting, which leaves people waiting for
+        something that they no longer want. Clary deliberately does not.
+        """
+        resource = await self.get(request["EndpointName"])
+        if not resource.deleting:
+            status = {**resource.status, "EndpointStatus": "Deleting"}
+            if await self._store.mark_deleting(self.kind, resource.name, status) is None:
+                raise self.not_found(resource.name)
+        self._notify(resource.name)
+
+
+def _capture_summary(config: Mapping[str, Any]) -> Answer:
+    """Give the summary shape, all of whose members are required: a key that is not set is an empty string."""
+    enabled = config.get("EnableCapture", True)
+    return {
+        "EnableCapture": enabled,
+        "CaptureStatus": "Started" if enabled else "Stopped",
+        "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
+        "DestinationS3Uri": config["DestinationS3Uri"],
+        "KmsKeyId": config.get("KmsKeyId", ""),
+    }

@@ -1,0 +1,74 @@
+"""The operations over a real store, called as the dispatcher calls them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clary.api.app import operations
+from clary.core.resources import Partition
+from clary.errors import ValidationException
+from clary.store.store import Store
+from clary.wire.dispatch import Caller
+
+ACCOUNT = "123456789012"
+ARN = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}"
+CALLER = Caller(ACCOUNT, "us-east-1", "AKIAEXAMPLE", "4a7f3c52-0000-4000-8000-000000000000")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Api:
+    """`await api("CreateModel", ModelName="m")`; `await api.refusal(...)` gives the message of the refusal."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.notified: list[str] = []
+        self.handlers = operations(store, Partition(ACCOUNT, "us-east-1"), self.notified.append)
+
+    async def __call__(self, operation: str, **members: Any) -> dict[str, Any]:
+        service = "sts" if operation == "GetCallerIdentity" else "sagemaker"
+        return await self.handlers[service, operation](CALLER, members) or {}
+
+    async def refusal(self, operation: str, **members: Any) -> str:
+        with pytest.raises(ValidationException) as refused:
+            await self(operation, **members)
+        return refused.value.message
+
+    async def model(self, name: str = "m", **members: Any) -> dict[str, Any]:
+        return await self("CreateModel", ModelName=name, **({"PrimaryContainer": {"Image": "image"}} | members))
+
+    async def config(self, name: str = "c", **members: Any) -> dict[str, Any]:
+        return await self(
+            "CreateEndpointConfig", EndpointConfigName=name, **({"ProductionVariants": [variant()]} | members)
+        )
+
+    async def endpoint(self, name: str = "e", **members: Any) -> dict[str, Any]:
+        return await self("CreateEndpoint", EndpointName=name, **({"EndpointConfigName": "c"} | members))
+
+
+def variant(**members: Any) -> dict[str, Any]:
+    return {
+        "VariantName": "AllTraffic",
+        "ModelName": "m",
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    } | members
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    clock = Clock()
+    store = await Store.open(tmp_path / "clary.db", clock)
+    yield Api(store, clock)
+    await store.close()

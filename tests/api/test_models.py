@@ -1,0 +1,105 @@
+"""The rules of CreateModel that need no look at the world, and what DescribeModel fills in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .conftest import ARN, Api
+
+SOURCE = "Specify one of either Image and Model Data URL or ModelPackageName in container definition."
+S3 = {"S3Uri": "s3://bucket/prefix/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+VPC = {"VpcConfig": {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}}
+AUTH = {"RepositoryAuthConfig": {"RepositoryCredentialsProviderArn": "arn:aws:lambda:::function:f"}}
+
+
+def one(**members: Any) -> dict[str, Any]:
+    return {"PrimaryContainer": {"Image": "image"} | members}
+
+
+def several(*containers: dict[str, Any], mode: str | None = None) -> dict[str, Any]:
+    definition: dict[str, Any] = {"Containers": [{"Image": "image"} | container for container in containers]}
+    return definition | ({"InferenceExecutionConfig": {"Mode": mode}} if mode else {})
+
+
+async def test_describe_echoes_the_definition_with_the_services_defaults(api: Api) -> None:
+    container = {"Image": "image", "ModelDataUrl": "s3://bucket/model.tar.gz", "Environment": {"A": "1"}}
+    await api("CreateModel", ModelName="m", PrimaryContainer=container, ExecutionRoleArn="arn:aws:iam::1:role/r")
+    assert await api("DescribeModel", ModelName="m") == {
+        "ModelName": "m",
+        "ModelArn": f"{ARN}:model/m",
+        "PrimaryContainer": container | {"Mode": "SingleModel"},
+        "ExecutionRoleArn": "arn:aws:iam::1:role/r",
+        "EnableNetworkIsolation": False,
+        "CreationTime": 1_700_000_000.0,
+        "LastModifiedTime": 1_700_000_000.0,  # not in the shape: encoding drops it
+    }
+
+
+async def test_describe_gives_containers_as_they_were_given(api: Api) -> None:
+    await api("CreateModel", ModelName="m", **several({}, {"Mode": "MultiModel"}), EnableNetworkIsolation=True)
+    described = await api("DescribeModel", ModelName="m")
+    assert [container["Mode"] for container in described["Containers"]] == ["SingleModel", "MultiModel"]
+    assert described["EnableNetworkIsolation"] is True
+    assert "PrimaryContainer" not in described
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        several({}),
+        several({"Mode": "MultiModel"}),
+        one(ModelDataUrl="s3://bucket/model.tar.gz"),
+        one(ModelDataSource={"S3DataSource": S3}),
+        one(ImageConfig={"RepositoryAccessMode": "Vpc"} | AUTH) | VPC,
+        one(Environment={"A": "x" * (32 * 1024 - 1)}),
+        several({"ContainerHostname": "a"}, {"ContainerHostname": "b"}, mode="Direct"),
+        several({}, {}, mode="Serial"),
+        one() | {"Containers": []},
+    ],
+    ids=str,
+)
+async def test_is_accepted(api: Api, definition: dict[str, Any]) -> None:
+    await api("CreateModel", ModelName="m", **definition)
+    assert "Containers" not in (described := await api("DescribeModel", ModelName="m")) or described["Containers"]
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        ({}, "either PrimaryContainer or Containers"),
+        ({"Containers": []}, "either PrimaryContainer or Containers"),
+        (one() | several({}), "not both"),
+        ({"PrimaryContainer": {}}, SOURCE),
+        ({"PrimaryContainer": {"ModelDataUrl": "s3://b/k"}}, SOURCE),
+        (one(ModelPackageName="p"), SOURCE),
+        ({"PrimaryContainer": {"ModelPackageName": "p", "ModelDataUrl": "s3://b/k"}}, SOURCE),
+        ({"PrimaryContainer": {"ModelPackageName": "g/1"}}, f"ModelPackage {ARN}:model-package/g/1 does not exist."),
+        (
+            {"PrimaryContainer": {"ModelPackageName": "arn:aws:sagemaker:x"}},
+            "ModelPackage arn:aws:sagemaker:x does not exist.",
+        ),
+        (one(ModelDataUrl="s3://b/k", ModelDataSource={"S3DataSource": S3}), "ModelDataUrl or ModelDataSource"),
+        (one(Mode="MultiModel", ModelDataSource={"S3DataSource": S3}), "MultiModel"),
+        (one(ModelDataSource={"S3DataSource": S3 | {"S3Uri": "s3://bucket/prefix"}}), 'must end with "/"'),
+        (one(ImageConfig={"RepositoryAccessMode": "Vpc"}), "VpcConfig"),
+        (one(ImageConfig={"RepositoryAccessMode": "Platform"} | AUTH), "RepositoryAuthConfig"),
+        (one(Environment={"A": "x" * 32 * 1024}), "32768"),
+        (several({"Environment": {"A": "é" * 8 * 1024}}, {"Environment": {"A": "x" * 16 * 1024}}), "32768"),
+        (
+            several({"Mode": "MultiModel"}, {"Mode": "MultiModel"}),
+            "More than one container in MultiModel mode is not supported with inference pipeline.",
+        ),
+        (several({"ContainerHostname": "a"}, {}), "for all containers or for none"),
+        (several({"ContainerHostname": "a"}, {"ContainerHostname": "a"}), "must be unique"),
+        (several({}, mode="Serial"), "more than one container"),
+        (one() | {"InferenceExecutionConfig": {"Mode": "Serial"}}, "more than one container"),
+        (several({}, {}, mode="Direct"), "ContainerHostname"),
+    ],
+    ids=str,
+)
+async def test_is_refused_and_leaves_nothing(api: Api, definition: dict[str, Any], message: str) -> None:
+    refusal = await api.refusal("CreateModel", ModelName="m", **definition)
+    assert message in refusal
+    assert await api("ListModels") == {"Models": []}
