@@ -219,8 +219,6 @@ async def control(settings: Settings) -> None:
     controller = EndpointController(store, engine, routes, grace)
     changed.append(controller.container_changed)
     app = App(Dispatcher(operations(store, partition, controller.notify)), partition, routes.subscribe)
-    for note in (await engine.capacity()).notes:
-        logger("engine").warning(note, engine=engine.name)
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager

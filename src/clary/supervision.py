@@ -45,9 +45,12 @@ def adopt_orphans() -> bool:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this child when the supervisor is killed: its successor needs the port and the database."""
+    """Have the kernel end this child when the supervisor is killed: its successor needs the port and the database.
+
+    Not by SIGTERM, which tells a control plane to stop its models.
+    """
     if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def describe_exit(code: int) -> str:

@@ -39,5 +39,5 @@ def set_up(level: str, process: str, stream: TextIO = sys.stderr) -> None:
 
 def logger(area: str) -> FilteringBoundLogger:
     """Give the logger of one area of the code (`reconcile`, `gateway`)."""
-    bound: FilteringBoundLogger = structlog.get_logger().bind(area=area)
-    return bound
+    lazy: FilteringBoundLogger = structlog.get_logger(area=area)  # configured at its first event, not at import
+    return lazy

@@ -231,6 +231,19 @@ def wait_until(true: Callable[[], bool], what: str, explain: Callable[[], str], 
         time.sleep(0.05)
 
 
+def model_processes(clary: Clary) -> list[int]:
+    """Find what runs a model of this Clary, by what it has open: its log below the data folder."""
+    found = []
+    logs = str(clary.data / "logs" / "endpoints")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str((process / "fd" / "1").readlink()).startswith(logs):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
 @contextlib.contextmanager
 def running(*arguments: str) -> Iterator[Clary]:
     with tempfile.TemporaryDirectory(prefix="clary-") as folder:  # short: a unix socket's path has 107 characters

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 import time
 
 import pytest
-from botocore.exceptions import ClientError
 
-from tests.acceptance.conftest import IMAGE, Clary, wait_until
+from tests.acceptance.conftest import IMAGE, Clary, model_processes, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,7 +24,7 @@ def test_a_model_that_exits_says_how_and_shows_its_last_words(clary: Clary) -> N
     for words in ("exited with 7", IMAGE, "cannot load the model: weights are missing", "clary doctor broken"):
         assert words in reason
     doctor = clary.clary("doctor", "broken")
-    assert "exited with 7" in doctor.stdout
+    assert "exited with 7" in " ".join(doctor.stdout.split())
     assert "weights are missing" in clary.clary("logs", "broken").stdout
     clary.delete("broken")
 
@@ -77,18 +78,14 @@ def test_an_endpoint_is_deleted_within_seconds_while_it_is_created(clary: Clary)
 def test_a_crashed_instance_is_restarted_while_the_endpoint_stays_in_service(clary: Clary) -> None:
     clary.create("phoenix", count=2)
     clary.wait("phoenix")
-    before = clary.invoke("phoenix")["pid"]
-    with pytest.raises(ClientError):
-        clary.invoke("phoenix", b"die")
-    answers = [clary.invoke("phoenix") for _ in range(20)]
-    assert {answer["name"] for answer in answers} == {"phoenix"}
-
-    def restarted() -> bool:
-        return len({clary.invoke("phoenix")["pid"] for _ in range(10)}) == 2
-
-    wait_until(restarted, "two instances serve again", clary.output)
-    assert clary.client("sagemaker").describe_endpoint(EndpointName="phoenix")["EndpointStatus"] == "InService"
-    assert before > 0
+    before = set(model_processes(clary))
+    assert len(before) == 2
+    os.kill(min(before), signal.SIGKILL)
+    seen = {clary.invoke("phoenix")["pid"] for _ in range(20)}  # the first of these may go to the dead one: retried
+    assert max(before) in seen
+    wait_until(lambda: len(model_processes(clary)) == 2, "two instances run again", clary.output)
+    summary = clary.client("sagemaker").describe_endpoint(EndpointName="phoenix")
+    assert summary["EndpointStatus"] == "InService"
     clary.delete("phoenix")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from botocore.config import Config
 
-from tests.acceptance.conftest import IMAGE, Clary, wait_until
+from tests.acceptance.conftest import IMAGE, Clary, model_processes, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -72,7 +72,7 @@ def test_control_killed_during_create(own_clary: Clary) -> None:
     for number in range(5):
         own_clary.wait(f"c{number}")
         assert own_clary.invoke(f"c{number}")["name"] == f"c{number}"
-    assert len(_model_processes(own_clary)) == 5
+    assert len(model_processes(own_clary)) == 5
 
 
 def test_control_killed_during_delete(own_clary: Clary) -> None:
@@ -85,7 +85,7 @@ def test_control_killed_during_delete(own_clary: Clary) -> None:
         sagemaker.delete_endpoint(EndpointName=f"d{number}")
         own_clary.kill_control()
     wait_until(lambda: sagemaker.list_endpoints()["Endpoints"] == [], "all endpoints are gone", own_clary.output)
-    wait_until(lambda: not _model_processes(own_clary), "all models are gone", own_clary.output)
+    wait_until(lambda: not model_processes(own_clary), "all models are gone", own_clary.output)
 
 
 def test_everything_killed_and_started_again(own_clary: Clary) -> None:
@@ -115,7 +115,7 @@ def test_a_clean_stop_leaves_no_process_and_a_start_brings_the_endpoints_back(ow
     own_clary.wait("back")
     own_clary.process.terminate()
     assert own_clary.process.wait(60) == 0
-    assert _model_processes(own_clary) == []
+    assert model_processes(own_clary) == []
     own_clary.start()
     wait_until(lambda: _answers(own_clary, "back"), "the model serves again", own_clary.output)
 
@@ -125,19 +125,6 @@ def _answers(clary: Clary, name: str = "front") -> bool:
         return bool(clary.invoke(name))
     except Exception:
         return False
-
-
-def _model_processes(clary: Clary) -> list[int]:
-    """Find what runs a model of this Clary, by what it has open: its log below the data folder."""
-    found = []
-    logs = str(clary.data / "logs" / "endpoints")
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if str((process / "fd" / "1").readlink()).startswith(logs):
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
 
 
 def _gone(clary: Clary) -> bool:

@@ -310,7 +310,7 @@ def test_a_session_token_is_tolerated_only_when_it_is_signed() -> None:
 def test_other_services_than_s3_take_no_unsigned_payload() -> None:
     signed = sign(body=b"x", headers={"X-Amz-Content-SHA256": UNSIGNED_PAYLOAD})
     assert refusal(signed).code == "InvalidSignatureException"
-    with pytest.raises(ValueError, match="payload is needed"):
+    with pytest.raises(AwsError, match="correct service: 's3'"):
         make_verifier().verify("POST", b"/", sign().headers, None)
 
 

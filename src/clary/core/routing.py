@@ -71,26 +71,31 @@ def pick(
 ) -> tuple[VariantRoute, Target] | None:
     """Choose a variant, by its weight or by name, and in it the target with the fewest requests under way.
 
-    `chance` is a number in [0, 1) that decides between variants; `load` counts requests by target id. None where
-    nothing is ready: only variants with a ready target take part, so traffic moves away from one that is down.
+    `chance` is a number in [0, 1) that decides between variants, and between targets that are equally busy; `load`
+    counts requests by target id. None where nothing is ready: only variants with a ready target take part, so traffic
+    moves away from one that is down.
     """
     if wanted is not None:
-        named = [variant for variant in route.variants if variant.name == wanted and variant.targets]
-        return (named[0], _least_loaded(named[0].targets, load)) if named else None
-    variants = route.variants
-    if len(variants) == 1:  # nearly every endpoint, and this runs for each invocation
-        variant = variants[0]
-        return (variant, _least_loaded(variant.targets, load)) if variant.targets and variant.weight > 0 else None
-    ready = [variant for variant in variants if variant.targets and variant.weight > 0]
+        ready = [variant for variant in route.variants if variant.name == wanted and variant.targets]
+        return (ready[0], _least_loaded(ready[0].targets, chance, load)) if ready else None
+    ready = [variant for variant in route.variants if variant.targets and variant.weight > 0]
+    if not ready:
+        return None
+    if len(ready) == 1:  # nearly every endpoint, and this runs for each invocation
+        return ready[0], _least_loaded(ready[0].targets, chance, load)
     point = chance * sum(variant.weight for variant in ready)
+    chosen = ready[-1]
     for variant in ready:
+        if point < variant.weight:
+            chosen = variant
+            break
         point -= variant.weight
-        if point < 0:
-            return variant, _least_loaded(variant.targets, load)
-    return (ready[-1], _least_loaded(ready[-1].targets, load)) if ready else None
+    # What is left of `chance` is spread evenly over the chosen variant's share: it decides once more.
+    return chosen, _least_loaded(chosen.targets, point / chosen.weight % 1.0, load)
 
 
-def _least_loaded(targets: tuple[Target, ...], load: Mapping[str, int]) -> Target:
+def _least_loaded(targets: tuple[Target, ...], chance: float, load: Mapping[str, int]) -> Target:
     if len(targets) == 1:
         return targets[0]
-    return min(targets, key=lambda target: load.get(target.id, 0))
+    first = int(chance * len(targets))
+    return min(targets[first:] + targets[:first], key=lambda target: load.get(target.id, 0))

@@ -20,6 +20,7 @@ from clary.wire.sigv4 import EMPTY_SHA256, STREAMED_PAYLOADS, UNSIGNED_PAYLOAD, 
 _MAX_LINE = 16 * 1024
 _MAX_CHUNK = 5 * 1024**3
 _CHECKSUM = b"x-amz-checksum-"
+_NOT_SUMS = (b"x-amz-checksum-algorithm", b"x-amz-checksum-mode", b"x-amz-checksum-type")
 
 
 class _Hash(Protocol):
@@ -96,7 +97,8 @@ class Decoder:
 
     def finish(self) -> None:
         """Tell that no more bytes will come; raises when the body is not complete."""
-        if self._state != self._read_nothing or (self._announced is not None and self._announced != self._total):
+        ended = self._state in (self._read_nothing, self._read_end) and not self._buffer
+        if not ended or (self._announced is not None and self._announced != self._total):
             raise incomplete_body()
 
     def _line(self) -> bytes | None:
@@ -199,50 +201,58 @@ class Decoder:
 
     def _read_end(self, pieces: list[bytes]) -> bool:
         """Read the line that ends a body without trailers; some clients leave it out."""
-        if self._buffer[:2] == b"\r\n":
-            del self._buffer[:2]
-        elif self._buffer[:1] == b"\r" and len(self._buffer) == 1:
+        if not self._buffer or self._buffer == b"\r":
             return False
+        if self._buffer[:2] != b"\r\n":
+            raise _invalid_chunk()
+        del self._buffer[:2]
         self._state = self._read_nothing
         return True
 
     def _read_nothing(self, pieces: list[bytes]) -> bool:
-        if self._buffer == b"\r\n" and not self._with_trailer:
-            self._buffer.clear()
         if self._buffer:
             raise _invalid_chunk()
         return False
 
 
-async def open_payload(
-    identity: Identity | None, headers: Mapping[bytes, bytes], body: AsyncIterator[bytes]
-) -> AsyncIterator[bytes]:
-    """Give an S3 request's payload as it is meant: without chunk framing, and verified at its end.
+class Payload:
+    """An S3 request's payload as it is meant: without chunk framing, and verified at its end.
 
-    The last step raises AwsError when the body is not what was signed, announced or summed: what was read until then
-    must not be kept. `identity` is None where requests need no signature; checksums are verified all the same.
+    The last step of iterating raises AwsError when the body is not what was signed, announced or summed: what was read
+    until then must not be kept. `identity` is None where requests need no signature; sums are verified all the same.
+    After the end, `checksums` holds the `x-amz-checksum-*` headers and trailers.
     """
-    declared = headers.get(b"x-amz-content-sha256", b"").decode("latin-1")
-    if declared in STREAMED_PAYLOADS or b"aws-chunked" in headers.get(b"content-encoding", b""):
-        decoder = Decoder(identity, headers)
-        async for data in body:
-            for piece in decoder.feed(data):
+
+    def __init__(self, identity: Identity | None, headers: Mapping[bytes, bytes], body: AsyncIterator[bytes]) -> None:
+        self._identity = identity
+        self._headers = headers
+        self._body = body
+        self.checksums = {
+            name: value for name, value in headers.items() if name.startswith(_CHECKSUM) and name not in _NOT_SUMS
+        }
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        headers = self._headers
+        declared = headers.get(b"x-amz-content-sha256", b"").decode("latin-1")
+        sums = {name: made for name in self.checksums if (made := checksum(name)) is not None}
+        signed = sha256() if declared not in ("", UNSIGNED_PAYLOAD, *STREAMED_PAYLOADS) else None
+        chunked = declared in STREAMED_PAYLOADS or b"aws-chunked" in headers.get(b"content-encoding", b"")
+        decoder = Decoder(self._identity, headers) if chunked else None
+        async for data in self._body:
+            for piece in decoder.feed(data) if decoder else (data,):
+                if signed is not None:
+                    signed.update(piece)
+                for made in sums.values():
+                    made.update(piece)
                 yield piece
-        decoder.finish()
-        return
-    sums = {name: made for name in headers if name.startswith(_CHECKSUM) and (made := checksum(name)) is not None}
-    signed = sha256() if declared and declared != UNSIGNED_PAYLOAD else None
-    async for data in body:
-        if signed is not None:
-            signed.update(data)
-        for made in sums.values():
-            made.update(data)
-        yield data
-    if signed is not None and signed.hexdigest() != declared:
-        raise payload_mismatch()
-    for name, made in sums.items():
-        if b64encode(made.digest()) != headers[name]:
-            raise bad_digest(name)
+        if decoder:
+            decoder.finish()
+            self.checksums |= decoder.trailers
+        if signed is not None and signed.hexdigest() != declared:
+            raise payload_mismatch()
+        for name, made in sums.items():
+            if b64encode(made.digest()) != headers[name]:
+                raise bad_digest(name)
 
 
 def _invalid_chunk() -> AwsError:

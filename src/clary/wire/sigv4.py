@@ -27,6 +27,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from clary.errors import AwsError
+from clary.wire import sigv2
 from clary.wire.canonical import Request, canonical_request, sent_resource, strict_resource
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -161,16 +162,18 @@ class Verifier:
 
         `target` is the raw request target. Header names are lower-case; the values of a name that came more than once
         are joined by `,`. `payload` is the whole body. It may be None for S3 alone, where the request declares the
-        hash: the caller then holds the body against `Identity.payload_hash` (see `awschunked.open_payload`).
+        hash: the caller then holds the body against `Identity.payload_hash` (see `awschunked.Payload`).
         Raises AwsError with AWS's own codes, S3's where the credential's scope is S3's.
         """
         path, _, query = target.partition(b"?")
         request = Request(method, path, query, headers)
         authorization = headers.get(b"authorization")
         if authorization is None:
-            if _PRESIGNED not in query:
-                raise _MISSING.error(headers, "Missing Authentication Token", s3=False)
-            return self._verify_presigned(request, payload)
+            if _PRESIGNED in query:
+                return self._verify_presigned(request, payload)
+            if payload is None and sigv2.MARK in query:
+                return self._verify_version_2(request)
+            raise _MISSING.error(headers, "Missing Authentication Token", s3=False)
         if query and _PRESIGNED in query:
             raise _TWO_WAYS.error(headers, "Only one auth mechanism allowed", s3=b"/s3/" in authorization)
         prefix = authorization[:-64]
@@ -315,6 +318,11 @@ class Verifier:
             raise payload_mismatch()
         return _identity(signer, stamp, signature, payload_hash)
 
+    def _verify_version_2(self, request: Request) -> Identity:
+        key_id = sigv2.verify_presigned(request, self._secrets, self._now())
+        # It covers no payload, so there is nothing for a key to sign later on.
+        return Identity(key_id, "s3", self._region, "", "", UNSIGNED_PAYLOAD, "", SigningKey("", "", "", ""))
+
     def _check_expiry(self, headers: Mapping[bytes, bytes], signer: _Signer, stamp: str, expires: str) -> None:
         s3 = signer.service == "s3"
         if not (expires.isascii() and expires.isdigit() and 0 < int(expires) <= _WEEK):
@@ -364,7 +372,8 @@ def _computed_hash(headers: Mapping[bytes, bytes], payload: bytes | None) -> str
     Their clients hash each body, so an UNSIGNED-PAYLOAD here would only serve one who wants to exchange it.
     """
     if payload is None:
-        raise ValueError("the payload is needed to verify a request that does not go to S3")
+        message = "Credential should be scoped to correct service: 's3'."
+        raise _SCOPE.error(headers, message, s3=False)
     computed = sha256(payload).hexdigest() if payload else EMPTY_SHA256
     declared = headers.get(b"x-amz-content-sha256")
     if declared is not None and declared != computed.encode():

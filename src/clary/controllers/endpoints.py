@@ -1,0 +1,160 @@
+"""Endpoints: observe, plan, act. The plan is `core.endpoint`'s; the order of what follows from it is here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from clary.controllers.desired import desired
+from clary.controllers.fleet import Fleet, Surroundings
+from clary.controllers.health import Ask, Prober
+from clary.controllers.loop import Loop
+from clary.controllers.routes import Routes, key_of
+from clary.core.deployment import Action, Attempts, Launch, Observed, Plan, Remove, Stop, Stopping
+from clary.core.endpoint import plan
+from clary.core.ports import Engine, ListQuery, ResourceStore
+from clary.core.resources import ENDPOINT, Resource
+from clary.telemetry import logger
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """Seconds between SIGTERM and SIGKILL."""
+
+    replace: float = 30.0
+    """Of a container that is replaced: it may end what it is doing (AWS's number)."""
+    delete: float = 3.0
+    """Of a container whose endpoint is deleted, or never came into service."""
+
+
+class EndpointController:
+    """Makes endpoints be what was asked for. Also the place to be told that something has changed."""
+
+    def __init__(
+        self,
+        store: ResourceStore,
+        engine: Engine,
+        routes: Routes,
+        grace: Grace,
+        ask: Ask | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._routes = routes
+        self._grace = grace
+        self._clock = clock
+        self._attempts: dict[str, Mapping[str, Attempts]] = {}
+        self._phases: dict[str, dict[str, tuple[str, float]]] = {}
+        self._loop = Loop(self._reconcile, self._keys, clock)
+        around = Surroundings(clock, self._loop.notify, routes.delivered)
+        self._fleet = Fleet(engine, Prober(self.container_changed, ask), around)
+        self._log = logger("endpoints")
+
+    async def run(self) -> None:
+        """Work until cancelled. Containers run on; the first route table comes after a look at every endpoint."""
+        try:
+            await self._loop.run(self._routes.open)
+        finally:
+            await self._fleet.close()
+
+    def notify(self, name: str) -> None:
+        """Look at this endpoint soon: it was created, changed or marked for deletion."""
+        self._loop.notify(key_of(name))
+
+    def container_changed(self, id: str) -> None:
+        """Look at the endpoint of this container soon. For the engine's `on_change` and the prober."""
+        key = self._fleet.endpoint_of(id)
+        if key is not None:
+            self._loop.notify(key)
+
+    async def _keys(self) -> set[str]:
+        # Containers and routes without an endpoint are found here: the former are stopped, the latter go.
+        keys = await self._fleet.endpoints() | self._routes.keys()
+        after = None
+        while True:
+            page = await self._store.list(ENDPOINT, ListQuery(sort_by="Name", limit=100, after=after))
+            keys |= {key_of(resource.name) for resource in page.resources}
+            after = page.next
+            if after is None:
+                return keys
+
+    async def _reconcile(self, key: str) -> float | None:
+        resource = await self._store.get(ENDPOINT, key)
+        if resource is None:
+            await self._stop_orphans(key)
+            return None
+        is_creating = resource.status.get("EndpointStatus", "Creating") == "Creating"
+        sightings = await self._fleet.sightings(key, _ready(resource), with_logs=is_creating)
+        observed = Observed(resource.status, sightings, self._attempts.get(key, {}))
+        decided = plan(desired(resource), observed, self._clock())
+        self._attempts[key] = decided.attempts
+        self._report(key, resource, decided)
+        # What serves is routed to before it is said to be in service, and out of the routes before it is stopped.
+        self._routes.put(key, decided.route)
+        if is_creating and decided.status.get("EndpointStatus") == "InService" and self._routes.is_open:
+            await self._routes.delivered()
+        if not await self._write(resource, decided.status):
+            self._loop.notify(key)  # the endpoint was changed or deleted meanwhile: decide again, act then
+            return None
+        for action in decided.actions:
+            await self._act(key, resource, action)
+        return decided.wake_at
+
+    async def _write(self, resource: Resource, status: Mapping[str, object]) -> bool:
+        if status == resource.status:
+            return True
+        # LastModifiedTime moves with the status, not with what an instance is just doing.
+        touch = status.get("EndpointStatus") != resource.status.get("EndpointStatus")
+        return await self._store.set_status(resource, status, touch=touch)
+
+    async def _act(self, key: str, resource: Resource, action: Action) -> None:
+        match action:
+            case Launch(spec):
+                self._fleet.launch(spec)
+            case Stop(id, grace):
+                self._fleet.stop(id, grace, self._grace.delete if grace == "delete" else self._grace.replace)
+            case Remove():
+                await self._store.remove(ENDPOINT, resource.name)
+                self._forget(key)
+                self._log.info("endpoint", endpoint=resource.name, phase="removed", seconds=self._age(resource))
+            case _:
+                assert_never(action)
+
+    async def _stop_orphans(self, key: str) -> None:
+        self._routes.put(key, None)
+        for id, seen in (await self._fleet.sightings(key, (), with_logs=False)).items():
+            if not isinstance(seen, Stopping):
+                self._log.warning("container without an endpoint", endpoint=key, container=id, phase="stopping")
+                self._fleet.stop(id, "delete", self._grace.delete)
+        self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        self._attempts.pop(key, None)
+        self._phases.pop(key, None)
+        self._fleet.forget(key)
+
+    def _age(self, resource: Resource) -> float:
+        return round(self._clock() - resource.created_at, 3)
+
+    def _report(self, key: str, resource: Resource, decided: Plan) -> None:
+        """Log each transition, once: of the endpoint with its age, of a container with the time of its last phase."""
+        status = decided.status.get("EndpointStatus")
+        if status != resource.status.get("EndpointStatus"):
+            reason = {"reason": decided.status["FailureReason"]} if "FailureReason" in decided.status else {}
+            self._log.info("endpoint", endpoint=resource.name, phase=status, seconds=self._age(resource), **reason)
+        now = self._clock()
+        known = self._phases.setdefault(key, {})
+        for instance in decided.instances:
+            id, phase = instance.spec.id, instance.phase
+            before, since = known.get(id, ("", now))
+            if phase != before:
+                known[id] = (phase, now)
+                fields = {"phase": phase, "seconds": round(now - since, 3), "detail": instance.message}
+                self._log.info("container", endpoint=resource.name, container=id, **fields)
+
+
+def _ready(resource: Resource) -> frozenset[str]:
+    ready = resource.status.get("_Ready", ())
+    return frozenset(ready) if isinstance(ready, (list, tuple)) else frozenset()

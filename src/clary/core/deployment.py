@@ -1,0 +1,216 @@
+"""The nouns of the endpoint planner: what is wanted, what is seen, what to do. `core.endpoint` has the verbs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clary.core.failure import Failure
+from clary.core.ports import Container, ContainerSpec
+from clary.core.routing import EndpointRoute
+
+STARTUP_TIMEOUT = 480.0
+"""Seconds from a container's start to its first good ping (ContainerStartupHealthCheckTimeoutInSeconds)."""
+DOWNLOAD_TIMEOUT = 3600.0
+"""Seconds for model data (ModelDataDownloadTimeoutInSeconds)."""
+CALM = 300.0
+"""Seconds of readiness after which earlier failures are forgotten."""
+
+GraceKind = Literal["replace", "delete"]
+Answer = Literal["ok", "refused", "closed", "status", "timeout"]
+"""What GET /ping came to: 200, no connection, no response, another status, nothing in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A production variant: a container template and how many of it."""
+
+    name: str
+    image: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    model_data_url: str | None = None
+    instance_type: str = "ml.clary.local"
+    count: int = 1
+    weight: float = 1.0
+    startup_timeout: float = STARTUP_TIMEOUT
+    download_timeout: float = DOWNLOAD_TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What was asked for, in the planner's words."""
+
+    name: str
+    arn: str
+    config_name: str
+    created_at: float
+    deployment: str = ""
+    """Fingerprint: containers of another one are stale."""
+    variants: tuple[Variant, ...] = ()
+    deleting: bool = False
+    refusal: str | None = None
+    """A sentence that says why Clary cannot run this at all."""
+
+    def slots(self) -> Iterator[tuple[Variant, ContainerSpec]]:
+        """Give each container that there should be."""
+        for variant in self.variants:
+            for slot in range(variant.count):
+                yield variant, self._container(variant, slot)
+
+    def _container(self, variant: Variant, slot: int) -> ContainerSpec:
+        # The creation time keeps an endpoint that is made anew under the same name from adopting the old containers.
+        seed = f"{self.arn}\n{self.created_at:.6f}\n{variant.name}\n{slot}"
+        unique = hashlib.sha256(seed.encode()).hexdigest()[:17]
+        return ContainerSpec(
+            id=f"{self.name[:40].lower()}-{unique}",
+            endpoint=self.name,
+            variant=variant.name,
+            instance_id=f"i-{unique}",
+            image=variant.image,
+            environment=variant.environment,
+            model_data_url=variant.model_data_url,
+            instance_type=variant.instance_type,
+            download_timeout=variant.download_timeout,
+            deployment=self.deployment,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The newest answer to GET /ping, and how many of the last ones in a row were bad."""
+
+    answer: Answer
+    status: int = 200
+    failures: int = 0
+
+    @property
+    def words(self) -> str:
+        return {
+            "ok": "ping answered 200",
+            "refused": "port never opened",
+            "closed": "ping got no answer: the connection was closed",
+            "status": f"ping answered {self.status}",
+            "timeout": "ping too slow: no answer within 2 s",
+        }[self.answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Launching:
+    """The engine is at work on it."""
+
+    since: float
+    progress: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The engine has it, running or exited."""
+
+    container: Container
+    ping: Ping | None = None
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFailed:
+    """The engine could not start it."""
+
+    at: float
+    step: str
+    message: str
+    transient: bool = False
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """It is being stopped and cleaned up."""
+
+    grace: GraceKind
+
+
+Sighting = Launching | Present | LaunchFailed | Stopping
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The failures of one container that still count."""
+
+    failures: int = 0
+    first_at: float = 0.0
+    last: Failure | None = None
+    ready_since: float | None = None
+
+    def after(self, failure: Failure) -> Attempts:
+        """Count a failure, once for each run, and afresh when it was calm before."""
+        if self.last is not None and self.last.run == failure.run:
+            return self
+        calm = self.ready_since is not None and failure.at - self.ready_since >= CALM
+        fresh = calm or not self.failures
+        return Attempts(1 if fresh else self.failures + 1, failure.at if fresh else self.first_at, failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What there is. `status` is what was last written; `containers` and `attempts` are by container id."""
+
+    status: Mapping[str, object]
+    containers: Mapping[str, Sighting] = field(default_factory=dict)
+    attempts: Mapping[str, Attempts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    spec: ContainerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop and clean up; a launch that is under way is cancelled."""
+
+    id: str
+    grace: GraceKind
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Nothing is left: the record can go."""
+
+
+Action = Launch | Stop | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One slot, judged."""
+
+    spec: ContainerSpec
+    phase: str
+    attempts: Attempts
+    message: str = ""
+    container: Container | None = None
+    action: Action | None = None
+    wake_at: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.phase == "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, say and route now. `route` None: the endpoint is in no table."""
+
+    status: Mapping[str, object]
+    actions: tuple[Action, ...] = ()
+    route: EndpointRoute | None = None
+    wake_at: float | None = None
+    """When to plan again even if nothing happens."""
+    instances: tuple[Instance, ...] = ()
+
+    @property
+    def attempts(self) -> Mapping[str, Attempts]:
+        """To be handed to the next plan."""
+        return {instance.spec.id: instance.attempts for instance in self.instances}

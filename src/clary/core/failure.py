@@ -1,0 +1,114 @@
+"""Why a container does not serve, and the sentence that DescribeEndpoint gives for it.
+
+FailureReason starts with the words that AWS has for the case, because people and tools search for them, and goes on
+with what those words leave out: the step, the image, the time, the end of the log, and what to do next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LONGEST = 1024
+"""Characters of FailureReason in the service model."""
+
+Severity = Literal["final", "counted", "transient"]
+"""What it means for an endpoint that never served: the end at once, at the third time, or after a while."""
+
+_PING = (
+    "The primary container for production variant {variant} did not pass the ping health check. "
+    "Please check CloudWatch logs for this endpoint."
+)
+_CANNOT_START = (
+    "CannotStartContainerError. Please ensure the model container for variant {variant} starts correctly when invoked "
+    "with 'docker run {image} serve'"
+)
+_WORDS = {
+    "image": (
+        "Please make sure all images included in the model for the production variant {variant} exist, and that the "
+        "execution role used to create the model has permissions to access them."
+    ),
+    "download": (
+        'Failed to download model data for container "container_1" from URL: "{url}". Please ensure that there is an '
+        "object located at the URL and that the role passed to CreateModel has permissions to download the object."
+    ),
+    "unpack": (
+        'Failed to extract model data archive from URL "{url}". Please ensure that the object located at the URL is a '
+        "valid tar.gz archive."
+    ),
+    "environment": _CANNOT_START,
+    "create": _CANNOT_START,
+    "launch": _CANNOT_START,
+}
+"""AWS's words by step (live quotes); what happens once the process runs is all one ping failure to AWS."""
+
+
+_LOG = "Last lines of the log:"
+_LEAST_LOG = 200
+"""Characters that the log gets, however much there is to say about the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One end of one run of a container."""
+
+    step: str
+    """The launch step as in LaunchFailure, or `launch` (took too long), `exit`, `ping` (never ready), `unhealthy`."""
+    detail: str
+    """In words: `exited with 3`, `download: no such key`."""
+    run: float
+    """What tells this run from the others of its container, so that seeing it twice counts once."""
+    at: float
+    severity: Severity
+    log: tuple[str, ...] = ()
+    """The last lines that it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where a failure happened."""
+
+    endpoint: str
+    variant: str
+    image: str
+    model_data_url: str | None
+    starts: int
+    """How often the container was started."""
+    elapsed: float
+    """Seconds since CreateEndpoint."""
+
+
+def failure_reason(failure: Failure, scene: Scene) -> str:
+    """Explain a failed endpoint in at most 1024 characters; what does not fit is cut from the log's older end."""
+    image = shorten(scene.image, 120)
+    words = _WORDS.get(failure.step, _PING).format(
+        variant=scene.variant, image=image, url=shorten(scene.model_data_url or "", 200)
+    )
+    times = f" ({scene.starts} starts)" if scene.starts > 1 else ""
+    facts = f"{times}. Image: {image}. Elapsed: {scene.elapsed:.1f} s."
+    advice = f"Next: clary doctor {scene.endpoint}"
+    room = LONGEST - len(f"{words} Step: {facts}{_LOG}\n\n{advice}")
+    detail = shorten(failure.detail.strip().removesuffix("."), room - min(_LEAST_LOG, sum(map(len, failure.log))))
+    log = _tail(failure.log, room - len(detail))
+    ending = f"\n{_LOG}\n{log}" if log else " The log is empty."
+    return f"{words} Step: {detail}{facts}{ending}\n{advice}"
+
+
+def shorten(text: str, longest: int) -> str:
+    """Cut the middle out of a text that is too long: the ends say most."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
+
+
+def _tail(lines: tuple[str, ...], room: int) -> str:
+    kept: list[str] = []
+    for line in reversed([line.rstrip() for line in lines if line.strip()]):
+        if len(line) + 1 > room:
+            if not kept and room > 20:
+                kept.append(shorten(line, room))
+            break
+        kept.append(line)
+        room -= len(line) + 1
+    return "\n".join(reversed(kept))

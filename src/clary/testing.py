@@ -1,0 +1,359 @@
+"""What tests need in place of the outside world: time that jumps, a store in memory, an engine made of words; and the
+suite that every engine must pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import selectors
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ParamSpec
+
+from clary.core.deployment import Answer
+from clary.core.ports import Capacity, Container, ContainerSpec, Engine, ListQuery, Page, Progress
+from clary.core.resources import KINDS, Kind, Resource
+from clary.errors import LaunchFailure
+
+P = ParamSpec("P")
+_KINDS = {kind.name: kind for kind in KINDS}
+EPOCH = 1_700_000_000.0
+"""When virtual time begins."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Never waits for a timer: where nothing is ready, the time of the next timer has come."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            raise RuntimeError("deadlock: no task can go on, and no timer is set")
+        self.skipped += timeout
+        return ready
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._jumps = _JumpingSelector()
+        super().__init__(self._jumps)
+
+    def time(self) -> float:
+        return self._jumps.skipped
+
+
+def now() -> float:
+    """Give the virtual time in seconds since the epoch: the clock to hand to what is tested."""
+    return EPOCH + asyncio.get_running_loop().time()
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an async test in a loop in which sleeping takes no time. For tests without sockets and threads."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+async def until(condition: Callable[[], bool], timeout: float = 600.0) -> None:
+    """Wait, in whatever time the loop has, until the condition holds. Raises TimeoutError."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110 - any condition at all: there is no event to wait for
+            await asyncio.sleep(0.01)
+
+
+class MemoryStore:
+    """A ResourceStore in a dict, with the same promises but the one about surviving."""
+
+    def __init__(self, clock: Callable[[], float] = now) -> None:
+        self._clock = clock
+        self._rows: dict[tuple[str, str], Resource] = {}
+        self._tags: dict[str, Mapping[str, str]] = {}
+
+    def _key(self, kind: Kind, name: str) -> tuple[str, str]:
+        return kind.name, name.lower() if kind.case_insensitive else name
+
+    async def insert(self, resource: Resource, tags: Mapping[str, str]) -> Resource | None:
+        key = self._key(_KINDS[resource.kind], resource.name)
+        if key in self._rows:
+            return None
+        at = self._clock()
+        self._tags[resource.arn] = dict(tags)
+        self._rows[key] = replace(resource, created_at=at, modified_at=at)
+        return self._rows[key]
+
+    async def get(self, kind: Kind, name: str) -> Resource | None:
+        return self._rows.get(self._key(kind, name))
+
+    async def list(self, kind: Kind, query: ListQuery) -> Page:
+        rows = sorted((r for r in self._rows.values() if r.kind == kind.name), key=lambda r: r.name)
+        start = query.after[1] if query.after else 0
+        page = rows[start : start + query.limit]
+        more = start + query.limit < len(rows)
+        return Page(page, (page[-1].name, start + query.limit) if more else None)
+
+    async def set_status(self, resource: Resource, status: Mapping[str, object], *, touch: bool = True) -> bool:
+        key = self._key(_KINDS[resource.kind], resource.name)
+        row = self._rows.get(key)
+        if row is None or row.generation != resource.generation or row.created_at != resource.created_at:
+            return False
+        self._rows[key] = replace(row, status=status, modified_at=self._clock() if touch else row.modified_at)
+        return True
+
+    async def mark_deleting(self, kind: Kind, name: str, status: Mapping[str, object]) -> Resource | None:
+        key = self._key(kind, name)
+        row = self._rows.get(key)
+        if row is None:
+            return None
+        row = replace(row, status=status, deleting=True, generation=row.generation + 1, modified_at=self._clock())
+        self._rows[key] = row
+        return row
+
+    async def remove(self, kind: Kind, name: str) -> bool:
+        row = self._rows.pop(self._key(kind, name), None)
+        if row is not None:
+            self._tags.pop(row.arn, None)
+        return row is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """How a fake container behaves. Times in seconds; None: never."""
+
+    launch_takes: float = 0.0
+    launch_error: Exception | None = None
+    ready_after: float | None = 0.0
+    exits_after: float | None = None
+    exit_reason: str = "exited with 3"
+    log: tuple[str, ...] = ("starting", "Traceback: no such model")
+    status_before_ready: int | None = None
+    """What /ping answers meanwhile; None: the port is not open."""
+
+
+@dataclass
+class FakeEngine:
+    """An engine of containers that do what a script says, by variant or else `default`.
+
+    Also answers their pings (`ping` is a `controllers.health.Ask`). The scripts may be changed at any time, and are
+    read at launch. It outlives controllers as containers do: hand the same one to the next.
+    """
+
+    clock: Callable[[], float] = now
+    default: Script = field(default_factory=Script)
+    scripts: dict[str, Script] = field(default_factory=dict)
+    on_change: Callable[[str], None] | None = None
+    containers: dict[str, Container] = field(default_factory=dict)
+    launched: list[ContainerSpec] = field(default_factory=list)
+    stopped: list[tuple[str, float]] = field(default_factory=list)
+    silent: set[str] = field(default_factory=set)
+    """Ids that answer no ping any more."""
+    _by_port: dict[int, tuple[str, Script]] = field(default_factory=dict)
+    _logs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return "fake"
+
+    async def launch(self, spec: ContainerSpec, progress: Progress) -> Container:
+        if spec.id in self.containers:
+            return self.containers[spec.id]
+        self.launched.append(spec)
+        script = self.scripts.get(spec.variant, self.default)
+        progress("download 1 of 2 MB")
+        await asyncio.sleep(script.launch_takes)
+        if script.launch_error is not None:
+            raise script.launch_error
+        port = 20_000 + len(self._by_port)
+        container = Container(
+            id=spec.id,
+            endpoint=spec.endpoint,
+            variant=spec.variant,
+            instance_id=spec.instance_id,
+            deployment=spec.deployment,
+            phase="running",
+            host="127.0.0.1",
+            port=port,
+            started_at=self.clock(),
+            image=spec.image,
+            resolved_image=f"{spec.image}@sha256:0",
+        )
+        self.containers[spec.id] = container
+        self._by_port[port] = (spec.id, script)
+        self._logs[spec.id] = self._logs.get(spec.id, ()) + script.log
+        if script.exits_after is not None:
+            asyncio.get_running_loop().call_later(script.exits_after, self._exit, container, script.exit_reason)
+        return container
+
+    def crash(self, id: str, reason: str = "exited with 1") -> None:
+        """Have a running container exit now."""
+        self._exit(self.containers[id], reason)
+
+    def _exit(self, container: Container, reason: str) -> None:
+        if self.containers.get(container.id) is not container:
+            return  # stopped meanwhile
+        self.containers[container.id] = replace(container, phase="exited", exit_reason=reason, exited_at=self.clock())
+        if self.on_change is not None:
+            self.on_change(container.id)
+
+    async def ping(self, host: str, port: int) -> tuple[Answer, int]:
+        """Answer as the container behind this port would."""
+        id, script = self._by_port[port]
+        container = self.containers.get(id)
+        if container is None or container.port != port or container.phase == "exited":
+            return "refused", 0
+        if id in self.silent:
+            await asyncio.sleep(2)
+            return "timeout", 0
+        if script.ready_after is not None and self.clock() - container.started_at >= script.ready_after:
+            return "ok", 200
+        return ("refused", 0) if script.status_before_ready is None else ("status", script.status_before_ready)
+
+    async def observe(self) -> Sequence[Container]:
+        return tuple(self.containers.values())
+
+    async def stop(self, id: str, grace: float) -> None:
+        self.stopped.append((id, grace))
+        self.containers.pop(id, None)
+        self.silent.discard(id)
+
+    async def logs(self, id: str, lines: int) -> Sequence[str]:
+        return self._logs.get(id, ())[-lines:]
+
+    async def capacity(self) -> Capacity:
+        return Capacity(cpus=4.0, memory=8 * 1024**3)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specimens:
+    """Containers for the conformance suite, runnable on the engine under test. Ids differ."""
+
+    serves: ContainerSpec
+    """Runs until it is stopped, and writes at least two lines to its log soon after it starts."""
+    exits: ContainerSpec
+    """Exits by itself with status 3 soon after it starts."""
+    broken: ContainerSpec
+    """Cannot be launched at all."""
+
+
+LAUNCH_STEPS = frozenset({"image", "download", "unpack", "environment", "create"})
+
+
+async def engine_conformance(create: Callable[[], Awaitable[Engine]], specimens: Specimens) -> None:
+    """Check that an engine keeps the promises of `core.ports.Engine`. Raises AssertionError at the first broken one.
+
+    `create` makes an engine object; objects made one after the other must find each other's containers.
+    """
+    engine = await create()
+    try:
+        await _check_broken(engine, specimens.broken)
+        await _check_cancelled(engine, specimens.serves)
+        first = await _check_launch(engine, specimens.serves)
+        await _check_exit(engine, specimens.exits)
+    finally:
+        await engine.close()
+    engine = await create()
+    try:
+        await _check_adopted(engine, first)
+        await _check_stop(engine, first)
+        capacity = await engine.capacity()
+        assert capacity.cpus > 0, "an engine has processors"
+        assert capacity.memory > 0, "an engine has memory"
+    finally:
+        await engine.close()
+
+
+async def _find(engine: Engine, id: str) -> Container | None:
+    found = [container for container in await engine.observe() if container.id == id]
+    assert len(found) <= 1, f"{id} is observed {len(found)} times"
+    return found[0] if found else None
+
+
+async def _wait_for(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    try:
+        async with asyncio.timeout(30):
+            while not await holds():  # noqa: ASYNC110 - engines need not tell of changes
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"within 30 s: {what}") from None
+
+
+async def _check_broken(engine: Engine, spec: ContainerSpec) -> None:
+    try:
+        await engine.launch(spec, lambda _: None)
+    except LaunchFailure as error:
+        assert error.step in LAUNCH_STEPS, f"unknown launch step {error.step!r}"
+        assert error.message, "a launch failure explains itself"
+    else:
+        raise AssertionError("launching what cannot be launched raises LaunchFailure")
+    assert await _find(engine, spec.id) is None, "a failed launch leaves nothing behind"
+
+
+async def _check_cancelled(engine: Engine, spec: ContainerSpec) -> None:
+    task = asyncio.ensure_future(engine.launch(spec, lambda _: None))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert await _find(engine, spec.id) is None, "a cancelled launch leaves nothing behind"
+
+
+async def _check_launch(engine: Engine, spec: ContainerSpec) -> Container:
+    container = await engine.launch(spec, lambda _: None)
+    for name in ("id", "endpoint", "variant", "instance_id", "deployment", "image"):
+        assert getattr(container, name) == getattr(spec, name), f"a container keeps its {name}"
+    assert container.phase == "running", "launch returns once the process runs"
+    assert container.port > 0, "a container has a port"
+    again = await engine.launch(spec, lambda _: None)
+    assert (again.started_at, again.pid) == (container.started_at, container.pid), "launching twice is launching once"
+    assert await _find(engine, spec.id) is not None, "what was launched is observed"
+
+    async def has_logged() -> bool:
+        return len(await engine.logs(spec.id, 100)) >= 2
+
+    await _wait_for(has_logged, "the log has the lines that the container wrote")
+    assert len(await engine.logs(spec.id, 1)) == 1, "the log gives at most as many lines as were asked for"
+    assert not await engine.logs("nobody", 10), "the log of an unknown container is empty"
+    return container
+
+
+async def _check_exit(engine: Engine, spec: ContainerSpec) -> None:
+    await engine.launch(spec, lambda _: None)
+
+    async def has_exited() -> bool:
+        container = await _find(engine, spec.id)
+        assert container is not None, "an exited container is observed until it is stopped"
+        return container.phase == "exited"
+
+    await _wait_for(has_exited, "an exit is observed")
+    container = await _find(engine, spec.id)
+    assert container is not None
+    assert container.exit_reason == "exited with 3", f"an exit has its reason, not {container.exit_reason!r}"
+    assert container.exited_at is not None, "an exit has its time"
+    assert container.exited_at >= container.started_at, "an exit comes after the start"
+    await engine.stop(spec.id, 1.0)
+    assert await _find(engine, spec.id) is None, "a stopped container is forgotten"
+
+
+async def _check_adopted(engine: Engine, first: Container) -> None:
+    adopted = await _find(engine, first.id)
+    assert adopted is not None, "containers outlive the engine object"
+    assert adopted.phase == "running", "and run on"
+    assert (adopted.host, adopted.port, adopted.started_at) == (first.host, first.port, first.started_at)
+    assert adopted.deployment == first.deployment, "an adopted container knows its deployment"
+
+
+async def _check_stop(engine: Engine, first: Container) -> None:
+    await engine.stop(first.id, 1.0)
+    assert await _find(engine, first.id) is None, "a stopped container is forgotten"
+    assert await engine.logs(first.id, 10), "logs stay after a stop"
+    await engine.stop(first.id, 1.0)
+    await engine.stop("nobody", 1.0)

@@ -1,0 +1,496 @@
+"""The endpoint planner: single decisions, then any order of events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from clary.core.deployment import (
+    Attempts,
+    Desired,
+    Launch,
+    LaunchFailed,
+    Launching,
+    Observed,
+    Ping,
+    Plan,
+    Present,
+    Remove,
+    Sighting,
+    Stop,
+    Stopping,
+    Variant,
+)
+from clary.core.endpoint import SERVING_DELAYS, plan
+from clary.core.ports import Container, ContainerSpec
+
+T0 = 1_700_000_000.0
+ARN = "arn:aws:sagemaker:us-east-1:000000000000:endpoint/ep"
+CREATING: Mapping[str, object] = {"EndpointStatus": "Creating"}
+OK, REFUSED = Ping("ok"), Ping("refused", 0, 1)
+
+
+def desired(count: int = 1, created_at: float = T0, **changes: object) -> Desired:
+    variants = (Variant("blue", "img:1", count=count),)
+    return replace(Desired("ep", ARN, "cfg", created_at, "d1", variants), **changes)
+
+
+def container(spec: ContainerSpec, started_at: float = T0, **changes: object) -> Container:
+    made = Container(
+        id=spec.id,
+        endpoint=spec.endpoint,
+        variant=spec.variant,
+        instance_id=spec.instance_id,
+        deployment=spec.deployment,
+        phase="running",
+        host="127.0.0.1",
+        port=9000,
+        started_at=started_at,
+        image=spec.image,
+    )
+    return replace(made, **changes)
+
+
+def specs(wanted: Desired) -> list[ContainerSpec]:
+    return [spec for _, spec in wanted.slots()]
+
+
+def in_service(wanted: Desired, ready: list[str] | None = None) -> Mapping[str, object]:
+    seen = {spec.id: Present(container(spec), OK) for spec in specs(wanted)}
+    status = plan(wanted, Observed(CREATING, seen), T0 + 1).status
+    return status if ready is None else {**status, "_Ready": ready}
+
+
+def test_ids_are_the_same_every_time_and_new_with_each_creation() -> None:
+    (one,) = specs(desired())
+    assert one == specs(desired())[0]
+    assert one.id != specs(desired(created_at=T0 + 1))[0].id
+    assert len({spec.id for spec in specs(desired(count=20))}) == 20
+
+
+def test_instance_ids_look_like_those_of_ec2() -> None:
+    (spec,) = specs(desired())
+    assert spec.instance_id.startswith("i-")
+    assert len(spec.instance_id) == 19
+    int(spec.instance_id[2:], 16)
+
+
+def test_a_new_endpoint_launches_all_its_instances() -> None:
+    wanted = desired(count=3)
+    made = plan(wanted, Observed(CREATING), T0)
+    assert made.actions == tuple(Launch(spec) for spec in specs(wanted))
+    assert made.status["EndpointStatus"] == "Creating"
+
+
+def test_it_is_in_service_when_the_last_instance_of_the_last_variant_is_ready() -> None:
+    wanted = replace(desired(), variants=(Variant("blue", "i", count=2), Variant("green", "i", weight=0.5)))
+    seen: dict[str, Sighting] = {spec.id: Present(container(spec), OK) for spec in specs(wanted)}
+    last = specs(wanted)[-1]
+    almost = plan(wanted, Observed(CREATING, seen | {last.id: Present(container(last), REFUSED)}), T0 + 1)
+    assert almost.status["EndpointStatus"] == "Creating"
+    assert almost.route is not None
+    assert almost.route.variants == ()
+    whole = plan(wanted, Observed(CREATING, seen), T0 + 1)
+    assert whole.status["EndpointStatus"] == "InService"
+    assert whole.actions == ()
+    assert whole.route is not None
+    assert [(v.name, v.weight, len(v.targets)) for v in whole.route.variants] == [("blue", 1.0, 2), ("green", 0.5, 1)]
+
+
+def test_a_status_survives_json() -> None:
+    wanted = desired(count=2)
+    for status in (plan(wanted, Observed(CREATING), T0).status, in_service(wanted)):
+        assert json.loads(json.dumps(status)) == status
+
+
+def test_what_was_ready_counts_as_ready_without_a_ping() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    made = plan(wanted, Observed(in_service(wanted), {spec.id: Present(container(spec), None)}), T0 + 1000)
+    assert made.actions == ()
+    assert made.route is not None
+    assert made.route.variants[0].targets[0].id == spec.id
+
+
+@pytest.mark.parametrize(("failures", "stopped"), [(1, False), (2, False), (3, True), (4, True)])
+def test_three_bad_pings_in_a_row_replace_a_ready_container(failures: int, stopped: bool) -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    seen = {spec.id: Present(container(spec), Ping("timeout", 0, failures))}
+    made = plan(wanted, Observed(in_service(wanted), seen), T0 + 1000)
+    assert made.actions == ((Stop(spec.id, "replace"),) if stopped else ())
+    assert made.route is not None
+    assert bool(made.route.variants[0].targets) is not stopped
+    assert made.status["EndpointStatus"] == "InService"
+    assert made.status["_Ready"] == ([] if stopped else [spec.id])
+
+
+def test_a_restarted_container_is_not_ready_because_its_forerunner_was() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    exited = container(spec, phase="exited", exit_reason="exited with 1", exited_at=T0 + 5)
+    first = plan(wanted, Observed(in_service(wanted), {spec.id: Present(exited)}), T0 + 5)
+    again = Present(container(spec, started_at=T0 + 6), None)
+    second = plan(wanted, Observed(first.status, {spec.id: again}, first.attempts), T0 + 6)
+    assert second.route is not None
+    assert second.route.variants[0].targets == ()
+
+
+def test_restarts_in_service_back_off_and_forget_after_five_minutes_of_readiness() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    status, attempts, now = in_service(wanted), {}, T0 + 10.0
+    for delay in (*SERVING_DELAYS, SERVING_DELAYS[-1]):
+        gone = container(spec, started_at=now, phase="exited", exit_reason="exited with 1", exited_at=now)
+        made = plan(wanted, Observed(status, {spec.id: Present(gone)}, attempts), now)
+        assert made.actions == (Stop(spec.id, "replace"),)
+        waiting = plan(wanted, Observed(status, {}, made.attempts), now)
+        assert (waiting.actions, waiting.wake_at) == ((), now + delay)
+        assert plan(wanted, Observed(status, {}, made.attempts), now + delay).actions == (Launch(spec),)
+        attempts, now = dict(made.attempts), now + delay
+    now += 1
+    calm = plan(wanted, Observed(status, {spec.id: Present(container(spec, now), OK)}, attempts), now)
+    gone = container(spec, started_at=now, phase="exited", exit_reason="exited with 1", exited_at=now + 301)
+    made = plan(wanted, Observed(status, {spec.id: Present(gone)}, calm.attempts), now + 301)
+    assert made.attempts[spec.id].failures == 1
+
+
+def test_seeing_one_exit_twice_counts_once() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    seen = {spec.id: Present(container(spec, phase="exited", exit_reason="exited with 1", exited_at=T0 + 1))}
+    attempts: Mapping[str, Attempts] = {}
+    for _ in range(5):
+        made = plan(wanted, Observed(CREATING, seen, attempts), T0 + 2)
+        attempts = made.attempts
+    assert made.status["EndpointStatus"] == "Creating"
+    assert attempts[spec.id].failures == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("image", "Please make sure all images included in the model for the production variant blue exist, and "),
+        ("download", 'Failed to download model data for container "container_1" from URL: "'),
+        ("unpack", 'Failed to extract model data archive from URL "'),
+        ("environment", "CannotStartContainerError. Please ensure the model container for variant blue starts "),
+        ("create", "CannotStartContainerError. Please ensure the model container for variant blue starts "),
+    ],
+)
+def test_a_failed_launch_is_told_in_the_words_of_aws_and_then_in_detail(step: str, words: str) -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    seen = {spec.id: LaunchFailed(T0 + 3, step, "the very cause", log=("line one", "line two"))}
+    made = plan(wanted, Observed(CREATING, seen), T0 + 3)
+    assert made.status["EndpointStatus"] == "Failed"
+    reason = str(made.status["FailureReason"])
+    assert reason.startswith(words)
+    for part in (f"{step}: the very cause", "img:1", "3.0 s", "line one\nline two", "clary doctor ep"):
+        assert part in reason
+    assert "ProductionVariants" not in made.status
+
+
+@pytest.mark.parametrize(
+    ("ping", "words"),
+    [
+        (Ping("refused", 0, 9), "port never opened"),
+        (Ping("status", 503, 9), "ping answered 503"),
+        (Ping("timeout", 0, 9), "ping too slow"),
+    ],
+)
+def test_the_end_of_the_window_names_what_the_pings_came_to(ping: Ping, words: str) -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    seen = {spec.id: Present(container(spec, T0 + 20), ping, ("warming up",))}
+    before = plan(wanted, Observed(CREATING, seen), T0 + 499)
+    assert (before.status["EndpointStatus"], before.wake_at) == ("Creating", T0 + 500)
+    made = plan(wanted, Observed(CREATING, seen), T0 + 500)
+    reason = str(made.status["FailureReason"])
+    assert reason.startswith("The primary container for production variant blue did not pass the ping health check.")
+    assert words in reason
+    assert "warming up" in reason
+    assert made.actions == (Stop(spec.id, "delete"),)
+
+
+def test_a_launch_that_never_ends_is_given_up() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    seen = {spec.id: Launching(T0, "download 1 of 9 MB")}
+    assert plan(wanted, Observed(CREATING, seen), T0 + 4079).wake_at == T0 + 4080
+    made = plan(wanted, Observed(CREATING, seen), T0 + 4080)
+    assert made.status["EndpointStatus"] == "Failed"
+    assert "download 1 of 9 MB" in str(made.status["FailureReason"])
+    assert made.actions == (Stop(spec.id, "delete"),)
+
+
+def test_transient_launch_failures_end_with_the_window() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    attempts: Mapping[str, Attempts] = {}
+    for at in range(0, 480, 20):
+        seen = {spec.id: LaunchFailed(T0 + at, "launch", "registry away", transient=True)}
+        made = plan(wanted, Observed(CREATING, seen, attempts), T0 + at)
+        attempts = made.attempts
+        assert made.status["EndpointStatus"] == "Creating"
+    seen = {spec.id: LaunchFailed(T0 + 480, "launch", "registry away", transient=True)}
+    assert plan(wanted, Observed(CREATING, seen, attempts), T0 + 480).status["EndpointStatus"] == "Failed"
+
+
+def test_a_launch_failure_in_service_is_only_waited_out() -> None:
+    wanted = desired(count=2)
+    alive, broken = specs(wanted)
+    seen = {alive.id: Present(container(alive), OK), broken.id: LaunchFailed(T0 + 5, "image", "gone")}
+    made = plan(wanted, Observed(in_service(wanted, [alive.id]), seen), T0 + 5)
+    assert made.status["EndpointStatus"] == "InService"
+    assert made.wake_at == T0 + 5.2
+    (summary,) = made.status["ProductionVariants"]
+    assert summary["VariantStatus"][0]["Status"] == "Updating"
+
+
+def test_failure_reasons_fit_whatever_is_in_them() -> None:
+    wanted = replace(
+        desired(), name="e" * 63, variants=(Variant("v" * 63, "i" * 255, model_data_url="s3://" + "u" * 1019),)
+    )
+    (spec,) = specs(wanted)
+    for step in ("image", "download", "unpack", "environment", "create", "launch"):
+        seen = {spec.id: LaunchFailed(T0, step, "m" * 5000, log=tuple("l" * 400 for _ in range(20)))}
+        reason = str(plan(wanted, Observed(CREATING, seen), T0 + 1e6).status["FailureReason"])
+        assert len(reason) <= 1024
+        assert reason.endswith("Next: clary doctor " + "e" * 63)
+        assert "l" * 80 in reason
+        assert "m" * 40 in reason
+
+
+def test_a_long_explanation_is_whole_where_there_is_no_log() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    message = "unknown image; " + "to run it, add it to the catalogue, " * 12 + "as the guide shows."
+    seen = {spec.id: LaunchFailed(T0, "image", message)}
+    reason = str(plan(wanted, Observed(CREATING, seen), T0 + 1).status["FailureReason"])
+    assert len(message) > 450
+    assert f"Step: image: {message} Image: img:1. " in reason
+
+
+def test_a_refusal_fails_at_once_and_runs_nothing() -> None:
+    made = plan(desired(variants=(), refusal="Clary does not run X yet."), Observed(CREATING), T0)
+    assert (made.status["EndpointStatus"], made.actions) == ("Failed", ())
+    assert made.status["FailureReason"] == "Clary does not run X yet."
+
+
+def test_a_container_of_another_deployment_is_replaced() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    seen = {spec.id: Present(container(spec, deployment="d0"), OK)}
+    made = plan(wanted, Observed(in_service(wanted), seen), T0 + 1)
+    assert made.actions == (Stop(spec.id, "replace"),)
+    assert made.route is not None
+    assert made.route.variants[0].targets == ()
+
+
+def test_deleting_cuts_a_long_stop_short_and_then_removes() -> None:
+    wanted = desired(deleting=True)
+    seen: dict[str, Sighting] = {"a": Stopping("replace"), "b": Stopping("delete"), "c": Launching(T0)}
+    made = plan(wanted, Observed({"EndpointStatus": "Deleting"}, seen), T0)
+    assert made.actions == (Stop("a", "delete"), Stop("c", "delete"))
+    assert made.route is not None
+    assert made.route.variants == ()
+    done = plan(wanted, Observed({"EndpointStatus": "Deleting"}, {"d": LaunchFailed(T0, "image", "x")}), T0)
+    assert (done.actions, done.route) == ((Remove(),), None)
+
+
+NEXT = {
+    None: {"Creating", "Failed", "InService"},
+    "Creating": {"Creating", "InService", "Failed", "Deleting", None},
+    "InService": {"InService", "Deleting", None},
+    "Failed": {"Failed", "Deleting", None},
+    "Deleting": {"Deleting", None},
+}
+"""The status machine (api-semantics 4.2), without updates. None: there is no such endpoint."""
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """One name, an engine that can do anything to it, and a control plane that forgets."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.now = T0
+        self.wanted: Desired | None = None
+        self.status: Mapping[str, object] = {}
+        self.seen: dict[str, Sighting] = {}
+        self.attempts: Mapping[str, Attempts] = {}
+        self.made: Plan | None = None
+        self.half_stopped: dict[str, Present] = {}
+        self.history: list[object] = [None]
+
+    def settle(self) -> None:
+        for _ in range(10):
+            if self.wanted is None:
+                return
+            observed = Observed(self.status, dict(self.seen), self.attempts)
+            self.made = plan(self.wanted, observed, self.now)
+            self.status, self.attempts = json.loads(json.dumps(self.made.status)), self.made.attempts
+            self.note(self.status["EndpointStatus"])
+            if not self.made.actions:
+                return
+            self.act(self.made)
+        raise AssertionError(f"does not converge: {self.made}")
+
+    def act(self, made: Plan) -> None:
+        for action in made.actions:
+            match action:
+                case Launch(spec):
+                    assert not isinstance(self.seen.get(spec.id), (Launching, Present, Stopping)), "launched twice"
+                    self.seen[spec.id] = Launching(self.now)
+                case Stop(id, grace):
+                    if isinstance(it := self.seen[id], Present):
+                        self.half_stopped[id] = it
+                    self.seen[id] = Stopping(grace)
+                case Remove():
+                    assert all(isinstance(it, LaunchFailed) for it in self.seen.values()), "removed, but not stopped"
+                    self.wanted, self.seen, self.attempts = None, {}, {}
+                    self.note(None)
+
+    def note(self, status: object) -> None:
+        assert status in NEXT[self.history[-1]], f"{self.history[-1]} -> {status}"
+        self.history.append(status)
+
+    def spec(self, id: str) -> ContainerSpec:
+        assert self.wanted is not None
+        return next(spec for spec in specs(self.wanted) if spec.id == id)
+
+    def some(self, kind: type, pick: int) -> str | None:
+        ids = [id for id, it in self.seen.items() if isinstance(it, kind)]
+        return ids[pick % len(ids)] if ids else None
+
+    @precondition(lambda self: self.wanted is None)
+    @rule(blue=st.integers(1, 2), green=st.integers(0, 2))
+    def create(self, blue: int, green: int) -> None:
+        self.now += 0.001
+        variants = (Variant("blue", "i", count=blue), *((Variant("green", "i", count=green),) if green else ()))
+        self.wanted = Desired("ep", ARN, "cfg", self.now, "d1", variants)
+        self.status = CREATING
+        self.settle()
+
+    @precondition(lambda self: self.wanted is not None)
+    @rule()
+    def delete(self) -> None:
+        assert self.wanted is not None
+        self.wanted = replace(self.wanted, deleting=True)
+        self.settle()
+
+    @rule(pick=st.integers(0, 9))
+    def launch_ends(self, pick: int) -> None:
+        if (id := self.some(Launching, pick)) is not None:
+            self.seen[id] = Present(container(self.spec(id), self.now))
+            self.settle()
+
+    @rule(pick=st.integers(0, 9), transient=st.booleans())
+    def launch_fails(self, pick: int, transient: bool) -> None:
+        if (id := self.some(Launching, pick)) is not None:
+            self.seen[id] = LaunchFailed(self.now, "create", "no", transient)
+            self.settle()
+
+    @rule(pick=st.integers(0, 9))
+    def stop_ends(self, pick: int) -> None:
+        if (id := self.some(Stopping, pick)) is not None:
+            del self.seen[id]
+            self.half_stopped.pop(id, None)
+            self.settle()
+
+    @rule(pick=st.integers(0, 9))
+    def container_exits(self, pick: int) -> None:
+        id = self.some(Present, pick)
+        it = self.seen[id] if id is not None else None
+        if id is not None and isinstance(it, Present):
+            gone = replace(it.container, phase="exited", exit_reason="exited with 1", exited_at=self.now)
+            self.seen[id] = Present(gone)
+            self.settle()
+
+    @rule(pick=st.integers(0, 9), good=st.booleans(), failures=st.integers(1, 5))
+    def ping(self, pick: int, good: bool, failures: int) -> None:
+        id = self.some(Present, pick)
+        if id is not None:
+            self.seen[id] = replace(self.seen[id], ping=OK if good else Ping("status", 500, failures))
+            self.settle()
+
+    @rule(seconds=st.sampled_from([0.1, 0.6, 2.0, 30.0, 301.0, 500.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.settle()
+
+    @rule(stops_had_ended=st.booleans())
+    def control_restarts(self, stops_had_ended: bool) -> None:
+        """Memory is lost, launches with it; containers, and those half stopped, are what the engine finds."""
+        self.attempts = {}
+        for id, it in list(self.seen.items()):
+            if isinstance(it, Stopping) and not stops_had_ended and id in self.half_stopped:
+                it = self.half_stopped[id]
+            if isinstance(it, Present):
+                self.seen[id] = replace(it, ping=None)
+            else:
+                del self.seen[id]
+        self.settle()
+
+    @invariant()
+    def routes_hold_only_what_is_ready(self) -> None:
+        if self.made is None or self.made.route is None:
+            return
+        for variant in self.made.route.variants:
+            for target in variant.targets:
+                it = self.seen[target.id]
+                assert isinstance(it, Present)
+                assert it.container.phase == "running"
+                assert it.ping is None or it.ping.failures < 3
+                assert it.ping is None or it.ping.answer == "ok" or target.id in self.status["_Ready"]
+
+    @invariant()
+    def a_gone_endpoint_leaves_nothing(self) -> None:
+        if self.wanted is None:
+            assert self.seen == {}
+
+    @invariant()
+    def someone_will_look_again(self) -> None:
+        """Whatever is not ready is waited for: by a task's end, or by the clock."""
+        if self.wanted is None or self.made is None or self.status["EndpointStatus"] in ("Failed", "Deleting"):
+            return
+        for instance in self.made.instances:
+            pending = isinstance(self.seen.get(instance.spec.id), (Launching, Stopping))
+            assert pending or instance.ready or instance.wake_at is not None
+
+    def teardown(self) -> None:
+        """From anywhere: a kind world ends in InService (unless it is Failed), and a deletion ends in nothing."""
+        if not hasattr(self, "wanted") or self.wanted is None:
+            return
+        for _ in range(30):
+            for id, it in list(self.seen.items()):
+                if isinstance(it, Launching):
+                    self.seen[id] = Present(container(self.spec(id), self.now), OK)
+                elif isinstance(it, Stopping):
+                    del self.seen[id]
+                elif isinstance(it, Present) and it.container.phase == "running":
+                    self.seen[id] = replace(it, ping=OK)
+            self.now += 5
+            self.settle()
+        if self.wanted is None:
+            return
+        if not self.wanted.deleting:
+            assert self.status["EndpointStatus"] in ("InService", "Failed")
+            if self.status["EndpointStatus"] == "InService":
+                assert len(self.status["_Ready"]) == len(specs(self.wanted))
+        self.delete()
+        while self.seen:
+            self.stop_ends(0)
+            self.settle()
+            if self.wanted is None:
+                break
+        assert self.wanted is None
+
+
+TestLifecycle = Lifecycle.TestCase
+TestLifecycle.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

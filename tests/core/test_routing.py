@@ -1,0 +1,53 @@
+"""Picking a target: weights, names, load, and what is not ready."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clary.core.routing import EndpointRoute, Target, VariantRoute, pick
+
+
+def route(*variants: tuple[str, float, int]) -> EndpointRoute:
+    """Give a route from (name, weight, number of targets)."""
+    made = tuple(
+        VariantRoute(name, weight, tuple(Target(f"{name}{number}", "127.0.0.1", 1) for number in range(count)))
+        for name, weight, count in variants
+    )
+    return EndpointRoute("demo", "InService", made)
+
+
+def shares(made: EndpointRoute, steps: int = 1200) -> Counter[str]:
+    picked = (pick(made, None, step / steps, {}) for step in range(steps))
+    return Counter(found[1].id for found in picked if found)
+
+
+def test_traffic_follows_the_weights_and_is_even_between_idle_targets() -> None:
+    assert shares(route(("a", 3, 2), ("b", 1, 1))) == {"a0": 450, "a1": 450, "b0": 300}
+
+
+def test_a_variant_of_weight_0_gets_only_what_names_it() -> None:
+    made = route(("a", 1, 1), ("b", 0, 1))
+    assert shares(made) == {"a0": 1200}
+    found = pick(made, "b", 0.5, {})
+    assert found is not None and found[1].id == "b0"
+
+
+def test_traffic_moves_away_from_a_variant_that_is_down() -> None:
+    assert shares(route(("a", 1, 0), ("b", 1, 1))) == {"b0": 1200}
+
+
+def test_nothing_ready_is_none() -> None:
+    assert pick(route(), None, 0.5, {}) is None
+    assert pick(route(("a", 1, 0)), None, 0.5, {}) is None
+    assert pick(route(("a", 1, 0)), "a", 0.5, {}) is None
+    assert pick(route(("a", 1, 1)), "unknown", 0.5, {}) is None
+
+
+@given(chance=st.floats(0, 1, exclude_max=True), loads=st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_the_target_with_the_fewest_requests_under_way_is_chosen(chance: float, loads: list[int]) -> None:
+    found = pick(route(("a", 1, len(loads))), None, chance, {f"a{number}": load for number, load in enumerate(loads)})
+    assert found is not None
+    assert loads[int(found[1].id[1:])] == min(loads)
