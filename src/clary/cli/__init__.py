@@ -1,2 +1,1 @@
-"""The command line: parses arguments, calls `server` or the public API, prints.
-"""
+"""The command line: parses arguments, calls `server` or the public API, prints."""

@@ -1,0 +1,148 @@
+"""Why an endpoint is as it is: what the public API says of it, put together, with what to try next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clary.cli.connection import Connection
+from clary.cli.deployment import describe_endpoint, variants_of
+from clary.errors import ClaryError
+
+
+class UnknownEndpoint(ClaryError):
+    """There is no endpoint of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a variant runs."""
+
+    image: str
+    model_data_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A production variant, wanted and had."""
+
+    name: str
+    model: str
+    instance_type: str
+    desired: int
+    current: int
+    containers: tuple[Container, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All that is known of one endpoint."""
+
+    name: str
+    status: str
+    reason: str
+    config: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def healthy(self) -> bool:
+        return self.status == "InService" and all(variant.current >= variant.desired for variant in self.variants)
+
+
+def diagnose(connection: Connection, name: str) -> Diagnosis:
+    """Ask for the endpoint, its config and its models. Raises UnknownEndpoint with the names that there are."""
+    api = connection.client("sagemaker")
+    description = describe_endpoint(api, name)
+    if description is None:
+        names = [endpoint["EndpointName"] for endpoint in api.list_endpoints(MaxResults=10)["Endpoints"]]
+        known = f"there are: {', '.join(names)}" if names else "there is none at all"
+        raise UnknownEndpoint(f"no endpoint {name}; {known}")
+    config = description["EndpointConfigName"]
+    return Diagnosis(
+        name=description["EndpointName"],
+        status=description["EndpointStatus"],
+        reason=_without_pointer(description.get("FailureReason", "")),
+        config=config,
+        variants=tuple(_variants(api, config, description)),
+    )
+
+
+def _without_pointer(reason: str) -> str:
+    """Drop the last line where it points to this very command."""
+    return "\n".join(line for line in reason.splitlines() if not line.startswith("Next: clary doctor"))
+
+
+def _variants(api: Any, config: str, description: dict[str, Any]) -> Iterator[Variant]:
+    """Go by the config: a failed endpoint's description names no variants."""
+    observed = {variant["VariantName"]: variant for variant in variants_of(description)}
+    wanted = _or_none(api.describe_endpoint_config, EndpointConfigName=config)
+    for variant in wanted["ProductionVariants"] if wanted else ():
+        seen = observed.get(variant["VariantName"], {})
+        model = variant.get("ModelName", "")
+        desired = seen.get("DesiredInstanceCount", variant.get("InitialInstanceCount", 1))
+        yield Variant(
+            name=variant["VariantName"],
+            model=model,
+            instance_type=variant.get("InstanceType", ""),
+            desired=desired,
+            current=seen.get("CurrentInstanceCount", 0),
+            containers=_containers(_or_none(api.describe_model, ModelName=model) if model else None),
+        )
+
+
+def _containers(model: dict[str, Any] | None) -> tuple[Container, ...]:
+    if model is None:
+        return ()
+    specs = model.get("Containers") or [model.get("PrimaryContainer", {})]
+    return tuple(Container(spec.get("Image", ""), _data_url(spec)) for spec in specs)
+
+
+def _data_url(spec: dict[str, Any]) -> str:
+    source = spec.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri", "")
+    return str(spec.get("ModelDataUrl") or source)
+
+
+def _or_none(describe: Any, **arguments: str) -> dict[str, Any] | None:
+    """A config or a model may be deleted while its endpoint lives on."""
+    from botocore.exceptions import ClientError
+
+    try:
+        description: dict[str, Any] = describe(**arguments)
+    except ClientError as error:
+        if "could not find" in str(error).lower():
+            return None
+        raise
+    return description
+
+
+# By AWS's words for the step, which FailureReason begins with, and by what it says after `Step:`. The first counts.
+_ADVICE: Sequence[tuple[str, str]] = (
+    (r"failed to download|no such (key|bucket)", "Is the artifact there?  aws s3 ls {url}"),
+    (r"failed to extract|unpack", "Look into the artifact:  aws s3 cp {url} - | tar tz"),
+    (r"no entry for", "Add the image to a catalogue of your own:  clary up --catalogue FILE"),
+    (r"make sure all images", "Can this machine pull it?  docker pull {image}"),
+    (r"environment|uv .*failed", "Does code/requirements.txt suit the Pythons of this machine?  clary doctor"),
+    (r"memory|SIGKILL", "Give it more memory: a larger instance type, or ml.clary.local for the whole machine"),
+    (r"exited|killed|CannotStartContainer", "The log tells why it ended:  clary logs {name}"),
+    (r"ping|port", "The container must answer GET /ping with 200 in time:  clary logs {name}"),
+)
+
+
+def advice(diagnosis: Diagnosis) -> list[str]:
+    """Give what to try next, by the step that the FailureReason names; empty where all is well."""
+    if diagnosis.healthy:
+        return []
+    if diagnosis.status == "Creating":
+        return [f"It is still being created; watch it:  clary logs {diagnosis.name} -f"]
+    containers = [container for variant in diagnosis.variants for container in variant.containers]
+    first = containers[0] if containers else Container("", "")
+    values = {"url": first.model_data_url or "S3-URL", "image": first.image or "IMAGE", "name": diagnosis.name}
+    matching = (text for pattern, text in _ADVICE if re.search(pattern, diagnosis.reason, re.IGNORECASE))
+    suggestions = [next(matching, "What did it write?  clary logs {name}").format(**values)]
+    if diagnosis.status == "Failed":
+        suggestions.append(
+            f"Then delete it, and try again:  aws sagemaker delete-endpoint --endpoint-name {values['name']}"
+        )
+    return suggestions

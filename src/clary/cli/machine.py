@@ -1,0 +1,189 @@
+"""What `clary doctor` finds out about this machine: one probe for each question, none of which leaves anything."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+PROC = Path("/proc")
+PATIENCE = 20.0
+
+_SHOW_MODEL = """
+import pathlib, sys
+from clary.engines.launcher import show_model
+show_model(*map(pathlib.Path, sys.argv[1:]))
+"""
+
+
+def uv_binary() -> str | None:
+    """Give the path of uv: the one that came with Clary, else the one on the PATH."""
+    try:
+        from uv import find_uv_bin
+
+        return os.fspath(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        return shutil.which("uv")
+
+
+def rclone_binary() -> str | None:
+    """Give the path of rclone: the one next to our Python, else the one on the PATH."""
+    beside = Path(sys.executable).parent / "rclone"
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which("rclone")
+
+
+def version_of(binary: str, *arguments: str) -> str | None:
+    """Give the first line that a program prints; None where it does not run."""
+    try:
+        done = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.partition("\n")[0].strip()
+
+
+def pythons(uv: str) -> list[str]:
+    """Give the versions of Python that uv can build environments with, without downloading, the newest first."""
+    command = [uv, "python", "list", "--only-installed", "--offline", "--output-format", "json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        found = {tuple(entry["version_parts"].values()) for entry in json.loads(done.stdout)}
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+        return []
+    return [".".join(map(str, version)) for version in sorted(found, reverse=True)]
+
+
+def free_bytes(folder: Path) -> int:
+    """Give the free space where the folder is, or would be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def can_write(folder: Path) -> bool:
+    """Tell whether the folder can be written to, or made."""
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def can_bind(host: str, port: int) -> bool:
+    """Tell whether a server could listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def listener(port: int, proc: Path = PROC) -> str | None:
+    """Say who listens on a TCP port: `nginx, pid 812`; None where that cannot be seen."""
+    inodes = set(_listening_inodes(port, proc))
+    for process in proc.glob("[0-9]*"):
+        if not inodes.isdisjoint(_open_files(process)):
+            with suppress(OSError):
+                return f"{(process / 'comm').read_text().strip()}, pid {process.name}"
+    return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    """Give what a process has open; nothing where it ended since, or is another user's."""
+    with suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):  # closed since
+                yield str(link.readlink())
+
+
+def _listening_inodes(port: int, proc: Path) -> list[str]:
+    listening = "0A"
+    found = []
+    for table in ("tcp", "tcp6"):
+        path = proc / "net" / table
+        rows = path.read_text().splitlines()[1:] if path.exists() else []
+        for columns in map(str.split, rows):
+            if columns[3] == listening and int(columns[1].rpartition(":")[2], 16) == port:
+                found.append(f"socket:[{columns[9]}]")
+    return found
+
+
+def docker_version() -> str | None:
+    """Ask the Docker daemon (DOCKER_HOST, else the usual socket) who it is; None where none answers."""
+    url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    place = urlsplit(url)
+    if place.scheme == "unix":
+        connection: http.client.HTTPConnection = _UnixConnection(place.path)
+    else:
+        connection = http.client.HTTPConnection(place.hostname or "localhost", place.port or 2375, timeout=3)
+    try:
+        connection.request("GET", "/version")
+        answer = json.loads(connection.getresponse().read())
+        return f"{answer['Version']} at {url}"
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=3)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def can_mount() -> bool:
+    """Tell whether a model can be shown at /opt/ml/model: the engine's own way is tried, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, stage = Path(folder, "model"), Path(folder, "stage")
+        model.mkdir()
+        stage.mkdir()
+        command = [sys.executable, "-c", _SHOW_MODEL, str(model), str(stage)]
+        try:
+            return subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False).returncode == 0
+        except (OSError, subprocess.SubprocessError):
+            return False
+
+
+def limit_notes() -> tuple[str, ...]:
+    """Give what the engine could not limit here, in sentences. The groups that it takes to find out are removed."""
+    from clary.engines import cgroups
+
+    groups = cgroups.discover("clary-doctor")
+    made = groups.create("probe", None)
+    cgroups.remove([*made, *(group.parent for group in made)])
+    return groups.notes
+
+
+def memory_bytes(proc: Path = PROC) -> tuple[int, int]:
+    """Give total and available memory; zeros where the system does not tell."""
+    try:
+        rows = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
+        total, available = (int(rows[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):
+        return 0, 0
+    return total, available
+
+
+def cpus() -> int:
+    """Give the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def newest_source() -> float:
+    """Give the time at which the youngest file of Clary was installed: the clock cannot be right and before that."""
+    return max(path.stat().st_mtime for path in Path(__file__).parents[1].rglob("*.py"))

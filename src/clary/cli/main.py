@@ -1,0 +1,114 @@
+"""The command `clary`: a group whose commands are imported when they are called, and the one place where an
+exception becomes a line on stderr and an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from clary.errors import ClaryError, SettingsError
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command lives and what `clary --help` says of it, so that listing commands imports none."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "up": Entry("clary.cli.up", "Start Clary and serve until it is stopped."),
+    "env": Entry("clary.cli.env", "Print the exports that point AWS clients at the running Clary."),
+    "demo": Entry("clary.cli.demo", "Train, deploy and invoke a model, and show every step."),
+    "deploy": Entry("clary.cli.deploy", "Upload a model.tar.gz and serve it as an endpoint."),
+    "logs": Entry("clary.cli.logs", "Print what an endpoint's containers wrote."),
+    "doctor": Entry("clary.cli.doctor", "Say what this machine lacks, or why an endpoint failed."),
+}
+
+EPILOG = """\b
+Exit codes:
+  0    it worked
+  1    it did not work; stderr says why in one line
+  2    wrong usage or a wrong setting
+  130  interrupted with Ctrl-C
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name].module), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run and exit. Expected failures are one line on stderr; a traceback means a defect of Clary."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except Exception as error:
+            message, code = explain(error)
+            click.echo(f"clary: {message}", err=True)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """Give the line to print and the exit code; raises the error again where it is not one that we expect."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message(), MISUSED
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else "clary"
+        return f"{error.format_message()} (`{where} --help` explains)", MISUSED
+    if isinstance(error, click.Abort):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, click.ClickException):
+        return error.format_message(), error.exit_code
+    if isinstance(error, SettingsError):
+        return str(error), MISUSED
+    if isinstance(error, ClaryError):
+        return str(error), FAILED
+    message = _explain_aws(error)
+    if message is None:
+        raise error
+    return message, FAILED
+
+
+def _explain_aws(error: Exception) -> str | None:
+    # Errors of botocore can only come from a botocore that has been imported: nothing is loaded for the others' sake.
+    exceptions = sys.modules.get("botocore.exceptions")
+    if exceptions is None:
+        return None
+    if isinstance(error, exceptions.ClientError):
+        detail = error.response.get("Error", {})
+        return f"{error.operation_name}: {detail.get('Message') or error} ({detail.get('Code', 'unknown')})"
+    if isinstance(error, exceptions.BotoCoreError):
+        return str(error)
+    return None
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="clary", message="clary %(version)s")
+def main() -> None:
+    """Host machine-learning models behind the Amazon SageMaker hosting API, on machines you own."""
+
+
+if __name__ == "__main__":
+    main(prog_name="clary")

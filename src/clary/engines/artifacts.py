@@ -1,0 +1,204 @@
+"""Unpacked model artifacts, each once for all the containers that use it.
+
+`<data>/artifacts/<key>/model` is the tree, `artifact.json` beside it says where it is from and how large it is; the
+key is made of URL and ETag. What is under way is in `incoming/` and enters by one rename, so that a directory that can
+be seen is whole. Whoever works on an incoming directory holds a lock on it: one without is left by a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from clary.core.ports import Progress
+from clary.engines import archive
+from clary.errors import LaunchFailure, Transient
+from clary.objects import Count, ObjectNotFound, ObjectRefused, Objects
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An unpacked artifact: `path` is to be read only."""
+
+    key: str
+    path: Path
+
+
+class Artifacts:
+    """The cache. `limit`: bytes to keep, beyond which what no container holds goes, the longest unused first.
+
+    `max_bytes`: largest artifact, unpacked.
+    """
+
+    def __init__(self, root: Path, objects: Objects, limit: int, max_bytes: int) -> None:
+        self._root = root
+        self._incoming = root / "incoming"
+        self._objects = objects
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._held: dict[str, str] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        _sweep(self._incoming)
+
+    async def get(self, url: str, holder: str, progress: Progress) -> Artifact:
+        """Give the artifact at the URL, held for `holder` until it is released.
+
+        Raises LaunchFailure (download, unpack) or Transient. Those who want the same artifact wait for one download.
+        """
+        try:
+            head = await self._objects.head(url)
+        except (ObjectNotFound, ObjectRefused) as error:
+            raise not_downloaded(url, error.message) from error
+        key = hashlib.sha256(f"{url}\n{head.etag}".encode()).hexdigest()[:32]
+        # Held before it exists: from here on nobody evicts it under us.
+        self.hold(key, holder)
+        try:
+            async with self._locks.setdefault(key, asyncio.Lock()):
+                if not (self._root / key).exists():
+                    if head.size > self._max_bytes:
+                        raise _too_large(url, self._max_bytes)
+                    await self._fetch(url, head.etag, key, progress)
+        except BaseException:
+            self.release(holder)
+            raise
+        os.utime(self._root / key / "artifact.json")
+        for gone in self._evict():
+            await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+        return Artifact(key, self._root / key / "model")
+
+    def hold(self, key: str, holder: str) -> None:
+        """Keep an artifact from being evicted; a holder holds one."""
+        self._held[holder] = key
+
+    def release(self, holder: str) -> None:
+        self._held.pop(holder, None)
+
+    async def _fetch(self, url: str, etag: str, key: str, progress: Progress) -> None:
+        with _workplace(self._incoming) as place:
+            packed = place / "archive"
+            try:
+                await self._objects.download(url, packed, _in_steps(progress))
+            except (ObjectNotFound, ObjectRefused) as error:
+                raise not_downloaded(url, error.message) from error
+            if (await self._objects.head(url)).etag != etag:
+                raise Transient(f"{url} was replaced while it was downloaded")
+            progress(f"unpack {packed.stat().st_size / MB:.0f} MB")
+            size = await self._unpack(url, packed, place / "model")
+            packed.unlink()
+            (place / "artifact.json").write_text(json.dumps({"url": url, "etag": etag, "bytes": size}))
+            place.rename(self._root / key)
+
+    async def _unpack(self, url: str, packed: Path, target: Path) -> int:
+        cancelled = threading.Event()
+        work = asyncio.ensure_future(
+            asyncio.to_thread(archive.unpack, packed, target, self._max_bytes, cancelled),
+        )
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled; its directory must not be removed before it has let go.
+            cancelled.set()
+            await asyncio.wait({work})
+            work.exception()
+            raise
+        except archive.Refused as error:
+            raise LaunchFailure("unpack", f"{_extract_words(url)} {error}") from error
+        except archive.TooLarge as error:
+            raise _too_large(url, self._max_bytes) from error
+        except OSError as error:
+            raise Transient(f"unpacking {url}: {error}", retry_after=10.0) from error
+
+    def _evict(self) -> list[Path]:
+        """Put out of sight what was unused the longest until the rest fits; give what is to be removed.
+
+        In one go on the event loop, so that nobody begins to hold what is about to go.
+        """
+        found: list[tuple[float, int, Path]] = []
+        for card in self._root.glob("*/artifact.json"):
+            found.append((card.stat().st_mtime, json.loads(card.read_text())["bytes"], card.parent))
+        total = sum(size for _, size, _ in found)
+        held = set(self._held.values())
+        evicted = []
+        for _, size, directory in sorted(found):
+            if total <= self._limit:
+                break
+            if directory.name not in held:
+                evicted.append(directory.rename(self._incoming / uuid.uuid4().hex))
+                total -= size
+        return evicted
+
+
+def not_downloaded(url: str, why: str) -> LaunchFailure:
+    """Give the failure in AWS's words (a live quote), then what really happened."""
+    words = (
+        f'Failed to download model data for container "container_1" from URL: "{url}". Please ensure that there is an '
+        "object located at the URL and that the role passed to CreateModel has permissions to download the object."
+    )
+    return LaunchFailure("download", f"{words} {why}")
+
+
+def _extract_words(url: str) -> str:
+    return (
+        f'Failed to extract model data archive from URL "{url}". '
+        "Please ensure that the object located at the URL is a valid tar.gz archive."
+    )
+
+
+def _too_large(url: str, limit: int) -> LaunchFailure:
+    return LaunchFailure(
+        "unpack", f"{_extract_words(url)} It is too large: --max-artifact allows {limit / 2**30:.3g} GiB, unpacked."
+    )
+
+
+def _in_steps(progress: Progress) -> Count:
+    """Tell of a download in whole MB, so that a small one is not all messages."""
+    told = -1
+
+    def count(done: int, total: int) -> None:
+        nonlocal told
+        if done // MB != told:
+            told = done // MB
+            progress(f"download {told} of {total / MB:.0f} MB")
+
+    return count
+
+
+@contextmanager
+def _workplace(parent: Path) -> Iterator[Path]:
+    """Make a locked directory that is gone afterwards, unless it was renamed."""
+    place = parent / uuid.uuid4().hex
+    place.mkdir(mode=0o755)
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield place
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _sweep(incoming: Path) -> None:
+    """Remove what a crash left."""
+    for place in incoming.iterdir():
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # another engine is at work
+        finally:
+            os.close(descriptor)
+        shutil.rmtree(place, ignore_errors=True)

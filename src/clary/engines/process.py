@@ -1,0 +1,404 @@
+"""The process engine: a container is a session of local processes, in an environment that uv made.
+
+It needs no image registry and no privilege. What a machine grants beyond that is used: a mount namespace that shows
+the model at /opt/ml/model, control groups that limit and contain. Containers outlive this object and the process that
+it is in: each has a record on disk, and the next engine takes it over by that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import clary
+from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress
+from clary.engines import cgroups, posix, staging
+from clary.engines.artifacts import Artifact, Artifacts, not_downloaded
+from clary.engines.catalogue import Catalogue, Recipe
+from clary.engines.context import EngineContext
+from clary.engines.environments import Environments, PythonEnvironment
+from clary.engines.instance_types import limits
+from clary.engines.launcher import Plan
+from clary.engines.ports import Ports
+from clary.engines.records import Record, Records, is_safe
+from clary.errors import LaunchFailure, Transient
+from clary.telemetry import logger
+
+_log = logger("engine")
+
+_LATE_EXIT = 2.0
+"""Seconds that the supervisor may need to write down how an adopted process ended."""
+_DEATH = 10.0
+"""Seconds after SIGKILL in which everything should be gone."""
+_KEPT_LOGS = 1000
+"""Containers whose logs can still be asked for by id; the logs themselves are not removed."""
+_NO_MOUNT = (
+    "Models are not shown at /opt/ml/model, because this machine does not let us mount: SM_MODEL_DIR and "
+    "SAGEMAKER_BASE_DIR say where they are, and nothing keeps a model from writing there."
+)
+
+
+def create(context: EngineContext) -> Engine:
+    """Make the engine (entry point `process`). Raises SettingsError for a catalogue that cannot be used."""
+    return ProcessEngine(context)
+
+
+class ProcessEngine:
+    """Implements core.ports.Engine."""
+
+    name = "process"
+
+    def __init__(self, context: EngineContext) -> None:
+        run = context.data / "run"
+        self._context = context
+        self._run = run
+        self._catalogue = Catalogue(context.catalogue)
+        self._artifacts = Artifacts(
+            context.data / "artifacts", context.objects, context.artifact_cache_bytes, context.max_artifact_bytes
+        )
+        self._environments = Environments(context.data / "environments")
+        self._disk = Records(run / "containers")
+        self._records: dict[str, Record] = {}
+        self._launches: dict[str, asyncio.Task[Container]] = {}
+        self._watches: dict[str, int] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        seed = hashlib.sha256(os.fsencode(context.data)).hexdigest()[:8]
+        self._ports = Ports(seed)
+        self._groups = cgroups.discover(f"clary-{seed}")
+        self._mounts = False
+        self._prepared: asyncio.Task[None] | None = None
+
+    # -- the port -----------------------------------------------------------------------------------------------------
+
+    async def launch(self, spec: ContainerSpec, progress: Progress) -> Container:
+        await self._ready()
+        while (running := self._launches.get(spec.id)) is not None:
+            await asyncio.wait({running})
+        if (record := self._records.get(spec.id)) is not None:
+            return record.container
+        task = asyncio.ensure_future(self._launch(spec, progress))
+        self._launches[spec.id] = task
+        task.add_done_callback(lambda _: self._launches.pop(spec.id, None))
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise LaunchFailure("create", "it was stopped before it had started") from None
+
+    async def observe(self) -> Sequence[Container]:
+        await self._ready()
+        return tuple(record.container for record in self._records.values() if record.phase != "starting")
+
+    async def stop(self, id: str, grace: float) -> None:
+        await self._ready()
+        if (launch := self._launches.get(id)) is not None:
+            launch.cancel()
+            await asyncio.wait({launch})
+        if (record := self._records.get(id)) is not None:
+            self._unwatch(id)
+            await _end(record, grace)
+            self._forget(record)
+
+    async def logs(self, id: str, lines: int) -> Sequence[str]:
+        await self._ready()
+        if not is_safe(id):
+            return ()
+        return await asyncio.to_thread(posix.last_lines, self._run / "logs" / id, lines)
+
+    async def capacity(self) -> Capacity:
+        await self._ready()
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Capacity(float(len(os.sched_getaffinity(0))), memory, self._notes())
+
+    async def close(self) -> None:
+        if self._prepared is not None:
+            await asyncio.wait({self._prepared})
+        for task in [*self._launches.values(), *self._settling]:
+            task.cancel()
+            await asyncio.wait({task})
+        for id in list(self._watches):
+            self._unwatch(id)
+
+    # -- launching ----------------------------------------------------------------------------------------------------
+
+    async def _launch(self, spec: ContainerSpec, progress: Progress) -> Container:
+        if not all(is_safe(name) for name in (spec.id, spec.endpoint, spec.variant, spec.instance_id)):
+            raise LaunchFailure("create", f"{spec.id}: its id or names cannot be names of files")
+        recipe = self._catalogue.resolve(spec.image)
+        try:
+            artifact = await self._fetch(spec, progress)
+            folders = self._folders(spec.id)
+            folders.create(artifact.path if artifact else None)
+            python = await self._environments.get(recipe, folders.base / "model", progress)
+            progress("start")
+            return await self._start(spec, recipe, python, artifact)
+        except OSError as error:
+            raise Transient(f"starting {spec.id}: {error}", retry_after=5.0) from error
+        finally:
+            if spec.id not in self._records:
+                self._artifacts.release(spec.id)
+                self._folders(spec.id).remove()
+
+    async def _fetch(self, spec: ContainerSpec, progress: Progress) -> Artifact | None:
+        url = spec.model_data_url
+        if url is None:
+            return None
+        try:
+            async with asyncio.timeout(spec.download_timeout) as timer:
+                return await self._artifacts.get(url, spec.id, progress)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            late = f"It took longer than {spec.download_timeout:g} s (ModelDataDownloadTimeoutInSeconds)."
+            raise not_downloaded(url, late) from None
+
+    async def _start(
+        self, spec: ContainerSpec, recipe: Recipe, python: PythonEnvironment, artifact: Artifact | None
+    ) -> Container:
+        ports = self._ports.take()
+        bounds = limits(spec.instance_type)
+        record = Record(
+            spec, "starting", ports.port, recipe.resolved, artifact=artifact.key if artifact else None,
+            groups=tuple(map(str, self._groups.create(spec.id, bounds))),
+        )  # fmt: skip
+        staged = staging.Staged(
+            spec=spec,
+            recipe=recipe,
+            python=python,
+            model=artifact.path if artifact else None,
+            folders=self._folders(spec.id),
+            ports=ports,
+            limits=bounds,
+            mounts=self._mounts,
+            serving=self._run / "serving",
+            region=self._context.region,
+        )
+        self._write(record)
+        try:
+            plan = staged.plan([Path(group) for group in record.groups])
+            log = staging.log_file(self._context.logs, spec)
+            _link(self._run / "logs" / spec.id, log)  # by which a log is found when its container is forgotten
+            pid = await staging.start(plan, log, lambda pid: self._write(_born(record, pid)))
+        except BaseException:
+            self._forget(record)
+            raise
+        record = replace(_born(record, pid), phase="running", started_at=time.time())
+        self._write(record)
+        self._watch(record)
+        return record.container
+
+    def _folders(self, id: str) -> staging.Folders:
+        return staging.Folders(self._run / "private" / id)
+
+    def _write(self, record: Record) -> None:
+        self._disk.write(record)
+        self._records[record.spec.id] = record
+
+    def _forget(self, record: Record) -> None:
+        """Give back all that a container had. The record goes last: until then the next life would do this again."""
+        id = record.spec.id
+        cgroups.remove([Path(group) for group in record.groups])
+        self._folders(id).remove()
+        self._artifacts.release(id)
+        self._ports.give_back(record.port)
+        self._disk.remove(id)
+        self._records.pop(id, None)
+
+    # -- the end of a container ---------------------------------------------------------------------------------------
+
+    def _watch(self, record: Record) -> None:
+        """Be told when the process ends, whoever its parent is."""
+        assert record.pid is not None, "a running container has a process"
+        id = record.spec.id
+        try:
+            descriptor = os.pidfd_open(record.pid)
+        except ProcessLookupError:
+            self._settle_soon(id)
+            return
+        self._watches[id] = descriptor
+        asyncio.get_running_loop().add_reader(descriptor, self._settle_soon, id)
+
+    def _unwatch(self, id: str) -> None:
+        descriptor = self._watches.pop(id, None)
+        if descriptor is not None:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
+
+    def _settle_soon(self, id: str) -> None:
+        self._unwatch(id)
+        task = asyncio.ensure_future(self._settle(id))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, id: str) -> None:
+        """Write down how a container ended, and end what it left running: it dies with its first process."""
+        record = self._records.get(id)
+        if record is None:
+            return  # stopped in the same moment
+        assert record.pid is not None, "a running container has a process"
+        status = await self._exit_status(record.pid)
+        kills = cgroups.memory_kills([Path(group) for group in record.groups])
+        with contextlib.suppress(Transient):  # stop tries again, and says so
+            await _end(record, grace=0.0)
+        if self._records.get(id) is not record:
+            return  # stopped meanwhile
+        reason = _reason(status, kills, record)
+        self._write(replace(record, phase="exited", exit_reason=reason, exited_at=time.time()))
+        self._context.on_change(id)
+
+    async def _exit_status(self, pid: int) -> int | None:
+        """Give a wait status: of our child from the kernel, of an adopted process from what the supervisor wrote."""
+        file = self._run / "exits" / str(pid)
+        deadline = time.monotonic() + _LATE_EXIT
+        while time.monotonic() < deadline:
+            if (status := posix.reap(pid)) is not None:
+                return status
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                status = int(file.read_text())
+                file.unlink()
+                return status
+            await asyncio.sleep(0.05)
+        return None
+
+    # -- taking over --------------------------------------------------------------------------------------------------
+
+    async def _ready(self) -> None:
+        """Take over what an earlier life left; once, whoever asks first."""
+        failed = self._prepared is not None and self._prepared.done() and self._prepared.exception() is not None
+        if self._prepared is None or failed:
+            self._prepared = asyncio.ensure_future(self._prepare())
+        await asyncio.shield(self._prepared)
+
+    async def _prepare(self) -> None:
+        serving, logs = self._run / "serving", self._run / "logs"
+        serving.mkdir(parents=True, exist_ok=True)
+        logs.mkdir(exist_ok=True)
+        for old in sorted(logs.iterdir(), key=lambda link: link.lstat().st_mtime)[:-_KEPT_LOGS]:
+            old.unlink()
+        _link(serving / "clary_serving", Path(clary.__path__[0]) / "serving")
+        for record in list(self._disk.read_all()):
+            await self._adopt(record)
+        if self._settling:  # what ended while nobody watched is known as ended from the first observation on
+            await asyncio.wait(set(self._settling))
+        private = self._run / "private"
+        private.mkdir(mode=0o700, exist_ok=True)
+        for folder in private.iterdir():
+            if folder.name not in self._records:
+                staging.Folders(folder).remove()
+        self._mounts = await self._probe([], mounts=True)
+        groups = self._groups.create("probe", None)
+        if groups and not await self._probe(groups, mounts=False):
+            self._groups = cgroups.ControlGroups(())
+        cgroups.remove(groups)
+        for note in self._notes():
+            _log.warning(note)
+
+    def _notes(self) -> tuple[str, ...]:
+        return self._groups.notes if self._mounts else (*self._groups.notes, _NO_MOUNT)
+
+    async def _adopt(self, record: Record) -> None:
+        if record.phase == "starting":
+            # Its launch never returned, so nobody counts on it. What cannot be ended now is shown as exited: whoever
+            # reconciles stops it, as often as it takes.
+            try:
+                await _end(record, grace=0.0)
+            except Transient as trouble:
+                record = replace(record, phase="exited", exit_reason=trouble.message, exited_at=time.time())
+            else:
+                self._forget(record)
+                return
+        self._records[record.spec.id] = record
+        self._ports.keep(record.port)
+        if record.artifact is not None:
+            self._artifacts.hold(record.artifact, record.spec.id)
+        if record.phase == "running":
+            assert record.pid is not None, "a running container has a process"
+            if posix.alive(record.pid, record.birth):
+                self._watch(record)
+            else:
+                self._settle_soon(record.spec.id)
+
+    async def _probe(self, groups: Sequence[Path], *, mounts: bool) -> bool:
+        """Try on an empty directory and a shell whether the machine lets us do the one or the other."""
+        folders = self._folders(".probe")
+        folders.create(None)
+        plan: Plan = {
+            "command": ["/bin/sh", "-c", "exit 0"],
+            "environment": {},
+            "directory": str(folders.work),
+            "model": str(folders.empty) if mounts else None,
+            "stage": str(folders.stage),
+            "groups": [str(group / cgroups.MEMBERS) for group in groups],
+        }
+        try:
+            pid = await staging.start(plan, folders.root / "log", lambda _: None)
+            while posix.reap(pid) is None:  # noqa: ASYNC110 - a shell that exits at once
+                await asyncio.sleep(0.005)
+        except LaunchFailure as failure:
+            _log.info("not permitted here", reason=failure.message)
+            return False
+        finally:
+            folders.remove()
+        return True
+
+
+def _born(record: Record, pid: int) -> Record:
+    return replace(record, pid=pid, birth=posix.birth(pid))
+
+
+async def _end(record: Record, grace: float) -> None:
+    """End all processes of a container: ask first, then make them. Raises Transient when the kernel does not do it."""
+    if record.pid is None:
+        return
+    pid, groups = record.pid, [Path(group) for group in record.groups]
+    asked = time.monotonic()
+    told = False
+    while True:
+        posix.reap(pid)
+        left = posix.members(pid, record.birth) | cgroups.members(groups)
+        left -= {number for number in left if (found := posix.stat(number)) is None or found.state in "ZX"}
+        if not left:
+            return
+        waited = time.monotonic() - asked
+        if waited >= grace + _DEATH:
+            raise Transient(f"{record.spec.id}: processes {sorted(left)} outlive SIGKILL", retry_after=5.0)
+        if waited >= grace:
+            posix.send(signal.SIGKILL, left)
+        elif not told:
+            posix.send(signal.SIGTERM, left)
+            told = True
+        await asyncio.sleep(0.02)
+
+
+def _reason(status: int | None, memory_kills: int, record: Record) -> str:
+    """Say how a process ended."""
+    if status is None:
+        return "exited while nobody watched"
+    code = os.waitstatus_to_exitcode(status)
+    bounds = limits(record.spec.instance_type)
+    limit = f" (limit {cgroups.describe(bounds.memory)})" if bounds else ""
+    if code >= 0:
+        return f"exited with {code}" + (f", a process of it having been killed for memory{limit}" * (memory_kills > 0))
+    if -code == signal.SIGKILL and memory_kills:
+        return f"killed for memory{limit}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # real-time signals have no names
+        return f"killed by signal {-code}"
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make a symbolic link that leads there, also where another version's was."""
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.rename(link)

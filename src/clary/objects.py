@@ -1,0 +1,195 @@
+"""Objects by URL: `s3://` (and the `https://` spellings of S3 itself) and, below folders that were allowed, `file://`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import S3Store
+
+from clary.errors import Fatal, Transient
+
+if TYPE_CHECKING:  # the stubs' alone: obstore takes plain dictionaries
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+CHUNK = 4 * 1024 * 1024
+
+_S3_HOST = re.compile(
+    r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]+)\.)?s3(?:[.-](?:dualstack\.)?[a-z]{2}(?:-[a-z]+)+-\d)?\.amazonaws\.com(?:\.cn)?"
+)
+
+# Retries are obstore's. Short: a reconciler stands behind us and tries again with a longer breath. The overall time
+# of a request is not limited, since objects are large; a stalled one ends by the read timeout.
+_RETRIES: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
+_CLIENT: ClientConfig = {
+    "connect_timeout": timedelta(seconds=5),
+    "read_timeout": timedelta(seconds=60),
+    "timeout": timedelta(days=1),
+}
+
+Count = Callable[[int, int], None]
+"""Told the bytes done and the bytes in total."""
+
+
+class ObjectNotFound(Fatal):
+    """There is no object at the URL."""
+
+
+class ObjectRefused(Fatal):
+    """The URL is not one that Clary reads, or the store does not let us read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectHead:
+    """What identifies one version of an object. Size in bytes."""
+
+    size: int
+    etag: str
+
+
+class Objects:
+    """Reads objects.
+
+    `s3_endpoint` None or empty: AWS itself. Without a key requests are not signed, which is what the bundled S3 on
+    loopback expects. `file_roots` are the folders that `file://` URLs may point into, after links are followed.
+    """
+
+    def __init__(
+        self,
+        s3_endpoint: str | None,
+        access_key_id: str,
+        secret_access_key: str,
+        region: str,
+        file_roots: tuple[Path, ...],
+    ) -> None:
+        self._endpoint = (s3_endpoint or "").rstrip("/")
+        self._key = (access_key_id, secret_access_key)
+        self._region = region
+        self._roots = tuple(root.resolve() for root in file_roots)
+        self._stores: dict[str, S3Store] = {}
+
+    async def head(self, url: str) -> ObjectHead:
+        """Give an object's size and ETag. Raises ObjectNotFound, ObjectRefused or Transient."""
+        if urlsplit(url).scheme == "file":
+            return _file_head(self._file(url))
+        bucket, key = self._locate(url)
+        with _translated(url):
+            meta = await obstore.head_async(self._store(bucket), key)
+        return ObjectHead(meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
+
+    async def download(self, url: str, path: Path, progress: Count) -> None:
+        """Write an object to a file, a few MiB at a time. Raises ObjectNotFound, ObjectRefused or Transient."""
+        if urlsplit(url).scheme == "file":
+            await self._copy(self._file(url), path, progress)
+            return
+        bucket, key = self._locate(url)
+        done = 0
+        with _translated(url), path.open("wb") as target:
+            result = await obstore.get_async(self._store(bucket), key)
+            total = result.meta["size"]
+            async for chunk in result.stream(min_chunk_size=CHUNK):
+                await asyncio.to_thread(target.write, chunk)
+                done += len(chunk)
+                progress(done, total)
+        if done != total:
+            raise Transient(f"{url}: the connection ended after {done} of {total} bytes")
+
+    async def _copy(self, source: Path, path: Path, progress: Count) -> None:
+        total, done = source.stat().st_size, 0
+        with source.open("rb") as origin, path.open("wb") as target:
+            while count := await asyncio.to_thread(_copy_chunk, origin, target):
+                done += count
+                progress(done, total)
+
+    def _locate(self, url: str) -> tuple[str, str]:
+        """Split a URL into bucket and key."""
+        parts = urlsplit(url)
+        path = unquote(parts.path).removeprefix("/")
+        bucket: str | None
+        if parts.scheme == "s3":
+            # A key may hold `?` and `#`, which urlsplit cuts off: in s3:// URLs nothing is escaped.
+            bucket, _, key = url.removeprefix("s3://").partition("/")
+        elif self._endpoint and url.startswith(self._endpoint + "/"):
+            bucket, _, key = path.partition("/")
+        elif parts.scheme == "https" and (match := _S3_HOST.fullmatch(parts.hostname or "")):
+            bucket, key = match["bucket"], path
+            if bucket is None:
+                bucket, _, key = path.partition("/")
+        else:
+            raise ObjectRefused(
+                f"{url}: Clary reads s3://bucket/key, the https:// address of an S3 object, and file://"
+            )
+        if not bucket or not key:
+            raise ObjectRefused(f"{url}: expected a bucket and a key")
+        return bucket, key
+
+    def _store(self, bucket: str) -> S3Store:
+        if bucket not in self._stores:
+            key, secret = self._key
+            config: S3Config = {"region": self._region, "virtual_hosted_style_request": False}
+            if self._endpoint:
+                config["endpoint"] = self._endpoint
+            if key:
+                config |= {"access_key_id": key, "secret_access_key": secret}
+            else:
+                config["skip_signature"] = True
+            client: ClientConfig = {**_CLIENT, "allow_http": self._endpoint.startswith("http://")}
+            self._stores[bucket] = S3Store(bucket, config=config, client_options=client, retry_config=_RETRIES)
+        return self._stores[bucket]
+
+    def _file(self, url: str) -> Path:
+        """Give the file of a file:// URL, with every link followed, if it lies below an allowed folder."""
+        parts = urlsplit(url)
+        asked = Path(unquote(parts.path))
+        if parts.netloc not in ("", "localhost") or "\0" in str(asked):
+            raise ObjectRefused(f"{url}: a file URL has three slashes and an absolute path")
+        path = asked.resolve()
+        # Checked before existence, so that the answer does not tell what exists elsewhere.
+        if not any(path.is_relative_to(root) for root in self._roots):
+            raise ObjectRefused(f"{url}: it is not below a folder that --file-roots allows")
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ObjectNotFound(f"{url}: there is no such file") from error
+        except OSError as error:
+            raise ObjectRefused(f"{url}: {error.strerror}") from error
+        if not stat.S_ISREG(mode):
+            raise ObjectRefused(f"{url}: it is not a file")
+        return path
+
+
+def _file_head(path: Path) -> ObjectHead:
+    status = path.stat()
+    return ObjectHead(status.st_size, f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}")
+
+
+def _copy_chunk(origin: IO[bytes], target: IO[bytes]) -> int:
+    return target.write(origin.read(CHUNK))
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Turn obstore's exceptions into ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ObjectNotFound(f"{url}: there is no such object") from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise ObjectRefused(f"{url}: the store refuses access to it") from error
+    except BaseError as error:
+        raise Transient(f"{url}: {_first_line(error)}", retry_after=5.0) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """Give the message without the dump of the cause that obstore appends."""
+    return str(error).strip().partition("\n")[0][:300]

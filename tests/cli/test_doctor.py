@@ -1,0 +1,200 @@
+"""doctor: findings about the machine, and what is said of an endpoint."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from clary.cli import doctor, machine
+from clary.cli.diagnosis import Diagnosis, advice
+from clary.settings import GIB
+from tests.cli.conftest import ABSENT, FakeClary, refused
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has everything; each test takes something away."""
+    for name, value in {
+        "uv_binary": "/usr/bin/uv",
+        "rclone_binary": "/usr/bin/rclone",
+        "version_of": "tool 1.0",
+        "pythons": ["3.12.1", "3.11.7"],
+        "free_bytes": 50 * GIB,
+        "can_write": True,
+        "can_bind": True,
+        "docker_version": "29.1 at unix:///var/run/docker.sock",
+        "can_mount": True,
+        "limit_notes": (),
+        "memory_bytes": (16 * GIB, 8 * GIB),
+        "cpus": 4,
+        "newest_source": 0.0,
+    }.items():
+        monkeypatch.setattr(machine, name, lambda *_, value=value: value)
+
+
+def finding(data: Path, topic: str) -> tuple[str, str, str]:
+    (found,) = (one for one in doctor.examine(data) if one.topic == topic)
+    return found.state, found.found, found.advice
+
+
+def test_a_machine_that_has_everything_passes(clary: FakeClary, run: Run) -> None:
+    result = run("doctor", "--data", clary.data)
+    assert result.exit_code == 0
+    assert {line.split()[0] for line in result.stdout.splitlines()} == {"ok"}
+    assert len(result.stdout.splitlines()) == len(doctor.CHECKS) + 1
+
+
+@pytest.mark.parametrize(
+    ("probe", "value", "topic", "state", "said"),
+    [
+        ("uv_binary", None, "uv", "fail", "pip install uv"),
+        ("pythons", [], "Python", "warn", "uv python install"),
+        ("rclone_binary", None, "Bundled S3", "fail", "--s3-endpoint"),
+        ("free_bytes", GIB // 2, "Disk", "fail", "--data"),
+        ("can_write", False, "Disk", "fail", "--data"),
+        ("can_bind", False, "Port", "fail", "--port"),
+        ("docker_version", None, "Docker", "warn", "docker engine"),
+        ("can_mount", False, "Namespaces", "warn", "SM_MODEL_DIR"),
+        ("limit_notes", ("Delegate=yes.",), "Limits", "warn", "Delegate=yes."),
+        ("memory_bytes", (4 * GIB, GIB), "Machine", "warn", "1.0 of 4.0 GiB"),
+        ("newest_source", 1e12, "Clock", "fail", "set the clock"),
+    ],
+)
+def test_what_is_missing_is_said_with_what_to_do(
+    data: Path, monkeypatch: pytest.MonkeyPatch, probe: str, value: object, topic: str, state: str, said: str
+) -> None:
+    monkeypatch.setattr(machine, probe, lambda *_: value)
+    found = finding(data, topic)
+    assert found[0] == state
+    assert said in " ".join(found[1:])
+
+
+def test_a_failure_is_the_exit_code_and_a_warning_is_not(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "docker_version", lambda: None)
+    assert run("doctor", "--data", data).exit_code == 0
+    monkeypatch.setattr(machine, "uv_binary", lambda: None)
+    assert run("doctor", "--data", data).exit_code == 1
+
+
+def test_docker_is_needed_where_it_is_the_engine(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "docker_version", lambda: None)
+    monkeypatch.setenv("CLARY_ENGINE", "docker")
+    assert finding(data, "Docker")[0] == "fail"
+
+
+def test_a_wrong_setting_is_a_finding_and_the_rest_is_still_asked(
+    data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLARY_WORKERS", "none")
+    assert finding(data, "Settings")[:2] == ("fail", "--workers (environment): 'none' is not valid: expected int")
+    assert finding(data, "uv")[0] == "ok"
+
+
+def test_the_port_of_the_running_clary_is_fine(clary: FakeClary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "can_bind", lambda *_: False)
+    monkeypatch.setenv("CLARY_PORT", clary.url.rpartition(":")[2])
+    assert finding(clary.data, "Port")[:2] == ("ok", f"127.0.0.1:{clary.url.rpartition(':')[2]} is this Clary's")
+
+
+def test_who_holds_the_port_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "can_bind", lambda *_: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("CLARY_PORT", str(server.getsockname()[1]))
+        monkeypatch.setattr(machine, "listener", lambda port: f"nginx, pid 8 on {port}")
+        assert "is taken (nginx, pid 8 on" in finding(data, "Port")[1]
+
+
+def test_a_clary_that_refuses_our_key_is_a_failure(clary: FakeClary) -> None:
+    clary.operations["ListEndpoints"] = [refused("bad key", "UnrecognizedClientException")]
+    state, found, _ = finding(clary.data, "Clary")
+    assert state == "fail"
+    assert "bad key" in found
+
+
+PING = "The primary container for production variant blue did not pass the ping health check."
+REASON = "Failed to download model data after 3.2 s: s3://b/tide/model.tar.gz: no such key\nNext: clary doctor tide"
+
+
+def words(text: str) -> str:
+    """The text on one line: where it was wrapped depends on the terminal."""
+    return " ".join(text.split())
+
+
+@pytest.fixture
+def failed(clary: FakeClary) -> FakeClary:
+    variant = {"VariantName": "blue", "ModelName": "m", "InitialInstanceCount": 2, "InstanceType": "ml.m5.large"}
+    container = {"Image": "img", "ModelDataUrl": "s3://b/tide/model.tar.gz"}
+    endpoint = {"EndpointName": "tide", "EndpointConfigName": "c", "EndpointStatus": "Failed", "FailureReason": REASON}
+    clary.operations |= {
+        "DescribeEndpoint": [(200, endpoint)],
+        "DescribeEndpointConfig": [(200, {"EndpointConfigName": "c", "ProductionVariants": [variant]})],
+        "DescribeModel": [(200, {"ModelName": "m", "PrimaryContainer": container})],
+    }
+    folder = clary.data / "logs" / "endpoints" / "tide" / "blue"
+    folder.mkdir(parents=True)
+    (folder / "i-1.log").write_text("".join(f"line {n} [red]\n" for n in range(30)))
+    return clary
+
+
+def test_a_failed_endpoint_is_explained(failed: FakeClary, run: Run) -> None:
+    result = run("doctor", "tide", "--data", failed.data)
+    assert result.exit_code == 1
+    out = result.stdout
+    assert "Endpoint tide: Failed, config c" in out
+    assert "Variant blue: 0 of 2 instances (ml.m5.large), model m" in out
+    assert "image  img" in out and "data   s3://b/tide/model.tar.gz" in out
+    assert "Why: Failed to download model data after 3.2 s: s3://b/tide/model.tar.gz: no such key Last" in words(out)
+    assert "  line 29 [red]\n" in out and "  line 10 [red]\n" in out and "line 9 " not in out
+    assert "aws s3 ls s3://b/tide/model.tar.gz" in out
+    assert "aws sagemaker delete-endpoint --endpoint-name tide" in out
+
+
+def test_a_deleted_config_or_model_does_not_hide_the_reason(failed: FakeClary, run: Run) -> None:
+    failed.operations["DescribeModel"] = [refused('Could not find model "arn".')]
+    assert "no such key" in words(run("doctor", "tide", "--data", failed.data).stdout)
+    failed.operations["DescribeEndpointConfig"] = [refused('Could not find endpoint configuration "arn".')]
+    assert "no such key" in words(run("doctor", "tide", "--data", failed.data).stdout)
+
+
+def test_an_endpoint_that_serves_is_healthy(failed: FakeClary, run: Run) -> None:
+    variant = {"VariantName": "blue", "CurrentInstanceCount": 2, "DesiredInstanceCount": 2}
+    endpoint = {"EndpointName": "tide", "EndpointConfigName": "c", "EndpointStatus": "InService"}
+    failed.operations["DescribeEndpoint"] = [(200, {**endpoint, "ProductionVariants": [variant]})]
+    result = run("doctor", "tide", "--data", failed.data)
+    assert result.exit_code == 0
+    assert "What to try" not in result.stdout
+    variant["CurrentInstanceCount"] = 1
+    assert run("doctor", "tide", "--data", failed.data).exit_code == 1
+
+
+def test_an_unknown_endpoint_is_one_line_with_the_known_ones(clary: FakeClary, run: Run) -> None:
+    clary.operations["DescribeEndpoint"] = [ABSENT]
+    assert run("doctor", "tide", "--data", clary.data).stderr == "clary: no endpoint tide; there is none at all\n"
+    clary.operations["ListEndpoints"] = [(200, {"Endpoints": [{"EndpointName": "ebb"}, {"EndpointName": "flow"}]})]
+    assert run("doctor", "tide", "--data", clary.data).stderr == "clary: no endpoint tide; there are: ebb, flow\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "first"),
+    [
+        (
+            'Failed to extract model data archive from URL "s3://b/k". Step: ../x leaves the tree',
+            "Look into the artifact",
+        ),
+        ("Please make sure all images exist. Step: no entry for img", "Add the image to a catalogue of your own"),
+        ("Please make sure all images exist. Step: pull", "Can this machine pull it?"),
+        ("CannotStartContainerError. Step: environment: uv pip install failed", "Does code/requirements.txt suit"),
+        (f"{PING} Step: killed for memory (limit 8 GiB)", "Give it more memory"),
+        (f"{PING} Step: exited with 3", "The log tells why"),
+        (f"{PING} Step: ping answered 500", "The container must answer GET /ping"),
+        ("something new", "What did it write?"),
+    ],
+)
+def test_advice_goes_by_the_step_that_failed(reason: str, first: str) -> None:
+    assert advice(Diagnosis("tide", "Failed", reason, "c", ()))[0].startswith(first)

@@ -1,0 +1,157 @@
+"""The artifact cache: one download for all, whole or not there, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clary.engines.artifacts import Artifacts
+from clary.errors import LaunchFailure
+from clary.objects import Count, ObjectHead, Objects
+from tests.engines.conftest import pack
+
+
+class Counting(Objects):
+    """Counts downloads, and can hold them up."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(None, "", "", "us-east-1", (root,))
+        self.downloads = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def download(self, url: str, path: Path, progress: Count) -> None:
+        self.downloads += 1
+        await self.open.wait()
+        await super().download(url, path, progress)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Counting:
+    return Counting(tmp_path)
+
+
+@pytest.fixture
+def make(tmp_path: Path, objects: Counting) -> Callable[..., Artifacts]:
+    def make(limit: int = 10**9, max_bytes: int = 10**8) -> Artifacts:
+        return Artifacts(tmp_path / "artifacts", objects, limit, max_bytes)
+
+    return make
+
+
+def quiet(_: str) -> None:
+    """Progress that nobody follows."""
+
+
+async def test_concurrent_launches_share_one_download(
+    tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]
+) -> None:
+    url, artifacts = pack(tmp_path / "m.tar.gz", {"weights": "w"}), make()
+    found = await asyncio.gather(*(artifacts.get(url, f"c{n}", quiet) for n in range(5)))
+    assert objects.downloads == 1
+    assert len({artifact.path for artifact in found}) == 1
+    assert (found[0].path / "weights").read_text() == "w"
+
+
+async def test_it_goes_on_when_the_first_who_wanted_it_gives_up(
+    tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]
+) -> None:
+    url, artifacts = pack(tmp_path / "m.tar.gz", {"weights": "w"}), make()
+    objects.open.clear()
+    first = asyncio.ensure_future(artifacts.get(url, "c1", quiet))
+    second = asyncio.ensure_future(artifacts.get(url, "c2", quiet))
+    while not objects.downloads:  # noqa: ASYNC110 - a few turns of the loop
+        await asyncio.sleep(0)
+    first.cancel()
+    objects.open.set()
+    assert (await second).path.is_dir()
+    assert first.cancelled()
+    assert not list((tmp_path / "artifacts" / "incoming").iterdir())
+
+
+async def test_a_replaced_object_is_another_artifact(
+    tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]
+) -> None:
+    artifacts = make()
+    one = await artifacts.get(pack(tmp_path / "m.tar.gz", {"v": "1"}), "c1", quiet)
+    two = await artifacts.get(pack(tmp_path / "m.tar.gz", {"v": "2", "more": ""}), "c2", quiet)
+    assert (one.path / "v").read_text() == "1"
+    assert (two.path / "v").read_text() == "2"
+
+
+async def test_it_is_kept_across_lives(tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]) -> None:
+    url = pack(tmp_path / "m.tar.gz", {"v": "1"})
+    assert await make().get(url, "c1", quiet) == await make().get(url, "c2", quiet)
+    assert objects.downloads == 1
+
+
+async def test_what_a_crash_left_is_removed_and_what_is_at_work_is_not(
+    tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]
+) -> None:
+    incoming = tmp_path / "artifacts" / "incoming"
+    (incoming / "left" / "model").mkdir(parents=True)
+    objects.open.clear()
+    artifacts = make()
+    assert not list(incoming.iterdir())
+    under_way = asyncio.ensure_future(artifacts.get(pack(tmp_path / "m.tar.gz", {"v": "1"}), "c1", quiet))
+    while not objects.downloads:  # noqa: ASYNC110 - a few turns of the loop
+        await asyncio.sleep(0)
+    make()
+    objects.open.set()
+    assert (await under_way).path.is_dir()
+
+
+async def test_the_longest_unused_goes_first_and_what_is_held_stays(
+    tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]
+) -> None:
+    urls = [pack(tmp_path / f"{n}.tar.gz", {"w": bytes([n]) * 1000}) for n in range(4)]
+    artifacts = make(limit=2500)
+    held = await artifacts.get(urls[0], "alive", quiet)
+    others = []
+    for n in (1, 2, 3):
+        others.append(await artifacts.get(urls[n], "passing", quiet))
+        os.utime(others[-1].path.parent / "artifact.json", (n, n))
+        os.utime(held.path.parent / "artifact.json", (0, 0))
+        artifacts.release("passing")
+    assert held.path.is_dir()
+    assert [artifact.path.is_dir() for artifact in others] == [False, False, True]
+
+
+async def test_refusals_say_it_in_awss_words(tmp_path: Path, make: Callable[..., Artifacts]) -> None:
+    (tmp_path / "m.tar.gz").write_bytes(b"no tar")
+    url = (tmp_path / "m.tar.gz").as_uri()
+    with pytest.raises(LaunchFailure) as refused:
+        await make().get(url, "c", quiet)
+    assert refused.value.step == "unpack"
+    assert refused.value.message.startswith(
+        f'Failed to extract model data archive from URL "{url}". '
+        "Please ensure that the object located at the URL is a valid tar.gz archive. It is not a gzip'ed tar"
+    )
+    missing = url + ".no"
+    with pytest.raises(LaunchFailure) as refused:
+        await make().get(missing, "c", quiet)
+    assert refused.value.step == "download"
+    assert refused.value.message.startswith(
+        f'Failed to download model data for container "container_1" from URL: "{missing}". Please ensure that there is '
+        "an object located at the URL and that the role passed to CreateModel has permissions to download the object."
+    )
+    with pytest.raises(LaunchFailure, match="too large") as refused:
+        await make(max_bytes=100).get(pack(tmp_path / "l.tar.gz", {"w": bytes(1000)}), "c", quiet)
+    assert refused.value.step == "unpack"
+    assert not list((tmp_path / "artifacts" / "incoming").iterdir())
+
+
+async def test_an_object_that_changes_meanwhile_is_not_taken(tmp_path: Path) -> None:
+    from clary.errors import Transient
+
+    class Changing(Counting):
+        async def head(self, url: str) -> ObjectHead:
+            return ObjectHead(1, str(self.downloads))
+
+    artifacts = Artifacts(tmp_path / "artifacts", Changing(tmp_path), 10**9, 10**8)
+    with pytest.raises(Transient, match="was replaced"):
+        await artifacts.get(pack(tmp_path / "m.tar.gz", {"v": "1"}), "c", quiet)

@@ -1,0 +1,177 @@
+"""Objects against a small stand-in for S3, and against the real one that Clary bundles."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from clary.errors import Transient
+from clary.objects import ObjectNotFound, ObjectRefused, Objects
+
+DATA = os.urandom(9_000_000)
+RCLONE = Path(sys.executable).with_name("rclone")
+
+
+class StandIn:
+    """Answers HEAD and GET for one object; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.signed: list[bool] = []
+        self.status = 200
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.paths.append(request.path)
+        self.signed.append("Authorization" in request.headers)
+        if self.status != 200 or request.path != "/models/a/model.tar.gz":
+            return web.Response(status=self.status if self.status != 200 else 404)
+        headers = {"ETag": '"abc"', "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT"}
+        return web.Response(body=DATA, headers=headers)
+
+
+@pytest.fixture
+async def s3() -> AsyncIterator[tuple[StandIn, str]]:
+    stand_in = StandIn()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", stand_in.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield stand_in, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+def reader(endpoint: str | None = None, key: str = "", roots: tuple[Path, ...] = ()) -> Objects:
+    return Objects(endpoint, key, key, "us-east-1", roots)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://models/a/model.tar.gz",
+        "https://s3.amazonaws.com/models/a/model.tar.gz",
+        "https://s3.eu-west-1.amazonaws.com/models/a/model.tar.gz",
+        "https://models.s3.amazonaws.com/a/model.tar.gz",
+        "https://models.s3.us-gov-west-1.amazonaws.com/a/model.tar.gz",
+        "https://models.s3-us-west-2.amazonaws.com/a/model.tar.gz",
+        "https://models.s3.cn-north-1.amazonaws.com.cn/a/model.tar.gz",
+    ],
+)
+async def test_every_spelling_of_an_s3_object_is_read(s3: tuple[StandIn, str], tmp_path: Path, url: str) -> None:
+    _, endpoint = s3
+    head = await reader(endpoint).head(url)
+    assert (head.size, head.etag.strip('"')) == (len(DATA), "abc")
+    told: list[tuple[int, int]] = []
+    await reader(endpoint).download(url, tmp_path / "out", lambda done, total: told.append((done, total)))
+    assert (tmp_path / "out").read_bytes() == DATA
+    assert told[-1] == (len(DATA), len(DATA))
+    assert len(told) > 1
+
+
+async def test_requests_are_signed_when_there_is_a_key(s3: tuple[StandIn, str]) -> None:
+    stand_in, endpoint = s3
+    await reader(endpoint).head("s3://models/a/model.tar.gz")
+    await reader(endpoint, key="k").head("s3://models/a/model.tar.gz")
+    assert stand_in.signed == [False, True]
+
+
+async def test_what_is_not_there_is_told_from_what_may_come_back(s3: tuple[StandIn, str]) -> None:
+    stand_in, endpoint = s3
+    with pytest.raises(ObjectNotFound, match="s3://models/none"):
+        await reader(endpoint).head("s3://models/none")
+    stand_in.status = 403
+    with pytest.raises(ObjectRefused):
+        await reader(endpoint).head("s3://models/a/model.tar.gz")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(Transient):
+            await reader(f"http://127.0.0.1:{unused.getsockname()[1]}").head("s3://models/a")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.com/a", "ftp://x/y", "s3://bucket", "s3://", "http://s3.amazonaws.com/b/k", "model.tar.gz"]
+)
+async def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(ObjectRefused):
+        await reader("http://127.0.0.1:1").head(url)
+
+
+async def test_files_are_read_below_the_roots_alone(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret").write_bytes(b"s")
+    (root / "a b").write_bytes(b"data")
+    (root / "way out").symlink_to(tmp_path / "secret")
+    objects = reader(roots=(root,))
+    await objects.download((root / "a b").as_uri(), tmp_path / "out", lambda *_: None)
+    assert (tmp_path / "out").read_bytes() == b"data"
+    assert (await objects.head((root / "a b").as_uri())).size == 4
+    for path in (tmp_path / "secret", root / "way out", tmp_path / "missing"):
+        with pytest.raises(ObjectRefused, match="--file-roots"):
+            await objects.head(path.as_uri())
+    with pytest.raises(ObjectRefused, match="--file-roots"):
+        await objects.head(f"file://{root}/../secret")
+    with pytest.raises(ObjectNotFound):
+        await objects.head((root / "missing").as_uri())
+    with pytest.raises(ObjectRefused, match="not a file"):
+        await objects.head(root.as_uri())
+    with pytest.raises(ObjectRefused):
+        await objects.head(f"file://elsewhere{root}/a%20b")
+
+
+async def test_a_changed_file_has_another_etag(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"1")
+    objects = reader(roots=(tmp_path,))
+    first = await objects.head(file.as_uri())
+    file.write_bytes(b"22")
+    assert await objects.head(file.as_uri()) != first
+
+
+@pytest.fixture
+async def rclone(tmp_path: Path) -> AsyncIterator[str]:
+    binary = str(RCLONE) if RCLONE.exists() else shutil.which("rclone")
+    if binary is None:
+        pytest.skip("no rclone on this machine")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "buckets" / "models").mkdir(parents=True)
+    process = await asyncio.create_subprocess_exec(
+        binary, "serve", "s3", "--addr", f"127.0.0.1:{port}", str(tmp_path / "buckets"),
+        stderr=asyncio.subprocess.DEVNULL, env={"HOME": str(tmp_path)},
+    )  # fmt: skip
+    for _ in range(400):
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            break
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    await process.wait()
+
+
+async def test_the_bundled_s3_is_read_without_a_key(rclone: str, tmp_path: Path) -> None:
+    (tmp_path / "buckets" / "models" / "a b+c.bin").write_bytes(DATA)
+    objects = reader(rclone)
+    head = await objects.head("s3://models/a b+c.bin")
+    assert head.size == len(DATA)
+    await objects.download("s3://models/a b+c.bin", tmp_path / "out", lambda *_: None)
+    assert (tmp_path / "out").read_bytes() == DATA
+    with pytest.raises(ObjectNotFound):
+        await objects.head("s3://models/none")
+    with pytest.raises(ObjectNotFound):
+        await objects.head("s3://no-such-bucket/none")
