@@ -26,8 +26,9 @@ from clary.core.ports import Progress
 from clary.engines.catalogue import Recipe
 from clary.errors import LaunchFailure
 
-SCRIPT_PACKAGES = ("sagemaker-inference", "gunicorn>=23")
-"""What Clary's own model server needs besides the framework."""
+SCRIPT_PACKAGES = ("sagemaker-inference>=1.10.1", "boto3>=1.34", "gunicorn>=23")
+"""What Clary's own model server needs besides the framework. The toolkit asks for any boto3: without a lower bound uv
+walks back to the oldest, building one source after the other."""
 _LAST_LINES = 12
 
 
