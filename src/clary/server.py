@@ -27,9 +27,7 @@ from clary import credentials, telemetry
 from clary.core.ports import Engine
 from clary.core.resources import Partition
 from clary.errors import SettingsError
-from clary.gateway import worker
-from clary.gateway.s3 import S3
-from clary.gateway.s3proxy import S3Proxy
+from clary.gateway.listener import listener
 from clary.settings import GIB, MIB, Settings, load, to_environment, variable
 from clary.supervision import Program, Supervisor, adopt_orphans
 from clary.telemetry import logger
@@ -94,7 +92,7 @@ def _reserved(host: str, port: int) -> Iterator[int]:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))  # without SO_REUSEPORT: fails where anybody else has it
-        held = worker.listener(host, port)
+        held = listener(host, port)
     except OSError as error:
         why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         raise SettingsError(f"--port: {host}:{port} {why}; choose another, or 0 for any free one") from error
@@ -290,6 +288,10 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
 
 async def gateway(settings: Settings) -> None:
     """Be one gateway process."""
+    from clary.gateway import worker
+    from clary.gateway.s3 import S3
+    from clary.gateway.s3proxy import S3Proxy
+
     keys = {settings.access_key_id: settings.secret_access_key}
     s3: S3 | S3Proxy
     if settings.s3_endpoint:

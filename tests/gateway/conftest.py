@@ -17,9 +17,10 @@ from clary.core.resources import Partition
 from clary.core.routing import EndpointRoute, RouteTable, Target, VariantRoute
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
+from clary.gateway.listener import listener
 from clary.gateway.state import State
 from clary.gateway.streamed import Streamed
-from clary.gateway.worker import Door, listener
+from clary.gateway.worker import Door
 from clary.wire.sigv4 import Verifier
 
 KEY, SECRET, REGION = "AKIATEST", "secret", "us-east-1"

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, event
@@ -21,7 +23,7 @@ from sqlalchemy import Engine, create_engine, event
 from clary.core.ports import ListQuery
 from clary.core.resources import ENDPOINT, MODEL, Kind, Partition, Resource
 from clary.errors import Fatal
-from clary.store.store import Store
+from clary.store.store import HEAD, Store
 from clary.store.tables import METADATA
 
 PARTITION = Partition("123456789012", "us-east-1")
@@ -430,3 +432,9 @@ async def test_a_predecessor_that_still_writes_and_its_successor_see_each_other(
     await asyncio.gather(*(both[n % 2].put_tags(arn, {f"k{n}": ""}, 30) for n in range(40)))
     assert len(await store.tags(arn)) == 30
     await successor.close()
+
+
+def test_the_newest_revision_is_the_one_that_a_start_compares_with() -> None:
+    config = Config()
+    config.set_main_option("script_location", "clary.store:migrations")
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD

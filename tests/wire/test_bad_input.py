@@ -12,7 +12,8 @@ from botocore.parsers import create_parser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clary.wire.dispatch import Caller, Dispatcher, WireResponse
+from clary.wire.dispatch import Caller, Dispatcher
+from clary.wire.failures import WireResponse
 
 from .shapes import HOSTING, conforming, operation
 

@@ -11,7 +11,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from clary.errors import AccessDeniedException, AwsError, Transient, ValidationException
-from clary.wire.dispatch import Caller, Dispatcher, Handler, WireResponse, error_response
+from clary.wire.dispatch import Caller, Dispatcher, Handler
+from clary.wire.failures import WireResponse, error_response
 
 CALLER = Caller(account_id="123456789012", region="us-east-1", access_key_id="AKID", request_id="req-1")
 JSON = "application/x-amz-json-1.1"

@@ -11,7 +11,8 @@ from botocore.parsers import create_parser
 
 from clary.errors import ValidationException
 from clary.wire import model, query
-from clary.wire.dispatch import Caller, Dispatcher, WireResponse
+from clary.wire.dispatch import Caller, Dispatcher
+from clary.wire.failures import WireResponse
 
 CALLER = Caller(account_id="123456789012", region="us-east-1", access_key_id="AKID", request_id="req-1")
 IDENTITY = {"UserId": "AKID", "Account": "123456789012", "Arn": "arn:aws:iam::123456789012:user/a&b"}

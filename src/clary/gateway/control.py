@@ -9,7 +9,7 @@ import aiohttp
 
 from clary.errors import AwsError
 from clary.gateway.streamed import Streamed
-from clary.wire import dispatch
+from clary.wire import failures
 
 MAX_BODY = 4 * 1024 * 1024
 """Bytes of a control-plane request; the largest legal ones are a few hundred kilobytes."""
@@ -41,7 +41,7 @@ class ControlPlane:
             }
             status, answer_headers, answer = await self._send(headers, body)
         except AwsError as error:
-            response = dispatch.error_response(error, content_type, request.request_id)
+            response = failures.error_response(error, content_type, request.request_id)
             status, answer = response.status, response.body
             answer_headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
         await request.answer(status, answer_headers, answer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from clary.core.resources import Partition
 from clary.gateway.connection import Connection, Exchange, Head
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
+from clary.gateway.listener import listener
 from clary.gateway.state import State
 from clary.gateway.streamed import Streamed
 from clary.telemetry import logger
@@ -71,21 +71,6 @@ async def serve(options: GatewayOptions, s3: Callable[[Streamed], Awaitable[None
             await task
     state.pool.close()
     await control.close()
-
-
-def listener(host: str, port: int) -> socket.socket:
-    """Bind a socket that several processes may share. Raises OSError where the port is taken by somebody else."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
 
 
 class Door:

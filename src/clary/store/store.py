@@ -16,10 +16,22 @@ from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Row, Select, create_engine, delete, event, func, insert, select, tuple_, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    Row,
+    Select,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
@@ -256,9 +268,18 @@ def _engine(path: Path) -> Engine:
 
 
 _alembic = threading.Lock()
+HEAD = "0001"
+"""The newest revision of the schema."""
 
 
 def _migrate(connection: Connection) -> None:
+    if _revision(connection) == HEAD:
+        return
+    # Imported here: Alembic takes longer to load than everything else that a start does.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config()
     config.set_main_option("script_location", "clary.store:migrations")
     config.attributes["connection"] = connection
@@ -268,6 +289,13 @@ def _migrate(connection: Connection) -> None:
             command.upgrade(config, "head")
     except CommandError as error:
         raise Fatal(f"The state file was written by a newer Clary ({error}).") from error
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
 
 
 # Rows

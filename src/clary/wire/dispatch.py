@@ -15,8 +15,16 @@ from botocore.model import OperationModel
 from clary.errors import AwsError, InternalFailure, SerializationException, Transient, UnknownOperationException
 from clary.telemetry import logger
 from clary.wire import codec, constraints, model, query
+from clary.wire.failures import (
+    FORM_CONTENT_TYPE,
+    JSON_CONTENT_TYPE,
+    XML_CONTENT_TYPE,
+    WireResponse,
+    error_response,
+    media_type,
+)
+from clary.wire.failures import headers as answer_headers
 
-JSON_CONTENT_TYPE = "application/x-amz-json-1.1"
 _JSON_CONTENT_TYPES = frozenset({JSON_CONTENT_TYPE, "application/x-amz-json-1.0", "application/json", ""})
 _COVERAGE = "docs/coverage.md lists what it does."
 
@@ -29,15 +37,6 @@ class Caller:
     region: str
     access_key_id: str
     request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class WireResponse:
-    """An HTTP answer; header names are lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 Handler = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any] | None]]
@@ -80,7 +79,7 @@ class Dispatcher:
         """
         content_type = headers.get("content-type", "")
         try:
-            if _is_form(content_type):
+            if media_type(content_type) == FORM_CONTENT_TYPE:
                 return await self._answer_query(service_hint, body, caller)
             return await self._answer_json(headers.get("x-amz-target", ""), content_type, body, caller)
         except Exception as raised:
@@ -90,7 +89,7 @@ class Dispatcher:
         call = self._by_target.get(target)
         if call is None:
             raise self._unknown_target(target)
-        if _media_type(content_type) not in _JSON_CONTENT_TYPES:
+        if media_type(content_type) not in _JSON_CONTENT_TYPES:
             raise SerializationException(f"The Content-Type must be {JSON_CONTENT_TYPE}.")
         input_shape, output_shape = call.operation.input_shape, call.operation.output_shape
         parameters: dict[str, Any] = {}
@@ -99,7 +98,7 @@ class Dispatcher:
             constraints.check(input_shape, parameters)
         result = await call.handler(caller, parameters)
         answer = b"" if output_shape is None else codec.dump(codec.encode(output_shape, result or {}))
-        return WireResponse(200, _headers(JSON_CONTENT_TYPE, caller.request_id), answer)
+        return WireResponse(200, answer_headers(JSON_CONTENT_TYPE, caller.request_id), answer)
 
     def _unknown_target(self, target: str) -> UnknownOperationException:
         prefix, dot, name = target.rpartition(".")
@@ -119,7 +118,7 @@ class Dispatcher:
             raise query.refusal(service_hint, form)
         result = await call.handler(caller, {}) or {}
         answer = query.result_document(call.operation, result, caller.request_id)
-        return WireResponse(200, _headers(query.ANSWER_CONTENT_TYPE, caller.request_id), answer)
+        return WireResponse(200, answer_headers(XML_CONTENT_TYPE, caller.request_id), answer)
 
     def _service_of(self, form: Mapping[str, str]) -> str:
         # An unsigned request has no credential scope; action and version say enough.
@@ -127,29 +126,6 @@ class Dispatcher:
             if action == form["Action"] and call.operation.service_model.api_version == form.get("Version"):
                 return service
         return ""
-
-
-def error_response(error: AwsError, content_type: str, request_id: str) -> WireResponse:
-    """Write an error in the protocol of the request, which its content type tells."""
-    if _is_form(content_type):
-        document = query.error_document(error, request_id)
-        return WireResponse(error.status, _headers(query.ANSWER_CONTENT_TYPE, request_id), document)
-    # SDKs differ in where they look for the code, and in the case of the message's key.
-    headers = _headers(JSON_CONTENT_TYPE, request_id) | {"x-amzn-errortype": error.code}
-    body = codec.dump({"__type": error.code, "message": error.message, "Message": error.message})
-    return WireResponse(error.status, headers, body)
-
-
-def _headers(content_type: str, request_id: str) -> dict[str, str]:
-    return {"content-type": content_type, "x-amzn-requestid": request_id}
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
-
-
-def _is_form(content_type: str) -> bool:
-    return _media_type(content_type) == query.CONTENT_TYPE
 
 
 def _as_aws_error(error: Exception, caller: Caller) -> AwsError:

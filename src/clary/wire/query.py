@@ -6,24 +6,18 @@ Operations whose input has members are refused when the dispatcher is built; not
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, SubElement
 
 from botocore.model import OperationModel, Shape
 
 from clary.errors import AwsError
+from clary.wire import failures
 
-CONTENT_TYPE = "application/x-www-form-urlencoded"
-ANSWER_CONTENT_TYPE = "text/xml"
 _MAX_FIELDS = 1000
-# Errors come from any service and from before one is known; clients read local names, so STS's namespace does for all.
-_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
-# What XML 1.0 cannot hold, not even escaped.
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 
 def read_form(body: bytes) -> dict[str, str]:
@@ -63,23 +57,7 @@ def result_document(operation: OperationModel, result: Mapping[str, Any], reques
         wrapper = shape.serialization.get("resultWrapper")
         _write_members(SubElement(root, wrapper) if wrapper else root, shape, result)
     SubElement(SubElement(root, "ResponseMetadata"), "RequestId").text = request_id
-    return _document(root)
-
-
-def error_document(error: AwsError, request_id: str) -> bytes:
-    """Write an error; the fault is the sender's below status 500."""
-    root = Element("ErrorResponse", xmlns=_NAMESPACE)
-    details = SubElement(root, "Error")
-    SubElement(details, "Type").text = "Sender" if error.status < 500 else "Receiver"
-    SubElement(details, "Code").text = error.code
-    SubElement(details, "Message").text = _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", error.message)
-    SubElement(root, "RequestId").text = request_id
-    return _document(root)
-
-
-def _document(root: Element) -> bytes:
-    written: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
-    return written
+    return failures.xml_document(root)
 
 
 def _write_members(parent: Element, shape: Shape, value: Mapping[str, Any]) -> None:
@@ -99,7 +77,7 @@ def _write(parent: Element, name: str, shape: Shape, value: Any) -> None:
             for item in value:
                 _write(holder, name if flattened else inner, shape.member, item)
         case kind:
-            SubElement(parent, name).text = _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", _scalar(kind, value))
+            SubElement(parent, name).text = failures.xml_text(_scalar(kind, value))
 
 
 def _scalar(kind: str, value: Any) -> str:
