@@ -164,7 +164,7 @@ async def rclone(tmp_path: Path) -> AsyncIterator[str]:
     await process.wait()
 
 
-async def test_the_bundled_s3_is_read_without_a_key(rclone: str, tmp_path: Path) -> None:
+async def test_an_s3_that_asks_for_no_key_is_read_without_one(rclone: str, tmp_path: Path) -> None:
     (tmp_path / "buckets" / "models" / "a b+c.bin").write_bytes(DATA)
     objects = reader(rclone)
     head = await objects.head("s3://models/a b+c.bin")

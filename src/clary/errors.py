@@ -91,7 +91,7 @@ class Fatal(ClaryError):
 
 
 class LaunchFailure(Fatal):
-    """A container could not be started. `step` is one of: image, download, unpack, environment, create."""
+    """A container could not be started. `step` is one of: image, download, size, unpack, environment, create."""
 
     def __init__(self, step: str, message: str) -> None:
         super().__init__(message)

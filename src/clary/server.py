@@ -1,9 +1,8 @@
 """The composition root: the roles a process can have, and what each is built from.
 
-up        the supervisor: keeps the other three running, announces the port
+up        the supervisor: keeps the other two running, announces the port
 control   API, store, controllers, engine; on a unix socket
-gateway   the front door; one or more share the port
-s3        rclone, unless the user brings an S3 of their own
+gateway   the front door, with the bundled S3 behind it; one or more share the port
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -31,6 +31,10 @@ from clary.gateway.listener import listener
 from clary.settings import GIB, MIB, Settings, load, to_environment, variable
 from clary.supervision import Program, Supervisor, adopt_orphans
 from clary.telemetry import logger
+
+if TYPE_CHECKING:
+    from clary.api.world import World
+    from clary.objects import Objects
 
 READY_WITHIN = 60.0
 """Seconds after which a Clary that does not answer is given up."""
@@ -216,7 +220,8 @@ async def control(settings: Settings) -> None:
     grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
     controller = EndpointController(store, engine, routes, grace)
     changed.append(controller.container_changed)
-    app = App(Dispatcher(operations(store, partition, controller.notify)), partition, routes.subscribe)
+    world = None if settings.defer_checks else _world(settings)
+    app = App(Dispatcher(operations(store, partition, controller.notify, world)), partition, routes.subscribe)
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -248,20 +253,14 @@ def _engine(settings: Settings, on_change: Callable[[str], object]) -> Engine:
     from importlib.metadata import entry_points
 
     from clary.engines.context import EngineContext
-    from clary.objects import Objects
 
     known = {point.name: point for point in entry_points(group="clary.engines")}
     if settings.engine not in known:
         raise SettingsError(f"--engine: must be one of {', '.join(sorted(known))}, not {settings.engine!r}")
-    if settings.s3_endpoint:
-        source = (settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key)
-    else:  # the bundled one, through the front door like everybody
-        source = (_url(settings), settings.access_key_id, settings.secret_access_key)
-    objects = Objects(*source, settings.region, settings.file_roots)
     context = EngineContext(
         data=settings.data,
         logs=settings.logs,
-        objects=objects,
+        objects=_objects(settings),
         catalogue=Path(settings.catalogue) if settings.catalogue else None,
         artifact_cache_bytes=settings.artifact_cache * GIB,
         max_artifact_bytes=settings.max_artifact * GIB,
@@ -270,6 +269,25 @@ def _engine(settings: Settings, on_change: Callable[[str], object]) -> Engine:
     )
     engine: Engine = known[settings.engine].load()(context)
     return engine
+
+
+def _objects(settings: Settings) -> Objects:
+    from clary.objects import Objects
+
+    if settings.s3_endpoint:
+        source = (settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key)
+    else:  # the bundled one, through the front door like everybody
+        source = (_url(settings), settings.access_key_id, settings.secret_access_key)
+    return Objects(*source, settings.region, settings.file_roots)
+
+
+def _world(settings: Settings) -> World:
+    """Build what CreateModel looks at beyond its request."""
+    from clary.api.world import World
+    from clary.engines.catalogue import Catalogue
+
+    images = Catalogue(Path(settings.catalogue) if settings.catalogue else None)
+    return World(_objects(settings), images.__contains__, settings.region)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ def quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that has everything; each test takes something away."""
     for name, value in {
         "uv_binary": "/usr/bin/uv",
-        "rclone_binary": "/usr/bin/rclone",
         "version_of": "tool 1.0",
         "pythons": ["3.12.1", "3.11.7"],
         "free_bytes": 50 * GIB,
@@ -55,7 +54,6 @@ def test_a_machine_that_has_everything_passes(clary: FakeClary, run: Run) -> Non
     [
         ("uv_binary", None, "uv", "fail", "pip install uv"),
         ("pythons", [], "Python", "warn", "uv python install"),
-        ("rclone_binary", None, "Bundled S3", "fail", "--s3-endpoint"),
         ("free_bytes", GIB // 2, "Disk", "fail", "--data"),
         ("can_write", False, "Disk", "fail", "--data"),
         ("can_bind", False, "Port", "fail", "--port"),

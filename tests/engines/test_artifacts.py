@@ -121,27 +121,17 @@ async def test_the_longest_unused_goes_first_and_what_is_held_stays(
     assert [artifact.path.is_dir() for artifact in others] == [False, False, True]
 
 
-async def test_refusals_say_it_in_awss_words(tmp_path: Path, make: Callable[..., Artifacts]) -> None:
+async def test_refusals_name_the_step_and_the_cause(tmp_path: Path, make: Callable[..., Artifacts]) -> None:
     (tmp_path / "m.tar.gz").write_bytes(b"no tar")
-    url = (tmp_path / "m.tar.gz").as_uri()
-    with pytest.raises(LaunchFailure) as refused:
-        await make().get(url, "c", quiet)
-    assert refused.value.step == "unpack"
-    assert refused.value.message.startswith(
-        f'Failed to extract model data archive from URL "{url}". '
-        "Please ensure that the object located at the URL is a valid tar.gz archive. It is not a gzip'ed tar"
+    cases = (
+        ((tmp_path / "m.tar.gz").as_uri(), 10**6, "unpack", "It is not a gzip'ed tar"),
+        ((tmp_path / "no.tar.gz").as_uri(), 10**6, "download", "no.tar.gz"),
+        (pack(tmp_path / "l.tar.gz", {"w": bytes(1000)}), 100, "size", "--max-artifact"),
     )
-    missing = url + ".no"
-    with pytest.raises(LaunchFailure) as refused:
-        await make().get(missing, "c", quiet)
-    assert refused.value.step == "download"
-    assert refused.value.message.startswith(
-        f'Failed to download model data for container "container_1" from URL: "{missing}". Please ensure that there is '
-        "an object located at the URL and that the role passed to CreateModel has permissions to download the object."
-    )
-    with pytest.raises(LaunchFailure, match="too large") as refused:
-        await make(max_bytes=100).get(pack(tmp_path / "l.tar.gz", {"w": bytes(1000)}), "c", quiet)
-    assert refused.value.step == "unpack"
+    for url, limit, step, words in cases:
+        with pytest.raises(LaunchFailure) as refused:
+            await make(max_bytes=limit).get(url, "c", quiet)
+        assert (refused.value.step, words in refused.value.message) == (step, True), refused.value.message
     assert not list((tmp_path / "artifacts" / "incoming").iterdir())
 
 

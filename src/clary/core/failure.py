@@ -36,6 +36,10 @@ _WORDS = {
         'Failed to extract model data archive from URL "{url}". Please ensure that the object located at the URL is a '
         "valid tar.gz archive."
     ),
+    "size": (
+        "The model data archive is too large. Please reduce the size of the model data archive or move to an instance "
+        "type with more memory."
+    ),
     "environment": _CANNOT_START,
     "create": _CANNOT_START,
     "launch": _CANNOT_START,

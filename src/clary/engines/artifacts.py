@@ -62,7 +62,7 @@ class Artifacts:
         try:
             head = await self._objects.head(url)
         except (ObjectNotFound, ObjectRefused) as error:
-            raise not_downloaded(url, error.message) from error
+            raise LaunchFailure("download", error.message) from error
         key = hashlib.sha256(f"{url}\n{head.etag}".encode()).hexdigest()[:32]
         # Held before it exists: from here on nobody evicts it under us.
         self.hold(key, holder)
@@ -70,7 +70,7 @@ class Artifacts:
             async with self._locks.setdefault(key, asyncio.Lock()):
                 if not (self._root / key).exists():
                     if head.size > self._max_bytes:
-                        raise _too_large(url, self._max_bytes)
+                        raise _too_large(self._max_bytes)
                     await self._fetch(url, head.etag, key, progress)
         except BaseException:
             self.release(holder)
@@ -93,7 +93,7 @@ class Artifacts:
             try:
                 await self._objects.download(url, packed, _in_steps(progress))
             except (ObjectNotFound, ObjectRefused) as error:
-                raise not_downloaded(url, error.message) from error
+                raise LaunchFailure("download", error.message) from error
             if (await self._objects.head(url)).etag != etag:
                 raise Transient(f"{url} was replaced while it was downloaded")
             progress(f"unpack {packed.stat().st_size / MB:.0f} MB")
@@ -116,9 +116,9 @@ class Artifacts:
             work.exception()
             raise
         except archive.Refused as error:
-            raise LaunchFailure("unpack", f"{_extract_words(url)} {error}") from error
+            raise LaunchFailure("unpack", str(error)) from error
         except archive.TooLarge as error:
-            raise _too_large(url, self._max_bytes) from error
+            raise _too_large(self._max_bytes) from error
         except OSError as error:
             raise Transient(f"unpacking {url}: {error}", retry_after=10.0) from error
 
@@ -142,26 +142,8 @@ class Artifacts:
         return evicted
 
 
-def not_downloaded(url: str, why: str) -> LaunchFailure:
-    """Give the failure in AWS's words (a live quote), then what really happened."""
-    words = (
-        f'Failed to download model data for container "container_1" from URL: "{url}". Please ensure that there is an '
-        "object located at the URL and that the role passed to CreateModel has permissions to download the object."
-    )
-    return LaunchFailure("download", f"{words} {why}")
-
-
-def _extract_words(url: str) -> str:
-    return (
-        f'Failed to extract model data archive from URL "{url}". '
-        "Please ensure that the object located at the URL is a valid tar.gz archive."
-    )
-
-
-def _too_large(url: str, limit: int) -> LaunchFailure:
-    return LaunchFailure(
-        "unpack", f"{_extract_words(url)} It is too large: --max-artifact allows {limit / 2**30:.3g} GiB, unpacked."
-    )
+def _too_large(limit: int) -> LaunchFailure:
+    return LaunchFailure("size", f"--max-artifact allows {limit / 2**30:.3g} GiB, unpacked")
 
 
 def _in_steps(progress: Progress) -> Count:

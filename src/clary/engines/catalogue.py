@@ -59,6 +59,10 @@ class Catalogue:
         self._user_file = user_file
         self._entries = [*(_load(user_file) if user_file else ()), *_load(SHIPPED)]
 
+    def __contains__(self, image: str) -> bool:
+        repository, tag = _split(image)
+        return any(entry.pattern.fullmatch(repository) and entry.tag.match(tag) for entry in self._entries)
+
     def resolve(self, image: str) -> Recipe:
         """Find out how to run an image. Raises LaunchFailure that says what is known and how to add to it."""
         repository, tag = _split(image)

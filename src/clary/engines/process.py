@@ -20,7 +20,7 @@ from pathlib import Path
 import clary
 from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress
 from clary.engines import cgroups, posix, staging
-from clary.engines.artifacts import Artifact, Artifacts, not_downloaded
+from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.catalogue import Catalogue, Recipe
 from clary.engines.context import EngineContext
 from clary.engines.environments import Environments, PythonEnvironment
@@ -159,7 +159,7 @@ class ProcessEngine:
             if not timer.expired():
                 raise
             late = f"It took longer than {spec.download_timeout:g} s (ModelDataDownloadTimeoutInSeconds)."
-            raise not_downloaded(url, late) from None
+            raise LaunchFailure("download", late) from None
 
     async def _start(
         self, spec: ContainerSpec, recipe: Recipe, python: PythonEnvironment, artifact: Artifact | None

@@ -1,0 +1,85 @@
+"""Documentation that can fail: what the pages say of settings, commands and files is held against the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from clary import settings
+from clary.cli.main import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
+
+
+def settings_table() -> str:
+    rows = ["| flag | variable | default | what it is |", "| --- | --- | --- | --- |"]
+    for name, setting in settings.TABLE.items():
+        default = "" if setting.default in ("", ()) else f"`{setting.default}`"
+        help_text = setting.metadata["help"].replace("|", "\\|")
+        rows.append(f"| `{settings.flag(name)}` | `{settings.variable(name)}` | {default} | {help_text} |")
+    return "\n".join(rows)
+
+
+def test_the_settings_page_is_the_settings_table() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    assert settings_table() in page, f"docs/settings.md must contain:\n\n{settings_table()}"
+
+
+def test_the_readme_opens_with_exactly_two_commands_and_make_has_them() -> None:
+    first = README.partition("```console\n")[2].partition("```")[0]
+    commands = [line[2:].partition("#")[0].strip() for line in first.splitlines()]
+    assert commands == ["make demo", "make test"]
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+    assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+def named_commands() -> set[tuple[str, ...]]:
+    """Give what the pages call `clary <command>`."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    return {
+        tuple(found.split()) for found in re.findall(r"(?:^\$ |[`(\"])clary ((?:[a-z]+)(?: --?[a-z-]+)*)", text, re.M)
+    }
+
+
+@pytest.mark.parametrize("words", sorted(named_commands()))
+def test_commands_that_the_pages_name_exist(words: tuple[str, ...]) -> None:
+    command = main.get_command(click.Context(main), words[0])
+    assert command is not None, f"clary {words[0]}"
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words[1:] if word.startswith("-")} <= options | {"--help"}
+
+
+def test_every_command_is_documented() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for name in main.list_commands(click.Context(main)):
+        assert f"clary {name}" in text, f"no page names `clary {name}`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for path in re.findall(r"`((?:bench|docs|src|tests)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_help_helps() -> None:
+    done = subprocess.run([sys.executable, "-m", "clary.cli.main", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    for name in main.list_commands(click.Context(main)):
+        assert name in done.stdout
+
+
+def test_engines_are_found_by_entry_point() -> None:
+    from importlib.metadata import entry_points
+
+    assert "process" in {point.name for point in entry_points(group="clary.engines")}
