@@ -1,0 +1,67 @@
+"""One table, three sources: precedence, conversion, and errors that name the setting and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clary.errors import SettingsError
+from clary.settings import TABLE, load, to_environment
+
+
+def test_defaults_alone_are_valid(tmp_path: Path) -> None:
+    settings = load(environment={"CLARY_DATA": str(tmp_path)})
+    assert (settings.host, settings.port, settings.account_id) == ("127.0.0.1", 8080, "000000000000")
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('port = 1\nregion = "eu-west-1"\naccount-id = "111111111111"\n')
+    environment = {"CLARY_DATA": str(tmp_path), "CLARY_PORT": "2", "CLARY_REGION": "eu-west-2"}
+    settings = load({"port": "3", "host": None}, environment)
+    assert (settings.port, settings.region, settings.account_id) == (3, "eu-west-2", "111111111111")
+
+
+def test_a_file_that_is_named_is_read_instead(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("port = 7")
+    assert load(environment={"CLARY_CONFIG": str(tmp_path / "mine.toml")}).port == 7
+    with pytest.raises(SettingsError, match="does not exist"):
+        load(environment={"CLARY_CONFIG": str(tmp_path / "none.toml")})
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "words"),
+    [
+        ({"port": "http"}, {}, "--port .command line.: 'http' is not valid"),
+        ({"port": "70000"}, {}, "--port: must be 0 to 65535"),
+        ({"account_id": "12"}, {}, "--account-id: must be twelve digits"),
+        ({"auth": "none"}, {}, "--auth: must be sigv4 or off"),
+        ({"auth": "off", "host": "0.0.0.0"}, {}, "--auth: must be sigv4 when --host is not a loopback address"),
+        ({"access_key_id": "AKIA"}, {}, "--access-key-id: must be given together with --secret-access-key"),
+        ({"s3_endpoint": "nowhere"}, {}, "--s3-endpoint"),
+        ({}, {"CLARY_PROT": "1"}, "CLARY_PROT is not a setting"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, flags: dict[str, str], environment: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load(flags, {"CLARY_DATA": str(tmp_path), **environment})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("prot = 1", "prot is not a setting"), ("port = ", "cannot be read"), ("port = true", "--port")]
+)
+def test_a_wrong_file_is_an_error_at_start(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        load(environment={"CLARY_DATA": str(tmp_path)})
+
+
+def test_children_get_the_same_settings_through_their_environment(tmp_path: Path) -> None:
+    flags = {"port": "5", "file_roots": f"{tmp_path}:/srv", "data": str(tmp_path), "model_timeout": "1.5"}
+    settings = load(flags, {})
+    assert load(environment=to_environment(settings)) == settings
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, setting in TABLE.items():
+        assert setting.metadata["help"].endswith("."), name
