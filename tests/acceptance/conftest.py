@@ -49,6 +49,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if body == b"die":
             os._exit(9)
+        if body.startswith(b"sleep"):
+            time.sleep(float(body[5:]))
         status = int(body[4:]) if body.startswith(b"fail") else 200
         said = {"name": NAME, "pid": os.getpid(), "got": body.decode("latin-1")[:100],
                 "type": self.headers["Content-Type"], "env": os.environ.get("GREETING"),
@@ -92,11 +94,13 @@ class Clary:
 
     data: Path
     arguments: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
     port: int = 0
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CLARY_"))}
+        environment |= self.variables
         command = [str(BIN / "clary"), "up", "--data", str(self.data), "--port", str(self.port), *self.arguments]
         with (self.data.parent / "clary.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -132,12 +136,12 @@ class Clary:
             "AWS_CONFIG_FILE": os.devnull,
         }
 
-    def client(self, service: str, **options: Any) -> Any:
+    def client(self, service: str, region: str = "us-east-1", **options: Any) -> Any:
         environment = self.environment
         return boto3.client(
             service,
             endpoint_url=environment["AWS_ENDPOINT_URL"],
-            region_name="us-east-1",
+            region_name=region,
             aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
             **options,
@@ -245,9 +249,9 @@ def model_processes(clary: Clary) -> list[int]:
 
 
 @contextlib.contextmanager
-def running(*arguments: str) -> Iterator[Clary]:
+def running(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Clary]:
     with tempfile.TemporaryDirectory(prefix="clary-") as folder:  # short: a unix socket's path has 107 characters
-        clary = Clary(Path(folder) / "data", arguments)
+        clary = Clary(Path(folder) / "data", arguments, environment or {})
         clary.start()
         try:
             yield clary

@@ -16,16 +16,16 @@ from .shapes import HOSTING, operation
 
 # As of botocore 1.44.5.
 FINGERPRINTS = {
-    "CreateModel": "339940636dc7ca70",
-    "DescribeModel": "4500c6544d4ee6a2",
+    "CreateModel": "39fbf6b05b63465e",
+    "DescribeModel": "983966365d0b4e7c",
     "ListModels": "cb5336af4b699edc",
     "DeleteModel": "c776741258e622b2",
-    "CreateEndpointConfig": "5b809ad78ecb1038",
-    "DescribeEndpointConfig": "2d6aab6b0144e701",
+    "CreateEndpointConfig": "0b4ba0d831b73a93",
+    "DescribeEndpointConfig": "1d9ea8c05d97233f",
     "ListEndpointConfigs": "d8fb490f63409ae1",
     "DeleteEndpointConfig": "d4ee1f6e1d999088",
     "CreateEndpoint": "e5fb4b7035f7fd28",
-    "DescribeEndpoint": "f5b7209c99a953b9",
+    "DescribeEndpoint": "2f0a3f176ed89586",
     "ListEndpoints": "a8e70c67fc447f98",
     "DeleteEndpoint": "a5227dfe5ac341fc",
     "AddTags": "6a441e872d26f3a6",

@@ -19,7 +19,7 @@ from botocore.model import OperationModel, ServiceModel
 
 _loader = Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
 
-_ADDITIONS: dict[str, dict[str, list[str]]] = tomllib.loads(
+_ADDITIONS: dict[str, dict[str, Any]] = tomllib.loads(
     resources.files("clary.wire").joinpath("additions.toml").read_text()
 )
 
@@ -46,15 +46,18 @@ def service(name: str) -> ServiceModel:
         description = _loader.load_service_model(name, "service-2")
     except UnknownServiceError:
         raise LookupError(f"botocore has no service {name!r}") from None
-    shapes = description["shapes"]
-    for shape, values in _ADDITIONS.get(name, {}).items():
-        # A copy: the loader hands everybody the same description, the command line's clients included.
-        description = {
-            **description,
-            "shapes": {**shapes, shape: {**shapes[shape], "enum": shapes[shape]["enum"] + values}},
-        }
-        shapes = description["shapes"]
-    return ServiceModel(description, name)
+    return ServiceModel({**description, "shapes": _with_additions(name, description["shapes"])}, name)
+
+
+def _with_additions(name: str, shapes: dict[str, Any]) -> dict[str, Any]:
+    """Copy what is changed: the loader hands everybody the same description, the command line's clients included."""
+    additions = _ADDITIONS.get(name, {})
+    changed = dict(shapes)
+    for shape, values in additions.get("enum", {}).items():
+        changed[shape] = {**changed[shape], "enum": changed[shape]["enum"] + values}
+    for shape, text in additions.get("pattern", {}).items():
+        changed[shape] = {**changed[shape], "pattern": text}
+    return changed
 
 
 def operation(service_name: str, name: str) -> OperationModel:
