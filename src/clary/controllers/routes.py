@@ -7,9 +7,8 @@ import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from clary.core.routing import EndpointRoute, RouteTable, Target, VariantRoute
+from clary.core.routing import EndpointRoute, RouteTable
 from clary.telemetry import logger
 
 DELIVERY = 1.0
@@ -120,17 +119,7 @@ def _read(file: Path | None) -> RouteTable:
     if file is None or not file.exists():
         return RouteTable(0, {})
     try:
-        document = json.loads(file.read_text())
-        endpoints = {name: _route(name, route) for name, route in document["endpoints"].items()}
-        return RouteTable(int(document["revision"]), endpoints)
+        return RouteTable.from_json(json.loads(file.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logger("routes").warning("the last route table is unreadable; making a new one", error=str(error))
         return RouteTable(0, {})
-
-
-def _route(name: str, route: dict[str, Any]) -> EndpointRoute:
-    variants = (
-        VariantRoute(variant["name"], variant["weight"], tuple(Target(*target) for target in variant["targets"]))
-        for variant in route["variants"]
-    )
-    return EndpointRoute(name, route["status"], tuple(variants))

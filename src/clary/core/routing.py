@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,28 @@ class EndpointRoute:
     variants: tuple[VariantRoute, ...]
 
 
+class VariantDocument(TypedDict):
+    """A variant as JSON; a target is [id, host, port, name]."""
+
+    name: str
+    weight: float
+    targets: list[tuple[str, str, int, str]]
+
+
+class RouteDocument(TypedDict):
+    """A route as JSON."""
+
+    status: str
+    variants: list[VariantDocument]
+
+
+class TableDocument(TypedDict):
+    """A table as JSON."""
+
+    revision: int
+    endpoints: dict[str, RouteDocument]
+
+
 @dataclass(frozen=True, slots=True)
 class RouteTable:
     """Every endpoint by its name, at one revision."""
@@ -45,7 +68,7 @@ class RouteTable:
     revision: int
     endpoints: Mapping[str, EndpointRoute]
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> TableDocument:
         """Give the table as plain JSON values."""
         return {
             "revision": self.revision,
@@ -56,7 +79,7 @@ class RouteTable:
                         {
                             "name": variant.name,
                             "weight": variant.weight,
-                            "targets": [[t.id, t.host, t.port, t.name] for t in variant.targets],
+                            "targets": [(t.id, t.host, t.port, t.name) for t in variant.targets],
                         }
                         for variant in route.variants
                     ],
@@ -64,6 +87,22 @@ class RouteTable:
                 for name, route in self.endpoints.items()
             },
         }
+
+    @classmethod
+    def from_json(cls, document: TableDocument) -> RouteTable:
+        """Read what `to_json` gave. Raises KeyError, TypeError or AttributeError for anything else."""
+        endpoints = {
+            name: EndpointRoute(
+                name,
+                route["status"],
+                tuple(
+                    VariantRoute(v["name"], v["weight"], tuple(Target(*target) for target in v["targets"]))
+                    for v in route["variants"]
+                ),
+            )
+            for name, route in document["endpoints"].items()
+        }
+        return cls(document["revision"], endpoints)
 
 
 def pick(

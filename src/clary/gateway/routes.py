@@ -5,33 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from clary.core.routing import EndpointRoute, RouteTable, Target, VariantRoute
+from clary.core.routing import RouteTable
 from clary.telemetry import logger
 
 RECONNECT = 0.2
 """Seconds between attempts to reach a control plane that is away."""
-
-
-def parse(document: Any) -> RouteTable:
-    """Read a table from what `RouteTable.to_json` made."""
-    return RouteTable(
-        document["revision"],
-        {
-            name: EndpointRoute(
-                name,
-                route["status"],
-                tuple(
-                    VariantRoute(v["name"], v["weight"], tuple(Target(*target) for target in v["targets"]))
-                    for v in route["variants"]
-                ),
-            )
-            for name, route in document["endpoints"].items()
-        },
-    )
 
 
 class RouteFeed:
@@ -46,10 +27,10 @@ class RouteFeed:
     def load(self) -> None:
         """Take the table that the control plane left on disk: a gateway may start while it is away."""
         try:
-            self.table = parse(json.loads(self._file.read_bytes()))
+            self.table = RouteTable.from_json(json.loads(self._file.read_bytes()))
         except FileNotFoundError:
             self._log.debug("no route table on disk yet")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._log.warning("the route table on disk is unreadable; waiting for the control plane", error=str(error))
 
     async def follow(self) -> None:
@@ -74,5 +55,5 @@ class RouteFeed:
         async for chunk in content.iter_any():
             *lines, rest = (rest + chunk).split(b"\n")
             if lines:  # only the newest counts
-                self.table = parse(json.loads(lines[-1]))
+                self.table = RouteTable.from_json(json.loads(lines[-1]))
                 self._log.debug("routes", revision=self.table.revision, endpoints=len(self.table.endpoints))
