@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from clary.errors import Transient
-from clary.objects import ObjectNotFound, ObjectRefused, Objects
+from clary.objects import ObjectHead, ObjectNotFound, ObjectRefused, Objects
 
 DATA = os.urandom(9_000_000)
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -31,10 +31,18 @@ class StandIn:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.paths.append(request.path)
         self.signed.append("Authorization" in request.headers)
+        if "list-type" in request.query:
+            return web.Response(text=_listing(request.query.get("prefix", "")), content_type="application/xml")
         if self.status != 200 or request.path != "/models/a/model.tar.gz":
             return web.Response(status=self.status if self.status != 200 else 404)
         headers = {"ETag": '"abc"', "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT"}
         return web.Response(body=DATA, headers=headers)
+
+
+def _listing(prefix: str) -> str:
+    entry = "<Contents><Key>a/model.tar.gz</Key><Size>9</Size><LastModified>2026-11-22T00:00:00Z</LastModified>"
+    found = f"{entry}<ETag>abc</ETag></Contents>" if "a/model.tar.gz".startswith(prefix) else ""
+    return f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
 
 
 @pytest.fixture
@@ -95,6 +103,23 @@ async def test_what_is_not_there_is_told_from_what_may_come_back(s3: tuple[Stand
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(Transient):
             await reader(f"http://127.0.0.1:{unused.getsockname()[1]}").head("s3://models/a")
+
+
+async def test_a_prefix_ends_where_a_folder_does(s3: tuple[StandIn, str]) -> None:
+    _, endpoint = s3
+    objects = reader(endpoint)
+    assert await objects.any_below("s3://models/a/")
+    assert await objects.any_below("s3://models/a")
+    assert await objects.any_below("s3://models/")
+    assert not await objects.any_below("s3://models/b/")
+    for folder in ("s3://models/a/", "s3://models/a", "https://models.s3.amazonaws.com/a/"):
+        assert await objects.below(folder) == [
+            ("s3://models/a/model.tar.gz", "model.tar.gz", ObjectHead(9, "abc")),
+        ]
+    assert [path for _, path, _ in await objects.below("s3://models/")] == ["a/model.tar.gz"]
+    assert await objects.below("s3://models/b/") == []
+    with pytest.raises(ObjectRefused):
+        await objects.any_below("s3://")
 
 
 @pytest.mark.parametrize(

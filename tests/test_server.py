@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from clary import server
-from clary.errors import SettingsError
-from clary.settings import load
+from clary.errors import SettingsError, Transient
+from clary.settings import load, to_environment
+from clary.supervision import HOPELESS
 
 
 def test_a_port_that_somebody_else_has_is_named(tmp_path: Path) -> None:
@@ -40,3 +49,85 @@ def test_a_data_folder_whose_socket_would_have_too_long_a_name_is_refused(tmp_pa
 def test_an_unknown_engine_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--engine: must be one of .*process.*, not 'warp'"):
         server.up(load({"data": str(tmp_path), "port": "0", "engine": "warp"}, {}), lambda _: None)
+
+
+def test_a_catalogue_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with pytest.raises(SettingsError, match="--catalogue: /nonexist cannot be read"):
+        server.up(load({"data": str(data), "port": "0", "catalogue": "/nonexist"}, {}), lambda _: None)
+    assert not data.exists()
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "/dev/null", "/proc/nobody"])
+def test_a_data_folder_that_cannot_be_made_is_named(place: str) -> None:
+    with pytest.raises(SettingsError, match=f"--data: {place} cannot be used"):
+        server.up(load({"data": place, "port": "0"}, {}), lambda _: None)
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run" / "lock").mkdir(parents=True)  # not writable for root either
+    with pytest.raises(SettingsError, match=f"--data: {tmp_path} cannot be used"):
+        server.up(load({"data": str(tmp_path), "port": "0"}, {}), lambda _: None)
+
+
+def test_a_child_that_no_restart_helps_says_so_in_a_line_and_by_its_exit_code(tmp_path: Path) -> None:
+    settings = load({"data": str(tmp_path), "catalogue": "/nonexist"}, {})
+    environment = {**os.environ, **to_environment(settings)}
+    command = [sys.executable, "-m", "clary.server", "control"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == HOPELESS
+    assert "--catalogue: /nonexist cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_container_that_does_not_stop_keeps_none_of_the_others() -> None:
+    stopped = []
+
+    async def observe() -> list[Any]:
+        return [SimpleNamespace(id="stuck"), SimpleNamespace(id="good")]
+
+    async def stop(id: str, grace: float) -> None:
+        if id == "stuck":
+            raise Transient("outlives SIGKILL")
+        await asyncio.sleep(0)
+        stopped.append((id, grace))
+
+    engine: Any = SimpleNamespace(observe=observe, stop=stop)
+    await server._stop_all(engine, 3.0)
+    assert stopped == [("good", 3.0)]
+
+
+UP = """
+import sys
+from clary import server
+from clary.settings import load
+from clary.supervision import Program
+server._programs = lambda settings: [Program("control", (sys.executable, "-c", sys.argv[2]), {}, stop_timeout=600)]
+sys.exit(server.up(load({"data": sys.argv[1], "port": "0"}, {}), lambda _: None))
+"""
+
+
+def start(data: Path, control: str) -> subprocess.Popen[str]:
+    """Start a supervisor whose control plane is a line of Python."""
+    return subprocess.Popen([sys.executable, "-c", UP, str(data), control], stderr=subprocess.PIPE, text=True)
+
+
+def test_it_ends_at_once_when_a_child_cannot_work(tmp_path: Path) -> None:
+    with start(tmp_path, f"raise SystemExit({HOPELESS})") as up:
+        _, log = up.communicate(timeout=server.READY_WITHIN / 2)
+    assert up.returncode == 1
+    assert log.count("cannot work") == 1
+
+
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    deaf = f"import signal, time; signal.signal(15, signal.SIG_IGN); open({str(ready)!r}, 'w'); time.sleep(900)"
+    with start(tmp_path, deaf) as up:
+        try:
+            while not ready.exists() and up.poll() is None:
+                time.sleep(0.02)
+            up.send_signal(signal.SIGTERM)
+            up.send_signal(signal.SIGINT)  # another one: two of a kind that come together may count once
+            assert up.wait(60) == 0
+        finally:
+            up.kill()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clary.errors import SettingsError
-from clary.settings import TABLE, load, to_environment
+from clary.settings import TABLE, inherited, load, to_environment
 
 
 def test_defaults_alone_are_valid(tmp_path: Path) -> None:
@@ -59,7 +60,28 @@ def test_a_wrong_file_is_an_error_at_start(tmp_path: Path, text: str, words: str
 def test_children_get_the_same_settings_through_their_environment(tmp_path: Path) -> None:
     flags = {"port": "5", "file_roots": f"{tmp_path}:/srv", "data": str(tmp_path), "model_timeout": "1.5"}
     settings = load(flags, {})
-    assert load(environment=to_environment(settings)) == settings
+    assert inherited(to_environment(settings)) == settings
+
+
+def test_children_read_no_file_and_know_empty_from_missing(tmp_path: Path) -> None:
+    settings = load({"data": str(tmp_path), "s3_endpoint": "", "file_roots": ""}, {})
+    (tmp_path / "config.toml").write_text('s3-endpoint = "http://elsewhere"\nport = 1\nnonsense = 1\n')
+    assert inherited(to_environment(settings)) == settings
+
+
+def test_a_folder_with_a_colon_in_its_name_stays_one_for_children(tmp_path: Path) -> None:
+    settings = replace(load({"data": str(tmp_path)}, {}), file_roots=(tmp_path / "a:b",))
+    assert inherited(to_environment(settings)) == settings
+
+
+def test_a_role_without_a_supervisor_is_refused() -> None:
+    with pytest.raises(SettingsError, match="only `clary up` starts this"):
+        inherited({})
+
+
+@pytest.mark.parametrize("name", ["secret_access_key", "s3_secret_access_key"])
+def test_the_flags_of_secrets_warn_of_ps(name: str) -> None:
+    assert "`ps` shows flags" in TABLE[name].metadata["help"]
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from clary import telemetry
-from clary.supervision import Program, Supervisor, describe_exit
+from clary.supervision import HOPELESS, RESTART_DELAYS, Program, Supervisor, describe_exit
 
 
 def program(name: str, code: str, **options: float) -> Program:
@@ -104,3 +104,64 @@ def test_the_end_of_an_orphan_is_written_down_under_its_pid(tmp_path: Path) -> N
 )
 def test_an_end_is_told_in_words(code: int, words: str) -> None:
     assert describe_exit(code) == words
+
+
+async def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    telemetry.set_up("info", "supervisor", log)
+    start, refusals = Supervisor._start, iter([OSError(11, "Resource temporarily unavailable")])
+
+    async def scarce(self: Supervisor, program: Program) -> asyncio.subprocess.Process:
+        for refusal in refusals:
+            raise refusal
+        return await start(self, program)
+
+    monkeypatch.setattr(Supervisor, "_start", scarce)
+    mark = tmp_path / "lives"
+    async with supervised(tmp_path, program("late", f"open({str(mark)!r}, 'w'); import time; time.sleep(600)")):
+        await until(mark.exists)
+    assert "cannot be started: [Errno 11] Resource temporarily unavailable" in log.getvalue()
+
+
+async def test_a_child_that_no_restart_helps_ends_everything(tmp_path: Path) -> None:
+    telemetry.set_up("info", "supervisor", io.StringIO())
+    steady = program("steady", "import time; time.sleep(600)")
+    supervisor = Supervisor([steady, program("hopeless", f"raise SystemExit({HOPELESS})")], tmp_path / "exits")
+    stop = asyncio.Event()
+    await asyncio.wait_for(supervisor.run(stop), 30)
+    assert supervisor.gave_up and stop.is_set()
+
+
+async def test_in_a_hurry_nobody_is_waited_for(tmp_path: Path) -> None:
+    telemetry.set_up("info", "supervisor", io.StringIO())
+    ready = tmp_path / "ready"
+    code = f"""
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open({str(ready)!r}, 'w')
+        time.sleep(600)
+    """
+    supervisor = Supervisor([program("deaf", code, stop_timeout=600)], tmp_path / "exits")
+    stop = asyncio.Event()
+    running = asyncio.create_task(supervisor.run(stop))
+    await until(ready.exists)
+    stop.set()
+    supervisor.hurry()
+    await asyncio.wait_for(running, 30)
+
+
+async def test_exits_of_an_earlier_life_are_forgotten_and_old_ones_later(tmp_path: Path) -> None:
+    exits = tmp_path / "exits"
+    exits.mkdir()
+    (exits / "4711").write_text("0")
+    async with supervised(tmp_path) as supervisor:
+        await until(lambda: not (exits / "4711").exists())
+        for name in ("old", "new"):
+            (exits / name).write_text("0")
+        os.utime(exits / "old", (0, 0))
+        supervisor._forget_exits(older_than=3600)
+        assert [file.name for file in exits.iterdir()] == ["new"]
+
+
+def test_a_control_plane_is_back_before_the_gateways_stop_waiting_for_it() -> None:
+    assert max(RESTART_DELAYS) <= 5

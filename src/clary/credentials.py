@@ -1,8 +1,11 @@
-"""The key pair of this Clary: made once, kept in the data folder in the format of AWS's own credentials file."""
+"""The key pair of this Clary: made once, kept in the data folder in the format of AWS's own credentials file. And how
+other keys are made.
+"""
 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
 import secrets
 import string
@@ -11,6 +14,7 @@ from pathlib import Path
 
 from clary.errors import SettingsError
 
+_SESSION_KEY = "session-key"
 _ID_ALPHABET = string.ascii_uppercase + "234567"
 _SECRET_ALPHABET = string.ascii_letters + string.digits + "+/"
 
@@ -34,12 +38,36 @@ def load_or_create(path: Path, given: Credentials | None) -> Credentials:
     stored = read(path)
     if stored is not None:
         return stored
-    made = Credentials(
-        "AKIA" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(16)),
-        "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(40)),
-    )
+    made = new_key()
     _write(path, made)
     return made
+
+
+def new_key() -> Credentials:
+    """Make a key pair."""
+    return Credentials(new_id("AKIA"), "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(40)))
+
+
+def new_id(prefix: str) -> str:
+    """Make an identifier as IAM's are: four letters that say of what, and sixteen that nobody guesses."""
+    return prefix + "".join(secrets.choice(_ID_ALPHABET) for _ in range(16))
+
+
+def session_key(data: Path) -> bytes:
+    """Give the key that session tokens are made and verified with; it is made once, in a file for its owner alone.
+
+    Whoever removes the file ends every session. Several processes may ask at once.
+    """
+    path = data / _SESSION_KEY
+    if not path.exists():
+        data.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(temporary)  # of two that make one, the first wins
+        temporary.unlink()
+    return path.read_bytes()
 
 
 def read(path: Path) -> Credentials | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +20,7 @@ from obstore.store import S3Store
 from clary.errors import Fatal, Transient
 
 if TYPE_CHECKING:  # the stubs' alone: obstore takes plain dictionaries
+    from obstore import ObjectMeta
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 CHUNK = 4 * 1024 * 1024
@@ -49,7 +50,7 @@ class ObjectRefused(Fatal):
     """The URL is not one that Clary reads, or the store does not let us read it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class ObjectHead:
     """What identifies one version of an object. Size in bytes."""
 
@@ -85,7 +86,30 @@ class Objects:
         bucket, key = self._locate(url)
         with _translated(url):
             meta = await obstore.head_async(self._store(bucket), key)
-        return ObjectHead(meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
+        return _head(meta)
+
+    async def any_below(self, url: str) -> bool:
+        """Tell whether an object's key begins with the URL's, as a folder. Raises ObjectRefused or Transient."""
+        bucket, prefix = self._split(url)
+        if not bucket:
+            raise ObjectRefused(f"{url}: expected a bucket")
+        with _translated(url):
+            async for _ in obstore.list(self._store(bucket), prefix, chunk_size=1):
+                return True
+        return False
+
+    async def below(self, url: str) -> Sequence[tuple[str, str, ObjectHead]]:
+        """Give every object in the folder that the URL is: its URL, its path in the folder, its head; by key.
+
+        Raises ObjectRefused or Transient.
+        """
+        bucket, prefix = self._split(url)
+        if not bucket:
+            raise ObjectRefused(f"{url}: expected a bucket")
+        with _translated(url):
+            found = [meta async for batch in obstore.list(self._store(bucket), prefix) for meta in batch]
+        folder = prefix.rstrip("/") + "/" if prefix else ""
+        return sorted((f"s3://{bucket}/{m['path']}", m["path"].removeprefix(folder), _head(m)) for m in found)
 
     async def download(self, url: str, path: Path, progress: Count) -> None:
         """Write an object to a file, a few MiB at a time. Raises ObjectNotFound, ObjectRefused or Transient."""
@@ -112,7 +136,14 @@ class Objects:
                 progress(done, total)
 
     def _locate(self, url: str) -> tuple[str, str]:
-        """Split a URL into bucket and key."""
+        """Split an object's URL into bucket and key."""
+        bucket, key = self._split(url)
+        if not bucket or not key:
+            raise ObjectRefused(f"{url}: expected a bucket and a key")
+        return bucket, key
+
+    def _split(self, url: str) -> tuple[str, str]:
+        """Split a URL into bucket and key, of which either may be empty."""
         parts = urlsplit(url)
         path = unquote(parts.path).removeprefix("/")
         bucket: str | None
@@ -129,8 +160,6 @@ class Objects:
             raise ObjectRefused(
                 f"{url}: Clary reads s3://bucket/key, the https:// address of an S3 object, and file://"
             )
-        if not bucket or not key:
-            raise ObjectRefused(f"{url}: expected a bucket and a key")
         return bucket, key
 
     def _store(self, bucket: str) -> S3Store:
@@ -166,6 +195,10 @@ class Objects:
         if not stat.S_ISREG(mode):
             raise ObjectRefused(f"{url}: it is not a file")
         return path
+
+
+def _head(meta: ObjectMeta) -> ObjectHead:
+    return ObjectHead(meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
 
 
 def _file_head(path: Path) -> ObjectHead:

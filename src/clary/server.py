@@ -18,6 +18,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,16 +27,20 @@ import uvloop
 from clary import credentials, telemetry
 from clary.core.ports import Engine
 from clary.core.resources import Partition
-from clary.errors import SettingsError
+from clary.core.sessions import Sessions
+from clary.errors import Fatal, SettingsError
 from clary.gateway.listener import listener
-from clary.settings import GIB, MIB, Settings, load, to_environment, variable
-from clary.supervision import Program, Supervisor, adopt_orphans
+from clary.settings import GIB, MIB, Settings, inherited, to_environment
+from clary.supervision import HOPELESS, Program, Supervisor, adopt_orphans
 from clary.telemetry import logger
 
 if TYPE_CHECKING:
     from clary.api.world import World
+    from clary.engines.catalogue import Catalogue
     from clary.objects import Objects
 
+LONGEST_SOCKET_NAME = 107
+"""Bytes (Linux; other systems have a few less)."""
 READY_WITHIN = 60.0
 """Seconds after which a Clary that does not answer is given up."""
 
@@ -58,14 +63,51 @@ class Running:
 def up(settings: Settings, ready: Callable[[Running], None]) -> int:
     """Start everything, call `ready` once it answers, serve until SIGTERM or SIGINT; give the exit code.
 
-    Raises SettingsError where the data folder or the port is in use.
+    Raises SettingsError for what cannot be used: the data folder, the port, the catalogue.
     """
     telemetry.set_up(settings.log_level, "supervisor")
+    _check(settings)
     os.umask(0o077)
-    settings.run.mkdir(parents=True, exist_ok=True)
+    with _blaming(settings.data):
+        settings.run.mkdir(parents=True, exist_ok=True)
     with _locked(settings.run / "lock"), _reserved(settings.host, settings.port) as port:
-        settings = _with_credentials(replace(settings, port=port))
+        with _blaming(settings.data):
+            settings = _with_credentials(replace(settings, port=port))
         return asyncio.run(_supervise(settings, ready))
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what a child process would trip over, while there is a terminal to say it on."""
+    _engine_point(settings.engine)
+    _catalogue(settings)
+    if len(os.fsencode(_control_socket(settings))) > LONGEST_SOCKET_NAME:
+        raise SettingsError(
+            f"--data: {settings.data} is too long: the system allows sockets {LONGEST_SOCKET_NAME} bytes"
+        )
+
+
+@contextlib.contextmanager
+def _blaming(data: Path) -> Iterator[None]:
+    """Say of what goes wrong here that it is the data folder's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(f"--data: {data} cannot be used: {error.strerror}") from error
+
+
+def _control_socket(settings: Settings) -> Path:
+    return settings.run / "control.sock"
+
+
+def _keys_file(settings: Settings) -> Path:
+    return settings.run / "keys.json"
+
+
+def _engine_point(name: str) -> EntryPoint:
+    known = {point.name: point for point in entry_points(group="clary.engines")}
+    if name not in known:
+        raise SettingsError(f"--engine: must be one of {', '.join(sorted(known))}, not {name!r}")
+    return known[name]
 
 
 def _with_credentials(settings: Settings) -> Settings:
@@ -79,10 +121,12 @@ def _with_credentials(settings: Settings) -> Settings:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the data folder: two Claries on one would fight over the same containers."""
-    with path.open("w") as file:
+    with _blaming(path.parent.parent):
+        file = path.open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise SettingsError(
                 f"--data: {path.parent.parent} is in use by another Clary; stop it or choose another folder"
             ) from error
@@ -107,35 +151,44 @@ def _reserved(host: str, port: int) -> Iterator[int]:
 async def _supervise(settings: Settings, ready: Callable[[Running], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     if not adopt_orphans():
         logger("supervisor").warning("this system cannot adopt orphans; exit codes of models may be lost")
     supervisor = Supervisor(_programs(settings), settings.run / "exits")
+
+    def end() -> None:
+        if stop.is_set():
+            supervisor.hurry()  # said twice: now
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
     record = settings.run / "clary.json"
     running = asyncio.create_task(supervisor.run(stop))
     try:
-        if not await _answers(settings, stop):
-            if not stop.is_set():
-                logger("supervisor").error("Clary does not answer; the log above says why", waited=READY_WITHIN)
-                return 1
-            return 0
-        here = Running(
-            url=_url(settings),
-            engine=settings.engine,
-            data=settings.data,
-            region=settings.region,
-            account_id=settings.account_id,
-            pids=supervisor.pids,
-        )
-        _write_record(record, here)
-        ready(here)
-        await stop.wait()
-        return 0
+        if await _answers(settings, stop):
+            here = _running(settings, supervisor.pids)
+            _write_record(record, here)
+            ready(here)
+            await stop.wait()
+        elif not stop.is_set():
+            logger("supervisor").error("Clary does not answer; the log above says why", waited=READY_WITHIN)
+            return 1
     finally:
         stop.set()
         await running
         record.unlink(missing_ok=True)
+    return 1 if supervisor.gave_up else 0
+
+
+def _running(settings: Settings, pids: dict[str, int]) -> Running:
+    return Running(
+        url=_url(settings),
+        engine=settings.engine,
+        data=settings.data,
+        region=settings.region,
+        account_id=settings.account_id,
+        pids=pids,
+    )
 
 
 def _programs(settings: Settings) -> list[Program]:
@@ -179,7 +232,7 @@ async def _answers(settings: Settings, stop: asyncio.Event) -> bool:
     host = _url(settings).removeprefix("http://").rpartition(":")[0].strip("[]")
     while loop.time() < deadline and not stop.is_set():
         try:
-            await _get_health(asyncio.open_unix_connection(str(settings.run / "control.sock")))
+            await _get_health(asyncio.open_unix_connection(str(_control_socket(settings))))
             await _get_health(asyncio.open_connection(host, settings.port))
             return True
         except (OSError, EOFError):
@@ -207,6 +260,9 @@ async def control(settings: Settings) -> None:
     import uvicorn
 
     from clary.api.app import App, operations
+    from clary.api.authorization import Guard
+    from clary.api.identities import Identities
+    from clary.api.sts import Sts
     from clary.controllers.endpoints import EndpointController, Grace
     from clary.controllers.routes import Routes
     from clary.store.store import Store
@@ -220,8 +276,13 @@ async def control(settings: Settings) -> None:
     grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
     controller = EndpointController(store, engine, routes, grace)
     changed.append(controller.container_changed)
-    world = None if settings.defer_checks else _world(settings)
-    app = App(Dispatcher(operations(store, partition, controller.notify, world)), partition, routes.subscribe)
+    sessions = Sessions(credentials.session_key(settings.data))
+    identities = Identities(store, partition, settings.access_key_id, sessions, _keys_file(settings))
+    await identities.load()
+    world = None if settings.defer_checks else _world(settings, identities.may_read)
+    handlers = {**operations(store, partition, controller.notify, world), **Sts(identities).operations()}
+    guarded = Guard(identities, store, partition).before(handlers)
+    app = App(Dispatcher(guarded), partition, routes.subscribe, identities.manage)
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -232,7 +293,7 @@ async def control(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with _unix_socket(settings.run / "control.sock") as listening:
+    with _unix_socket(_control_socket(settings)) as listening:
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         reconciling = asyncio.create_task(controller.run())
         stopped = asyncio.create_task(stop.wait())
@@ -243,20 +304,24 @@ async def control(settings: Settings) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await reconciling
     if stop.is_set():
-        await asyncio.gather(*(engine.stop(c.id, settings.delete_grace) for c in await engine.observe()))
+        await _stop_all(engine, settings.delete_grace)
     await engine.close()
     await store.close()
 
 
+async def _stop_all(engine: Engine, grace: float) -> None:
+    """End every container; one that does not end keeps none of the others."""
+    ids = [container.id for container in await engine.observe()]
+    ends = await asyncio.gather(*(engine.stop(id, grace) for id in ids), return_exceptions=True)
+    for id, end in zip(ids, ends, strict=True):
+        if end is not None:
+            logger("control").error("a container does not stop; the next start tries again", id=id, reason=str(end))
+
+
 def _engine(settings: Settings, on_change: Callable[[str], object]) -> Engine:
     """Find the engine by its entry point and build it. Raises SettingsError for an unknown name."""
-    from importlib.metadata import entry_points
-
     from clary.engines.context import EngineContext
 
-    known = {point.name: point for point in entry_points(group="clary.engines")}
-    if settings.engine not in known:
-        raise SettingsError(f"--engine: must be one of {', '.join(sorted(known))}, not {settings.engine!r}")
     context = EngineContext(
         data=settings.data,
         logs=settings.logs,
@@ -267,7 +332,7 @@ def _engine(settings: Settings, on_change: Callable[[str], object]) -> Engine:
         region=settings.region,
         on_change=on_change,
     )
-    engine: Engine = known[settings.engine].load()(context)
+    engine: Engine = _engine_point(settings.engine).load()(context)
     return engine
 
 
@@ -281,13 +346,18 @@ def _objects(settings: Settings) -> Objects:
     return Objects(*source, settings.region, settings.file_roots)
 
 
-def _world(settings: Settings) -> World:
+def _world(settings: Settings, may_read: Callable[[str, str, bool], bool]) -> World:
     """Build what CreateModel looks at beyond its request."""
     from clary.api.world import World
+
+    return World(_objects(settings), _catalogue(settings).__contains__, settings.region, may_read)
+
+
+def _catalogue(settings: Settings) -> Catalogue:
+    """Read the image catalogue. Raises SettingsError for a file that cannot be used."""
     from clary.engines.catalogue import Catalogue
 
-    images = Catalogue(Path(settings.catalogue) if settings.catalogue else None)
-    return World(_objects(settings), images.__contains__, settings.region)
+    return Catalogue(Path(settings.catalogue) if settings.catalogue else None)
 
 
 @contextlib.contextmanager
@@ -307,10 +377,13 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
 async def gateway(settings: Settings) -> None:
     """Be one gateway process."""
     from clary.gateway import worker
+    from clary.gateway.access import Access
     from clary.gateway.s3 import S3
     from clary.gateway.s3proxy import S3Proxy
 
-    keys = {settings.access_key_id: settings.secret_access_key}
+    partition = Partition(settings.account_id, settings.region)
+    owner = (settings.access_key_id, settings.secret_access_key)
+    access = Access(partition, owner, _keys_file(settings), Sessions(credentials.session_key(settings.data)))
     s3: S3 | S3Proxy
     if settings.s3_endpoint:
         s3 = S3Proxy(settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key, settings.region)
@@ -320,8 +393,8 @@ async def gateway(settings: Settings) -> None:
         worker.GatewayOptions(
             host=settings.host,
             port=settings.port,
-            partition=Partition(settings.account_id, settings.region),
-            secrets=keys if settings.auth == "sigv4" else None,
+            partition=partition,
+            access=access if settings.auth == "sigv4" else None,
             run=settings.run,
             max_payload=settings.max_payload * MIB,
             model_timeout=settings.model_timeout,
@@ -336,11 +409,15 @@ ROLES = {"control": control, "gateway": gateway}
 
 
 def main() -> None:
-    """Be what the first argument says; settings come from the environment, from the supervisor."""
+    """Be what the first argument says, with the supervisor's settings. Tells it when a restart would change nothing."""
     role = sys.argv[1]
-    settings = load(environment={k: v for k, v in os.environ.items() if k != variable("config")})
+    settings = inherited(os.environ)
     telemetry.set_up(settings.log_level, role)
-    uvloop.run(ROLES[role](settings))
+    try:
+        uvloop.run(ROLES[role](settings))
+    except (SettingsError, Fatal) as error:
+        logger(role).error("this cannot work", reason=str(error))
+        sys.exit(HOPELESS)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ error at start. The result is a frozen value that is passed down; nothing below 
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from urllib.parse import urlsplit
 from clary.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "CLARY_"
+_INHERITED = "CLARY_SETTINGS"
+"""All settings in one variable: between a supervisor and its children, never from a user."""
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -43,19 +46,26 @@ class Settings:
         "sigv4", "Whether requests must be signed: `sigv4`, or `off` (only when listening on loopback).", "sigv4|off"
     )
     access_key_id: str = _setting("", "Access key; a pair is made at first start where none is given.", "KEY")
-    secret_access_key: str = _setting("", "Secret of the access key.", "SECRET")
+    secret_access_key: str = _setting(
+        "", "Secret of the access key. `ps` shows flags to every user: rather use the variable or the file.", "SECRET"
+    )
     workers: int = _setting(1, "Gateway processes; they share the port.", "N")
     max_payload: int = _setting(25, "Largest invocation body in MiB.", "MIB")
     model_timeout: float = _setting(60.0, "Seconds that a model may take to answer an invocation.", "SECONDS")
     s3_endpoint: str = _setting("", "URL of your own S3; without it Clary brings one, in the data folder.", "URL")
     s3_access_key_id: str = _setting("", "Access key for your own S3.", "KEY")
-    s3_secret_access_key: str = _setting("", "Secret for your own S3.", "SECRET")
+    s3_secret_access_key: str = _setting(
+        "", "Secret for your own S3. `ps` shows flags to every user: rather use the variable or the file.", "SECRET"
+    )
     file_roots: tuple[Path, ...] = _setting((), "Folders that file:// model URLs may point into.", "DIR[:DIR]")
     catalogue: str = _setting("", "TOML file with your own entries for the image catalogue.", "FILE")
     artifact_cache: int = _setting(20, "GiB of unpacked model artifacts to keep.", "GIB")
     max_artifact: int = _setting(64, "Largest unpacked model artifact in GiB.", "GIB")
     stop_grace: float = _setting(30.0, "Seconds between SIGTERM and SIGKILL when an instance is replaced.", "SECONDS")
     delete_grace: float = _setting(3.0, "The same when its endpoint is deleted.", "SECONDS")
+    defer_checks: bool = _setting(
+        False, "Let CreateModel take artifacts and images on trust, for models that are made before their artifacts."
+    )
     log_level: str = _setting("info", "Least severity that is logged: debug, info, warning, error.", "LEVEL")
 
     @property
@@ -124,10 +134,24 @@ def load(
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
-    """Give the `CLARY_*` variables that `load` turns into the same settings again: how child processes get them."""
+    """Give the variables that `inherited` turns into the same settings again: how child processes get them.
+
+    Not those that `load` reads: to it an empty one is as good as none, and it would look into the file again, which
+    may have changed since.
+    """
     values = {name: getattr(settings, name) for name in TABLE}
-    joined = {name: os.pathsep.join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in values.items()}
-    return {variable(name): value for name, value in joined.items() if value}
+    plain = {
+        n: list(map(str, v)) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v
+        for n, v in values.items()
+    }
+    return {_INHERITED: json.dumps(plain)}
+
+
+def inherited(environment: Mapping[str, str]) -> Settings:
+    """Give the settings of the parent process, to the letter. Raises SettingsError where there is no such parent."""
+    if _INHERITED not in environment:
+        raise SettingsError(f"{_INHERITED} is missing: only `clary up` starts this")
+    return Settings(**{n: _convert(n, value, _INHERITED) for n, value in json.loads(environment[_INHERITED]).items()})
 
 
 def _defaults() -> dict[str, Any]:
@@ -142,12 +166,12 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:
-    if not path.exists():
-        if required:
-            raise SettingsError(f"the settings file {path} does not exist")
-        return {}
     try:
         table = tomllib.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if required:
+            raise SettingsError(f"the settings file {path} does not exist") from error
+        return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
     named = {name.replace("-", "_"): value for name, value in table.items()}
@@ -162,10 +186,19 @@ def _paths(value: Any) -> tuple[Path, ...]:
     return tuple(Path(part).expanduser().resolve() for part in parts if str(part))
 
 
+def _boolean(value: Any) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    text = str(value).lower()
+    if text not in words:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return words[text]
+
+
 _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "str": str,
     "int": int,
     "float": float,
+    "bool": _boolean,
     "Path": lambda value: Path(value).expanduser().absolute(),
     "tuple[Path, ...]": _paths,
 }
@@ -174,7 +207,7 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
 def _convert(name: str, value: Any, source: str) -> Any:
     kind = str(TABLE[name].type)
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) and kind != "bool":
             raise ValueError("not a boolean setting")
         return _CONVERTERS[kind](value)
     except (TypeError, ValueError) as error:

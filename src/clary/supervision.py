@@ -8,17 +8,24 @@ engine to find.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clary.telemetry import logger
 
-RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before the first, second, ... restart in a row."""
+RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
+"""Seconds before the first, second, ... restart in a row. Less than the gateways wait for a control plane (10)."""
+HOPELESS = os.EX_CONFIG
+"""The exit code of a program that would end in the same way again: it is not restarted, and everything stops."""
+EXITS_KEPT = 3600.0
+"""Seconds after which nobody asks any more how an orphan ended."""
+_SWEEP = 60.0
 STEADY = 30.0
 """Seconds of life after which an earlier death is forgotten."""
 _PR_SET_PDEATHSIG = 1
@@ -72,6 +79,9 @@ class Supervisor:
         self._starting = 0
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = False
+        self._hurried = asyncio.Event()
+        self.gave_up = False
+        """Whether a program said that restarting it is hopeless."""
 
     @property
     def pids(self) -> dict[str, int]:
@@ -79,8 +89,9 @@ class Supervisor:
         return {name: process.pid for name, process in self._processes.items()}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep everything running until `stop` is set, then end it all."""
-        tasks = [asyncio.create_task(self._keep(program)) for program in self._programs]
+        """Keep everything running until `stop` is set, then end it all. Sets it where a program is hopeless."""
+        self._forget_exits(older_than=0.0)  # of an earlier life: the kernel gives their pids to others
+        tasks = [asyncio.create_task(self._keep(program, stop)) for program in self._programs]
         reaper = asyncio.create_task(self._reap_orphans())
         await stop.wait()
         self._stopping = True
@@ -90,14 +101,22 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*tasks, reaper, return_exceptions=True)
 
-    async def _keep(self, program: Program) -> None:
+    def hurry(self) -> None:
+        """Stop without waiting for anybody: programs are killed. Models go on, and the next Clary takes them over."""
+        self._hurried.set()
+
+    async def _keep(self, program: Program, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         deaths = 0
         while not self._stopping:
             started = loop.time()
-            self._processes[program.name] = process = await self._start(program)
-            code = await process.wait()
+            reason, hopeless = await self._run_once(program)
             if self._stopping:
+                return
+            if hopeless:
+                _log.error("a process cannot work, the log above says why; all stop", name=program.name)
+                self.gave_up = True
+                stop.set()
                 return
             alive = loop.time() - started
             deaths = 0 if alive > STEADY else deaths
@@ -106,11 +125,20 @@ class Supervisor:
             _log.error(
                 "a process died and is restarted",
                 name=program.name,
-                reason=describe_exit(code),
+                reason=reason,
                 lived=round(alive, 1),
                 delay=delay,
             )
             await asyncio.sleep(delay)
+
+    async def _run_once(self, program: Program) -> tuple[str, bool]:
+        """Run a program to its end; give how it ended, and whether it would always end so."""
+        try:
+            self._processes[program.name] = process = await self._start(program)
+        except OSError as error:  # no memory, no more processes: that may pass
+            return f"cannot be started: {error}", False
+        code = await process.wait()
+        return describe_exit(code), code == HOPELESS
 
     async def _start(self, program: Program) -> asyncio.subprocess.Process:
         self._starting += 1
@@ -130,17 +158,35 @@ class Supervisor:
         if process is None or process.returncode is not None:
             return
         process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), program.stop_timeout)
-        except TimeoutError:
-            _log.warning("a process did not stop and is killed", name=program.name, waited=program.stop_timeout)
+        ended, hurried = asyncio.create_task(process.wait()), asyncio.create_task(self._hurried.wait())
+        await asyncio.wait((ended, hurried), timeout=program.stop_timeout, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not ended.done():
+            waited = "asked to hurry" if self._hurried.is_set() else program.stop_timeout
+            _log.warning("a process did not stop and is killed", name=program.name, waited=waited)
             process.kill()
-            await process.wait()
+        await ended
 
     async def _reap_orphans(self) -> None:
+        swept = time.monotonic()
         while True:
             await asyncio.sleep(0.1)
-            self._collect_orphans()
+            try:
+                self._collect_orphans()
+            except OSError as error:  # a full disk: the engine then says that nobody watched
+                _log.warning("how an orphan ended cannot be written down", reason=str(error))
+            if time.monotonic() - swept > _SWEEP:
+                self._forget_exits(EXITS_KEPT)
+                swept = time.monotonic()
+
+    def _forget_exits(self, older_than: float) -> None:
+        """Remove what is older than that many seconds; the engine may be faster."""
+        if not self._exits.is_dir():
+            return
+        for file in self._exits.iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime >= older_than:
+                    file.unlink()
 
     def _collect_orphans(self) -> None:
         """Collect exits of processes that are not ours by birth; ours are asyncio's to collect."""

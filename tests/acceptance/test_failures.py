@@ -9,8 +9,9 @@ import tarfile
 import time
 
 import pytest
+from botocore.exceptions import ClientError
 
-from tests.acceptance.conftest import IMAGE, Clary, model_processes, wait_until
+from tests.acceptance.conftest import IMAGE, Clary, model_processes, running, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -31,9 +32,12 @@ def test_a_model_that_exits_says_how_and_shows_its_last_words(clary: Clary) -> N
 
 def test_a_missing_artifact_is_named(clary: Clary) -> None:
     sagemaker = clary.client("sagemaker")
-    clary.upload("there/model.tar.gz", b"x")
-    url = "s3://models/not-there/model.tar.gz"
-    sagemaker.create_model(ModelName="nodata", PrimaryContainer={"Image": IMAGE, "ModelDataUrl": url})
+    url = clary.upload("not-there/model.tar.gz", b"x")
+    container = {"Image": IMAGE, "ModelDataUrl": url}
+    sagemaker.create_model(ModelName="nodata", PrimaryContainer=container)
+    clary.client("s3").delete_object(Bucket="models", Key="not-there/model.tar.gz")
+    with pytest.raises(ClientError, match=f"Could not find model data at {url}\\."):
+        sagemaker.create_model(ModelName="nodata-2", PrimaryContainer=container)
     _endpoint(clary, "nodata")
     reason = clary.wait("nodata", "Failed")["FailureReason"]
     assert reason.startswith('Failed to download model data for container "container_1" from URL: "s3://models/not-th')
@@ -51,14 +55,21 @@ def test_a_hostile_archive_is_refused_and_the_member_named(clary: Clary) -> None
     clary.delete("hostile")
 
 
-def test_an_image_that_nobody_knows_says_what_would_help(clary: Clary) -> None:
+def test_an_image_that_nobody_knows_is_refused_when_the_model_is_made(clary: Clary) -> None:
     sagemaker = clary.client("sagemaker")
-    sagemaker.create_model(ModelName="noimage", PrimaryContainer={"Image": "example.com/mine:1"})
-    _endpoint(clary, "noimage")
-    reason = clary.wait("noimage", "Failed")["FailureReason"]
+    with pytest.raises(ClientError, match=r"Requested image example\.com/mine:1 not found\."):
+        sagemaker.create_model(ModelName="noimage", PrimaryContainer={"Image": "example.com/mine:1"})
+
+
+def test_with_deferred_checks_the_endpoint_says_what_is_missing_and_what_would_help() -> None:
+    with running("--defer-checks") as clary:
+        sagemaker = clary.client("sagemaker")
+        container = {"Image": "example.com/mine:1", "ModelDataUrl": "s3://later/model.tar.gz"}
+        sagemaker.create_model(ModelName="noimage", PrimaryContainer=container)
+        _endpoint(clary, "noimage")
+        reason = clary.wait("noimage", "Failed")["FailureReason"]
     assert "example.com/mine:1" in reason
     assert "catalogue" in reason
-    clary.delete("noimage")
 
 
 def test_an_endpoint_is_deleted_within_seconds_while_it_is_created(clary: Clary) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
-from clary.api.app import operations
+from clary.api.app import App, operations
 from clary.core.resources import Partition
 from clary.errors import ValidationException
 from clary.store.store import Store
@@ -66,9 +70,37 @@ def variant(**members: Any) -> dict[str, Any]:
     } | members
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # pytest's
+
+
+@contextlib.asynccontextmanager
+async def served(app: App) -> AsyncIterator[str]:
+    """Serve on a real socket, as the control plane does; give the address."""
+    # The protocol is named, since asyncio sets TCP_NODELAY only on sockets that say what they are.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        await serving
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Api]:
+    """Give the operations over a new store."""
     clock = Clock()
-    store = await Store.open(tmp_path / "clary.db", clock)
+    store = await Store.open(folder / "clary.db", clock)
     yield Api(store, clock)
     await store.close()
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with opened(tmp_path) as here:
+        yield here

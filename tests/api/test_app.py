@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import boto3
 import pytest
-import uvicorn
 from botocore.exceptions import ClientError
 
 from clary.api.app import App
 from clary.core.resources import ENDPOINT, Partition
 from clary.wire.dispatch import Dispatcher
 
-from .conftest import ARN, Api, variant
-
-
-class Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # pytest's
+from .conftest import ARN, Api, served, variant
 
 
 @dataclass
@@ -52,13 +43,8 @@ def feed() -> Feed:
 async def url(api: Api, feed: Feed) -> AsyncIterator[str]:
     """Serve the operations of `api`; give the address."""
     app = App(Dispatcher(api.handlers), Partition("123456789012", "us-east-1"), feed)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
-        server = Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        await serving
+    async with served(app) as address:
+        yield address
 
 
 @pytest.fixture

@@ -14,6 +14,18 @@ VPC = {"VpcConfig": {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}}
 AUTH = {"RepositoryAuthConfig": {"RepositoryCredentialsProviderArn": "arn:aws:lambda:::function:f"}}
 
 
+DIGEST = "sha256:" + "0a" * 32
+IMAGES = (
+    "image",
+    "library/image:1.0",
+    "localhost:5000/a/b",
+    "registry:5000/a",
+    "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3",
+    f"registry.example.com:443/team/my_image__x@{DIGEST}",
+    f"image:tag@{DIGEST}",
+)
+
+
 def one(**members: Any) -> dict[str, Any]:
     return {"PrimaryContainer": {"Image": "image"} | members}
 
@@ -57,6 +69,11 @@ async def test_describe_gives_containers_as_they_were_given(api: Api) -> None:
         several({"ContainerHostname": "a"}, {"ContainerHostname": "b"}, mode="Direct"),
         several({}, {}, mode="Serial"),
         one() | {"Containers": []},
+        one(Mode="MultiModel", ModelDataUrl="s3://bucket/models"),
+        one(Mode="MultiModel", ModelDataUrl="s3://bucket/models/"),
+        one(ModelDataSource={"S3DataSource": S3 | {"S3DataType": "S3Object", "CompressionType": "Gzip"}}),
+        one(AdditionalModelDataSources=[{"ChannelName": "a", "S3DataSource": S3}]),
+        *(one(Image=image) for image in IMAGES),
     ],
     ids=str,
 )
@@ -90,6 +107,22 @@ async def test_is_accepted(api: Api, definition: dict[str, Any]) -> None:
         (
             several({"Mode": "MultiModel"}, {"Mode": "MultiModel"}),
             "More than one container in MultiModel mode is not supported with inference pipeline.",
+        ),
+        (one(ModelDataUrl="s3://bucket/model.tar"), "(.tar.gz suffix)"),
+        (one(ModelDataUrl="s3://bucket"), "(.tar.gz suffix)"),
+        (one(Mode="MultiModel", ModelDataUrl="s3://bucket/model.tar.gz"), "MultiModel mode"),
+        (one(ModelDataSource={"S3DataSource": S3 | {"CompressionType": "Gzip"}}), "requires S3DataType S3Object"),
+        (
+            one(AdditionalModelDataSources=[{"ChannelName": "a", "S3DataSource": S3 | {"S3Uri": "s3://b/k"}}]),
+            'must end with "/"',
+        ),
+        (one(AdditionalModelDataSources=[{"ChannelName": "a", "S3DataSource": S3}] * 2), "ChannelName"),
+        (one(AdditionalModelDataSources=[{"ChannelName": "..", "S3DataSource": S3}]), "must not be '.' or '..'"),
+        (one(InferenceSpecificationName="s"), "requires ModelPackageName"),
+        ({"PrimaryContainer": {"ModelPackageName": "p", "ModelDataSource": {"S3DataSource": S3}}}, SOURCE),
+        *(
+            (one(Image=image), f'ECR image "{image}" is invalid.')
+            for image in ("Image", "a//b", "a:", "a@b", "http://a")
         ),
         (several({"ContainerHostname": "a"}, {}), "for all containers or for none"),
         (several({"ContainerHostname": "a"}, {"ContainerHostname": "a"}), "must be unique"),

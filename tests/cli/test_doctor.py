@@ -153,6 +153,13 @@ def test_a_failed_endpoint_is_explained(failed: FakeClary, run: Run) -> None:
     assert "aws sagemaker delete-endpoint --endpoint-name tide" in out
 
 
+def test_a_log_cannot_steer_the_terminal(failed: FakeClary, run: Run) -> None:
+    (failed.data / "logs" / "endpoints" / "tide" / "blue" / "i-1.log").write_bytes(
+        b"\x1b]0;owned\x07 \xc2\x9bx\tok\r\n"
+    )
+    assert "  \ufffd]0;owned\ufffd \ufffdx\tok\n" in run("doctor", "tide", "--data", failed.data).stdout
+
+
 def test_a_deleted_config_or_model_does_not_hide_the_reason(failed: FakeClary, run: Run) -> None:
     failed.operations["DescribeModel"] = [refused('Could not find model "arn".')]
     assert "no such key" in words(run("doctor", "tide", "--data", failed.data).stdout)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 
 from clary.cli.up import banner
-from clary.settings import TABLE, Settings, flag, variable
+from clary.settings import TABLE, Settings, flag, inherited, load, to_environment, variable
 
 Run = Callable[..., Result]
 
@@ -66,6 +66,27 @@ def test_a_file_gives_what_no_flag_gives(run: Run, served: list[Settings], tmp_p
     file.write_text('region = "eu-west-1"\nport = 1\n')
     run("up", "--config", file, "--port", 2)
     assert (served[0].region, served[0].port) == ("eu-west-1", 2)
+
+
+def test_a_yes_or_no_is_a_bare_flag_a_word_in_the_environment_and_a_boolean_in_the_file(
+    run: Run, served: list[Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "clary.toml"
+    file.write_text("defer-checks = true\n")
+    run("up", "--data", tmp_path)
+    run("up", "--data", tmp_path, "--defer-checks")
+    run("up", "--data", tmp_path, "--config", file)
+    monkeypatch.setenv("CLARY_DEFER_CHECKS", "no")
+    run("up", "--data", tmp_path, "--config", file)
+    assert [settings.defer_checks for settings in served] == [False, True, True, False]
+    monkeypatch.setenv("CLARY_DEFER_CHECKS", "perhaps")
+    assert "--defer-checks" in run("up", "--data", tmp_path).output
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_children_get_the_same_yes_or_no(value: bool) -> None:
+    there = load(environment={"CLARY_DEFER_CHECKS": str(value)})
+    assert inherited(to_environment(there)).defer_checks is value
 
 
 def test_the_banner_says_where_it_is_and_what_to_type_next() -> None:

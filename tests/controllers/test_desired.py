@@ -7,6 +7,7 @@ import pytest
 
 from clary.controllers.desired import desired
 from clary.core.deployment import Variant
+from clary.core.ports import ModelData
 from clary.core.resources import Resource
 
 SPEC: dict[str, Any] = {
@@ -71,18 +72,32 @@ def test_one_container_in_a_list_is_a_primary_container() -> None:
     assert desired(resource).variants[0].image == "img:2"
 
 
-def test_a_gzipped_object_is_model_data() -> None:
-    source = {"S3DataSource": {"S3Uri": "s3://b/m.tar.gz", "S3DataType": "S3Object", "CompressionType": "Gzip"}}
-    assert desired(changed(*CONTAINER, "ModelDataSource", value=source)).variants[0].model_data_url == "s3://b/m.tar.gz"
+S3 = {"S3Uri": "s3://b/m/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "compression", "form"),
+    [("S3Object", "Gzip", "archive"), ("S3Object", "None", "object"), ("S3Prefix", "None", "prefix")],
+)
+def test_model_data_is_an_archive_a_file_or_a_tree(kind: str, compression: str, form: str) -> None:
+    source = {"S3DataSource": {"S3Uri": "s3://b/m/", "S3DataType": kind, "CompressionType": compression}}
+    wanted = desired(changed(*CONTAINER, "ModelDataSource", value=source))
+    assert (wanted.variants[0].model_data_url, wanted.variants[0].model_data_form) == ("s3://b/m/", form)
+    (_, spec), *_ = wanted.slots()
+    assert (spec.model_data_url, spec.model_data_form) == ("s3://b/m/", form)
+
+
+def test_additional_sources_have_a_directory_each() -> None:
+    sources = [{"ChannelName": "draft", "S3DataSource": S3}]
+    ((_, spec), *_) = desired(changed(*CONTAINER, "AdditionalModelDataSources", value=sources)).slots()
+    assert spec.additional == (ModelData("s3://b/m/", "prefix", "draft"),)
+    assert spec.additional[0].place == "additional-model-data-sources/draft"
 
 
 def test_the_fingerprint_follows_the_deployment() -> None:
     one = desired(endpoint(SPEC)).deployment
     assert one == desired(endpoint(copy.deepcopy(SPEC))).deployment
     assert one != desired(changed(*CONTAINER, "Image", value="img:2")).deployment
-
-
-PREFIX = {"S3DataSource": {"S3Uri": "s3://b/m/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
 
 
 @pytest.mark.parametrize(
@@ -94,8 +109,13 @@ PREFIX = {"S3DataSource": {"S3Uri": "s3://b/m/", "S3DataType": "S3Prefix", "Comp
         ((*VARIANT, "ModelName"), "other", 'Could not find model "other"'),
         ((*CONTAINER, "Mode"), "MultiModel", "model m has Mode MultiModel"),
         ((*CONTAINER, "Image"), None, "has no Image"),
-        ((*CONTAINER, "ModelDataSource"), PREFIX, "not an S3Object with CompressionType Gzip"),
-        ((*CONTAINER, "AdditionalModelDataSources"), [{}], "AdditionalModelDataSources"),
+        ((*CONTAINER, "ModelDataSource"), {"S3DataSource": S3 | {"CompressionType": "Gzip"}}, "CompressionType"),
+        ((*CONTAINER, "ModelDataSource"), {"S3DataSource": S3 | {"ManifestS3Uri": "s3://b/l"}}, "ManifestS3Uri"),
+        (
+            (*CONTAINER, "AdditionalModelDataSources"),
+            [{"ChannelName": "c", "S3DataSource": S3 | {"ManifestS3Uri": "s3://b/l"}}],
+            "ManifestS3Uri",
+        ),
         (("Models", "m"), {"ModelName": "m", "Containers": [{"Image": "a"}] * 3}, "model m has 3"),
         (("EndpointConfig", "ProductionVariants"), [], "no production variants"),
     ],

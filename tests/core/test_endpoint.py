@@ -267,6 +267,15 @@ def test_failure_reasons_fit_whatever_is_in_them() -> None:
         assert "m" * 40 in reason
 
 
+def test_a_model_cannot_steer_the_terminal_of_who_reads_its_failure() -> None:
+    (spec,) = specs(desired())
+    log = ("\x1b]0;owned\x07 \x9b31m tab\there \x7f é",)
+    seen = {spec.id: LaunchFailed(T0, "create", "cannot run \x1b[2Jserve", log=log)}
+    reason = str(plan(desired(), Observed(CREATING, seen), T0 + 1e6).status["FailureReason"])
+    assert "\ufffd]0;owned\ufffd \ufffd31m tab\there \ufffd é\nNext:" in reason
+    assert "cannot run \ufffd[2Jserve" in reason
+
+
 def test_a_long_explanation_is_whole_where_there_is_no_log() -> None:
     wanted = desired()
     (spec,) = specs(wanted)

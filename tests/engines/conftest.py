@@ -47,6 +47,9 @@ def write(path):
         return error.strerror
     return "written"
 
+def read(path):
+    return pathlib.Path(path).read_text()
+
 def stubborn_child(new_session):
     code = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=new_session)
@@ -58,6 +61,7 @@ def leave(code):
 
 def die(number):
     os.kill(os.getpid(), number)
+    signal.pause()  # another thread may be the one that the signal hits, a moment later
 
 print("one line"), print("another line", flush=True)
 if os.environ.get("EXIT"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from clary.core.ports import Container
+from clary.core.ports import Container, ModelData
 from clary.engines import posix
 from clary.engines.context import EngineContext
 from clary.engines.process import ProcessEngine, _reason
@@ -122,6 +122,44 @@ async def test_without_mounts_the_variables_say_where_the_model_is(
     assert any("/opt/ml/model" in note for note in (await engine.capacity()).notes)
 
 
+@pytest.mark.parametrize("mounts", [True, False])
+async def test_additional_data_is_beside_the_model_also_for_the_next_engine(
+    make_context: MakeContext, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: bool
+) -> None:
+    async def probe(*_: object, mounts: bool) -> bool:
+        return False
+
+    if not mounts:
+        monkeypatch.setattr(ProcessEngine, "_probe", probe)
+    (tmp_path / "models" / "weights").write_text("draft")
+    packed = pack(tmp_path / "models" / "more.tar.gz", {"config": "packed"})
+    spec = make_spec(
+        additional=(
+            ModelData((tmp_path / "models" / "weights").as_uri(), "object", "draft"),
+            ModelData(packed, "archive", "a.b"),
+        )
+    )
+    first = ProcessEngine(make_context())
+    container = await first.launch(spec, quiet)
+    seen = await ask(container.port, do="describe")
+    assert isinstance(seen, dict)
+    beside = Path(seen["environment"]["SM_MODEL_DIR"]).parent / "additional-model-data-sources"
+    assert await ask(container.port, do="read", path=f"{beside}/draft/weights") == "draft"
+    assert await ask(container.port, do="read", path=f"{beside}/a.b/config") == "packed"
+    await first.close()
+    second = ProcessEngine(make_context())
+    (adopted,) = await second.observe()
+    assert adopted.pid == container.pid
+    assert len(list((tmp_path / "data" / "artifacts").glob("*/artifact.json"))) == 3
+    await second.stop(container.id, 0)
+    await second.close()
+
+
+async def test_a_channel_cannot_leave_its_place(engine: ProcessEngine, make_spec: MakeSpec) -> None:
+    with pytest.raises(LaunchFailure, match="channel"):
+        await engine.launch(make_spec(additional=(ModelData("file:///x", "object", ".."),)), quiet)
+
+
 async def test_an_empty_model_directory_is_there_without_model_data(engine: ProcessEngine, make_spec: MakeSpec) -> None:
     with pytest.raises(LaunchFailure, match=r"brings no serve, code/serve, serve\.py or code/serve\.py") as failure:
         await engine.launch(make_spec(model_data_url=None), quiet)
@@ -194,6 +232,38 @@ async def test_a_command_that_cannot_be_run_is_a_launch_failure(
     assert failure.value.step == "create"
     assert not await engine.observe()
     assert not list((engine._run / "private").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("a\0b", "embedded null byte"), ("\ud800", "surrogates not allowed"), ("x" * 3_000_000, "Argument list too long")],
+    ids=["NUL", "no UTF-8", "too long"],
+)
+async def test_what_no_process_can_be_given_is_a_launch_failure(
+    engine: ProcessEngine, make_spec: MakeSpec, value: str, words: str
+) -> None:
+    with pytest.raises(LaunchFailure, match=f"cannot run .*{words}") as failure:
+        await engine.launch(make_spec(environment={"MINE": value}), quiet)
+    assert failure.value.step == "create"
+    assert not await engine.observe()
+
+
+async def test_how_an_earlier_process_of_the_same_number_ended_is_forgotten(
+    engine: ProcessEngine, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.observe()
+    exits = engine._run / "exits"
+    exits.mkdir()
+    spawn = posix.spawn_launcher
+
+    def spawned(plan: int, report: int, log: int) -> int:
+        pid = spawn(plan, report, log)
+        (exits / str(pid)).write_text("0")
+        return pid
+
+    monkeypatch.setattr(posix, "spawn_launcher", spawned)
+    await engine.launch(make_spec(), quiet)
+    assert not list(exits.iterdir())
 
 
 async def test_an_executable_that_the_model_brings_is_run(

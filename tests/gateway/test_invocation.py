@@ -225,7 +225,8 @@ async def test_a_body_over_the_limit_is_413_in_the_service_s_words(gateway: Gate
 async def test_a_chunked_body_over_the_limit_is_413_too(gateway: Gateway) -> None:
     await gateway.serve("demo", says(answer(b"")))
     reader, writer = await gateway.connect()
-    writer.write(b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    head = b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: AWS4-HMAC-SHA256 x\r\n"
+    writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
     writer.write(b"f4241\r\n" + b"x" * 1_000_001 + b"\r\n0\r\n\r\n")
     assert (await read_reply(reader)).status == 413
     writer.close()
@@ -325,3 +326,14 @@ async def test_a_wrong_secret_never_reaches_the_container(gateway: Gateway) -> N
     unsigned = b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
     assert (await gateway.send(unsigned)).headers["x-amzn-errortype"] == "MissingAuthenticationTokenException"
     assert container.requests == []
+
+
+async def test_what_nobody_has_signed_is_refused_before_its_body_is_read(gateway: Gateway) -> None:
+    reader, writer = await gateway.connect()
+    writer.write(
+        b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nonly the beginning"
+    )
+    reply = await asyncio.wait_for(read_reply(reader), 5)
+    assert (reply.status, reply.headers["x-amzn-errortype"]) == (403, "MissingAuthenticationTokenException")
+    assert reply.headers["connection"] == "close"
+    writer.close()

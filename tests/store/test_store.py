@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, event
 
+from clary.core.identities import Role, User
 from clary.core.ports import ListQuery
 from clary.core.resources import ENDPOINT, MODEL, Kind, Partition, Resource
 from clary.errors import Fatal
@@ -154,6 +156,48 @@ async def test_a_late_status_does_not_reach_a_namesake(store: Store, clock: Cloc
     new = await store.insert(resource(ENDPOINT, "e", status=CREATING), {})
     assert not await store.set_status(old, {"EndpointStatus": "Failed"})
     assert await store.get(ENDPOINT, "e") == new
+
+
+async def test_replace_writes_the_spec_raises_the_generation_and_keeps_the_status(store: Store, clock: Clock) -> None:
+    first = await store.insert(resource(ENDPOINT, "e", spec={"a": 1}, status=CREATING), {})
+    assert first is not None
+    clock.now += 1
+    second = await store.replace(first, {"b": 2})
+    assert second is not None and second == await store.get(ENDPOINT, "e")
+    assert (second.spec, second.status, second.generation) == ({"b": 2}, CREATING, first.generation + 1)
+    assert (second.created_at, second.modified_at) == (first.created_at, clock.now)
+
+
+async def test_of_two_who_replace_what_they_both_read_one_wins(store: Store) -> None:
+    read = await store.insert(resource(MODEL, "m"), {})
+    assert read is not None
+    results = await asyncio.gather(*(store.replace(read, {"by": n}) for n in range(5)))
+    (winner,) = (result for result in results if result is not None)
+    assert await store.get(MODEL, "m") == winner
+
+
+async def test_replace_does_not_reach_a_namesake_or_nobody(store: Store, clock: Clock) -> None:
+    old = await store.insert(resource(MODEL, "m"), {})
+    assert old is not None
+    await store.remove(MODEL, "m")
+    assert await store.replace(old, {"by": "old"}) is None
+    clock.now += 1
+    await store.insert(resource(MODEL, "m"), {})
+    assert await store.replace(old, {"by": "old"}) is None
+
+
+async def test_lists_filter_by_members_of_the_spec(store: Store) -> None:
+    for name, spec in (("a", {"group": "g", "type": "x"}), ("b", {"group": "g"}), ("c", {"type": "x"}), ("d", {})):
+        await store.insert(resource(MODEL, name, spec=spec), {})
+
+    async def names(*members: tuple[str, str | None]) -> list[str]:
+        page = await store.list(MODEL, ListQuery(sort_by="Name", descending=False, members=members))
+        return [each.name for each in page.resources]
+
+    assert await names(("group", "g")) == ["a", "b"]
+    assert await names(("group", "g"), ("type", "x")) == ["a"]
+    assert await names(("group", None)) == ["c", "d"]
+    assert await names(("group", "G")) == []
 
 
 async def test_remove_takes_the_tags_along_and_tells_whether_there_was_a_row(store: Store) -> None:
@@ -342,8 +386,54 @@ async def test_the_migrations_make_the_tables_that_the_code_uses(store: Store, t
     METADATA.create_all(engine)
     engine.dispose()
     migrated = schema(tmp_path / "state" / "clary.db")
-    assert len(migrated) == 6
+    assert len(migrated) == 8
     assert migrated == schema(tmp_path / "direct.db")
+
+
+async def test_a_store_of_the_first_revision_keeps_its_resources_and_gets_identities(tmp_path: Path) -> None:
+    path = tmp_path / "clary.db"
+    config = Config()
+    config.set_main_option("script_location", "clary.store:migrations")
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO resources (id, kind, name, key, arn, spec, status, status_text, generation, created_at, "
+            "modified_at, deleting) VALUES (1, 'Model', 'm', 'm', 'arn:m', '{\"x\": 1}', '{}', '', 1, 0, 0, 0)"
+        )
+        connection.exec_driver_sql("INSERT INTO tags (resource, key, value) VALUES (1, 'k', 'v')")
+    engine.dispose()
+    store = await Store.open(path)
+    found = await store.get(MODEL, "m")
+    assert found is not None and found.spec == {"x": 1}
+    assert await store.tags("arn:m") == {"k": "v"}
+    assert (await store.users(), await store.roles()) == ([], [])
+    assert await store.add_user(User("u", "AIDAU", "AKIAU", "secret"))
+    await store.close()
+
+
+async def test_users_and_roles_are_kept_whole_and_names_are_unique(store: Store) -> None:
+    document = {"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+    user = User("u", "AIDAU", "AKIAU", "secret", [document], 1_700_000_000.5)
+    role = Role("r", "AROAR", [document], None, 1_700_000_000.5)
+    trusting = Role("t", "AROAT", [], {"Statement": []}, 1.0)
+    assert [await store.add_user(user), await store.add_role(trusting), await store.add_role(role)] == [True] * 3
+    assert (await store.users(), await store.roles()) == ([user], [role, trusting])
+    assert not await store.add_user(User("u", "AIDAV", "AKIAV", "other"))
+    assert not await store.add_user(User("v", "AIDAV", "AKIAU", "other"))
+    assert not await store.add_role(Role("r", "AROAS"))
+    assert await store.users() == [user]
+    assert [await store.remove_user("u"), await store.remove_user("u")] == [True, False]
+    assert [await store.remove_role("r"), await store.remove_role("r")] == [True, False]
+    assert (await store.users(), await store.roles()) == ([], [trusting])
+
+
+async def test_an_arn_is_found_in_any_case_and_given_as_it_is_stored(store: Store) -> None:
+    arn = PARTITION.arn(ENDPOINT, "Fish")
+    await store.insert(resource(ENDPOINT, "Fish", status=CREATING), {})
+    assert [await store.stored_arn(arn.upper()), await store.stored_arn(arn)] == [arn, arn]
+    assert await store.stored_arn(arn + "x") is None
 
 
 async def test_commits_are_synced_and_readers_do_not_block(store: Store) -> None:

@@ -166,7 +166,7 @@ def test_keys_that_the_model_lacks_are_refused() -> None:
         Dispatcher({("sage", "CreateModel"): answering()})
 
 
-@pytest.mark.parametrize("key", [("sts", "AssumeRole"), ("s3", "ListBuckets")])
+@pytest.mark.parametrize("key", [("s3", "ListBuckets"), ("sagemaker-runtime", "InvokeEndpoint")])
 def test_protocols_that_are_not_spoken_are_refused(key: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="not spoken here"):
         Dispatcher({key: answering()})

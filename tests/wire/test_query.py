@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 import pytest
 from botocore.model import ServiceModel
 from botocore.parsers import create_parser
+from botocore.serialize import create_serializer
 
 from clary.errors import ValidationException
 from clary.wire import model, query
@@ -98,6 +99,53 @@ async def test_errors_of_handlers_are_translated() -> None:
 
     assert assert_error(await post(WHO, handler=refuse), 400, "ValidationException") == "no"
     assert "secret" not in assert_error(await post(WHO, handler=fail), 500, "InternalFailure", "Receiver")
+
+
+ASSUMED = {
+    "RoleArn": "arn:aws:iam::123456789012:role/r",
+    "RoleSessionName": "night",
+    "DurationSeconds": 900,
+    "PolicyArns": [{"arn": "arn:aws:iam::aws:policy/a"}, {"arn": "arn:aws:iam::aws:policy/bbbbbbbbbb"}],
+    "Tags": [{"Key": "k", "Value": "v w&+"}],
+    "TransitiveTagKeys": ["k"],
+}
+
+
+def sent_by_botocore(service: str, operation: str, value: dict[str, Any]) -> dict[str, str]:
+    found = model.operation(service, operation)
+    return dict(create_serializer("query", include_validation=False).serialize_to_request(value, found)["body"])
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "value"),
+    [
+        ("sts", "AssumeRole", ASSUMED),
+        ("sts", "AssumeRole", {"RoleArn": "r", "TransitiveTagKeys": []}),
+        ("sns", "Publish", {"MessageAttributes": {"a": {"DataType": "Binary", "BinaryValue": b"\x00x"}, "b": {}}}),
+        ("rds", "DescribeEvents", {"StartTime": 1529870369.0, "EventCategories": ["a", "b"], "Filters": []}),
+        ("iam", "ListRoles", {"MaxItems": 5}),
+        ("autoscaling", "SetDesiredCapacity", {"HonorCooldown": True}),
+        ("elbv2", "DescribeTags", {"ResourceArns": [f"arn{n}" for n in range(12)]}),
+    ],
+)
+def test_forms_arrive_as_botocore_was_given_them(service: str, operation: str, value: dict[str, Any]) -> None:
+    form = sent_by_botocore(service, operation, value)
+    expected = {name: item for name, item in value.items() if name != "MessageAttributes"}
+    if "MessageAttributes" in value:  # an element without members leaves no trace in a form
+        expected["MessageAttributes"] = {"a": value["MessageAttributes"]["a"], "b": None}
+    assert query.decode(model.operation(service, operation).input_shape, form) == expected
+
+
+async def test_a_form_is_held_against_the_model() -> None:
+    dispatcher = Dispatcher({("sts", "AssumeRole"): identity})
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    for more, code, text in (
+        ("RoleArn=arn:aws:iam::123456789012:role/r&RoleSessionName=x", "ValidationError", "'roleSessionName'"),
+        ("RoleSessionName=xy", "ValidationError", "'roleArn'"),
+        ("DurationSeconds=soon", "MalformedInput", "DurationSeconds is not of type integer"),
+    ):
+        body = f"Action=AssumeRole&Version=2011-06-15&{more}".encode()
+        assert text in assert_error(await dispatcher.handle("sts", headers, body, CALLER), 400, code)
 
 
 def test_answers_follow_the_output_shape() -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clary.errors import AwsError
-from clary.wire.sigv4 import UNSIGNED_PAYLOAD, Verifier
+from clary.wire.sigv4 import UNSIGNED_PAYLOAD, Session, Verifier
 
 KEY, SECRET, REGION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "us-east-1"
 SIGNED_AT = datetime.datetime(2015, 8, 30, 12, 36, 0, tzinfo=datetime.UTC)
@@ -305,6 +305,63 @@ def test_a_session_token_is_tolerated_only_when_it_is_signed() -> None:
     signed.headers[b"x-amz-security-token"] = b"slipped in"
     assert refusal(signed).code == "InvalidSignatureException"
     assert sign("/b/k", method="GET", token="t", signer=S3SigV4QueryAuth, service="s3").verify().service == "s3"
+
+
+def sessions(key: str, token: str) -> Session | None:
+    """Know one session, which lasts 100 seconds."""
+    return Session(SECRET, SIGNED_AT.timestamp() + 100) if (key, token) == (KEY, "good") else None
+
+
+def session_verifier(after: float = 0.0) -> Verifier:
+    return Verifier({}, REGION, lambda: SIGNED_AT.timestamp() + after, sessions=sessions)
+
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+
+
+def test_a_token_tells_of_an_access_key_that_nobody_knows() -> None:
+    verifier = session_verifier()
+    for _ in range(2):  # parsed, then remembered
+        assert sign(token="good").verify(verifier).token == "good"
+    presigned = sign("/b/k", method="GET", token="good", signer=S3SigV4QueryAuth, service="s3")
+    assert presigned.verify(verifier).token == "good"
+    assert sign(token="good").verify().token == ""  # beside a known key it means nothing
+
+
+def test_a_session_ends_also_for_who_was_seen_before() -> None:
+    now = [SIGNED_AT.timestamp()]
+    verifier = Verifier({}, REGION, lambda: now[0], sessions=sessions)
+    signed = sign(token="good")
+    signed.verify(verifier)
+    now[0] += 100
+    error = refusal(signed, verifier)
+    assert (error.code, error.message) == (
+        "ExpiredTokenException",
+        "The security token included in the request is expired",
+    )
+
+
+def test_a_remembered_session_is_not_lent_to_another_token() -> None:
+    verifier = session_verifier()
+    sign(token="good").verify(verifier)
+    assert refusal(sign(token="bad"), verifier).code == "UnrecognizedClientException"
+    assert refusal(sign(), verifier).code == "UnrecognizedClientException"
+
+
+@pytest.mark.parametrize(
+    ("options", "bad", "late", "status"),
+    [
+        ({"headers": {"X-Amz-Target": "x"}}, "UnrecognizedClientException", "ExpiredTokenException", 400),
+        ({}, "UnrecognizedClientException", "ExpiredTokenException", 403),
+        ({"headers": FORM, "service": "sts"}, "InvalidClientTokenId", "ExpiredToken", 403),
+        ({"signer": S3SigV4Auth, "service": "s3"}, "InvalidToken", "ExpiredToken", 400),
+    ],
+)
+def test_each_protocol_has_its_words_for_a_bad_token(options: Any, bad: str, late: str, status: int) -> None:
+    error = refusal(sign(token="bad", **options), session_verifier())
+    assert (error.code, error.status) == (bad, status)
+    error = refusal(sign(token="good", **options), session_verifier(after=101))
+    assert (error.code, error.status) == (late, status)
 
 
 def test_other_services_than_s3_take_no_unsigned_payload() -> None:

@@ -11,10 +11,16 @@ from clary.api.endpoint_configs import EndpointConfigs
 from clary.api.endpoints import Endpoints, Notify
 from clary.api.identity import get_caller_identity
 from clary.api.models import Models
+from clary.api.package_groups import ModelPackageGroups
+from clary.api.packages import ModelPackages
 from clary.api.tags import Tags
-from clary.core.ports import ResourceStore, TagStore
+from clary.api.world import World
+from clary.core.ports import ResourceStore, SpecStore, TagStore
 from clary.core.resources import Partition
+from clary.errors import AwsError, SerializationException
+from clary.wire import codec, failures
 from clary.wire.dispatch import Caller, Dispatcher, Handler
+from clary.wire.failures import WireResponse
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,14 +30,24 @@ Send = Callable[[Message], Awaitable[None]]
 Routes = Callable[[], AsyncGenerator[bytes, None]]
 """Starts a feed of route tables: a line of JSON now and one after each change, until it is closed."""
 
+Manage = Callable[[Caller, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Carries out what `clary keys` and `clary roles` ask for. Raises AwsError."""
 
-class Store(ResourceStore, TagStore, Protocol):
+
+class Store(ResourceStore, SpecStore, TagStore, Protocol):
     """All that the operations keep."""
 
 
-def operations(store: Store, partition: Partition, notify: Notify) -> dict[tuple[str, str], Handler]:
-    """Give every operation that Clary has, by service and name. `notify` is told of endpoints that changed."""
-    models = Models(store, partition)
+def operations(
+    store: Store, partition: Partition, notify: Notify, world: World | None = None
+) -> dict[tuple[str, str], Handler]:
+    """Give every operation that Clary has, by service and name. `notify` is told of endpoints that changed.
+
+    `world` None: CreateModel takes artifacts and images on trust, and an endpoint finds out.
+    """
+    groups = ModelPackageGroups(store, partition)
+    packages = ModelPackages(store, partition, groups)
+    models = Models(store, partition, packages, world)
     configs = EndpointConfigs(store, partition, models)
     endpoints = Endpoints(store, partition, models, configs, notify)
     tags = Tags(store)
@@ -48,6 +64,19 @@ def operations(store: Store, partition: Partition, notify: Notify) -> dict[tuple
         ("sagemaker", "DescribeEndpoint"): endpoints.describe,
         ("sagemaker", "ListEndpoints"): endpoints.list,
         ("sagemaker", "DeleteEndpoint"): endpoints.delete,
+        ("sagemaker", "CreateModelPackageGroup"): groups.create,
+        ("sagemaker", "DescribeModelPackageGroup"): groups.describe,
+        ("sagemaker", "ListModelPackageGroups"): groups.list,
+        ("sagemaker", "DeleteModelPackageGroup"): groups.delete,
+        ("sagemaker", "PutModelPackageGroupPolicy"): groups.put_policy,
+        ("sagemaker", "GetModelPackageGroupPolicy"): groups.get_policy,
+        ("sagemaker", "DeleteModelPackageGroupPolicy"): groups.delete_policy,
+        ("sagemaker", "CreateModelPackage"): packages.create,
+        ("sagemaker", "DescribeModelPackage"): packages.describe,
+        ("sagemaker", "BatchDescribeModelPackage"): packages.batch_describe,
+        ("sagemaker", "ListModelPackages"): packages.list,
+        ("sagemaker", "UpdateModelPackage"): packages.update,
+        ("sagemaker", "DeleteModelPackage"): packages.delete,
         ("sagemaker", "AddTags"): tags.add,
         ("sagemaker", "ListTags"): tags.list,
         ("sagemaker", "DeleteTags"): tags.delete,
@@ -59,13 +88,17 @@ class App:
     """Answers AWS calls, feeds routes to gateways and says that it is alive.
 
     The gateway has checked the signature; it passes on who asks in `x-clary-request-id`, `x-clary-access-key-id` and
-    `x-clary-service` (the signing service, empty where unsigned).
+    `x-clary-service` (the signing service, empty where unsigned), and a session's token in `x-clary-session-token`.
     """
 
-    def __init__(self, dispatcher: Dispatcher, partition: Partition, routes: Routes) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, partition: Partition, routes: Routes, manage: Manage | None = None
+    ) -> None:
+        """`manage` answers `POST /_clary/iam`, JSON in and out."""
         self._dispatcher = dispatcher
         self._partition = partition
         self._routes = routes
+        self._manage = manage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,9 +123,23 @@ class App:
             region=self._partition.region,
             access_key_id=headers.get("x-clary-access-key-id", ""),
             request_id=headers.get("x-clary-request-id", ""),
+            session_token=headers.get("x-clary-session-token", ""),
         )
-        response = await self._dispatcher.handle(headers.get("x-clary-service", ""), headers, body, caller)
+        if self._manage is not None and scope["path"] == "/_clary/iam":
+            response = await self._answer_manager(self._manage, caller, body)
+        else:
+            response = await self._dispatcher.handle(headers.get("x-clary-service", ""), headers, body, caller)
         await _respond(send, response.status, response.headers, response.body)
+
+    async def _answer_manager(self, manage: Manage, caller: Caller, body: bytes) -> WireResponse:
+        try:
+            request = codec.parse(body)
+            if not isinstance(request, dict):
+                raise SerializationException("The body must be a JSON object.")
+            answer = codec.dump(await manage(caller, request))
+        except AwsError as error:
+            return failures.error_response(error, failures.JSON_CONTENT_TYPE, caller.request_id)
+        return WireResponse(200, failures.headers(failures.JSON_CONTENT_TYPE, caller.request_id), answer)
 
     async def _feed(self, receive: Receive, send: Send) -> None:
         """Send route tables until the gateway goes away or the feed ends."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from clary.api.tags import from_list
-from clary.core.ports import ListQuery, ResourceStore
+from clary.core.ports import ListQuery, ResourceStore, SpecStore
 from clary.core.resources import Kind, Partition, Resource
 from clary.errors import ValidationException
 from clary.wire.dispatch import Caller
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
+Spec = Mapping[str, Any]
 
 _DEFAULT_PAGE = 10
 """The service's, for every List operation of the hosting API (MaxResults allows up to 100)."""
@@ -48,12 +49,12 @@ class Crud:
         arn = self._partition.arn(self.kind, name)
         stored = await self._store.insert(Resource(self.kind.name, name, arn, spec, self.initial_status), tags)
         if stored is None:
-            raise ValidationException(f'Cannot create already existing {self.kind.title} "{arn}".')
+            raise self._refusal(self.kind.taken, arn)
         return {self.kind.arn_member: arn}
 
     async def get(self, name: str) -> Resource:
-        """Give the resource of that name, or raise the service's "Could not find"."""
-        resource = await self._store.get(self.kind, name)
+        """Give the resource of that name or ARN, or raise the service's "Could not find"."""
+        resource = await self._store.get(self.kind, self._partition.name_of(self.kind, name))
         if resource is None:
             raise self.not_found(name)
         return resource
@@ -65,11 +66,12 @@ class Crud:
 
     async def list(self, caller: Caller, request: Request) -> Answer:
         """Give a page of summaries; NextToken only where there are more."""
-        query = list_query(request)
+        query = self.query(request)
         if (token := request.get("NextToken")) is not None:
             query = replace(query, after=_position(self.kind, query, token))
         page = await self._store.list(self.kind, query)
-        answer: Answer = {self.kind.plural: [self._summary(resource) for resource in page.resources]}
+        member = self.kind.list_member or self.kind.plural
+        answer: Answer = {member: [self._summary(resource) for resource in page.resources]}
         if page.next is not None:
             answer["NextToken"] = _token(self.kind, query, page.next)
         return answer
@@ -77,12 +79,21 @@ class Crud:
     async def delete(self, caller: Caller, request: Request) -> None:
         """Remove the resource, whoever uses it: the service does not ask either."""
         name = request[self.kind.name_member]
-        if not await self._store.remove(self.kind, name):
+        if not await self._store.remove(self.kind, self._partition.name_of(self.kind, name)):
             raise self.not_found(name)
 
+    def query(self, request: Request) -> ListQuery:
+        """Translate a List request; a family adds the filters of its own."""
+        return list_query(request, self.kind)
+
     def not_found(self, name: str) -> ValidationException:
-        """Make the error for a name that no resource of this kind has."""
-        return ValidationException(f'Could not find {self.kind.title} "{self._partition.arn(self.kind, name)}".')
+        """Make the error for a name or ARN that no resource of this kind has."""
+        return self._refusal(
+            self.kind.missing, name if name.startswith("arn:") else self._partition.arn(self.kind, name)
+        )
+
+    def _refusal(self, text: str, arn: str) -> ValidationException:
+        return ValidationException(text.format(title=self.kind.title, arn=arn))
 
     def _summary(self, resource: Resource) -> Answer:
         summary: Answer = {
@@ -96,11 +107,35 @@ class Crud:
         return summary
 
 
-def list_query(request: Request) -> ListQuery:
+class AmendableStore(ResourceStore, SpecStore, Protocol):
+    """What an amendable kind is kept in."""
+
+
+class Amendable(Crud):
+    """A kind whose resources change after their creation."""
+
+    def __init__(self, store: AmendableStore, partition: Partition) -> None:
+        super().__init__(store, partition)
+        self._specs = store
+
+    async def amend(self, name: str, change: Callable[[Spec], Spec]) -> Resource:
+        """Replace the spec by what `change` makes of it, which is asked again when somebody else was faster.
+
+        Raises ValidationException for an unknown name, and whatever `change` raises.
+        """
+        while True:
+            resource = await self.get(name)
+            amended = await self._specs.replace(resource, change(resource.spec))
+            if amended is not None:
+                return amended
+
+
+def list_query(request: Request, kind: Kind) -> ListQuery:
     """Translate the members that all List operations share, defaults included; the position is not among them."""
+    order = "Ascending" if kind.ascending else "Descending"
     return ListQuery(
         sort_by=request.get("SortBy", "CreationTime"),
-        descending=request.get("SortOrder", "Descending") == "Descending",
+        descending=request.get("SortOrder", order) == "Descending",
         limit=request.get("MaxResults", _DEFAULT_PAGE),
         name_contains=request.get("NameContains"),
         created_before=request.get("CreationTimeBefore"),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from clary.api.crud import Answer, Crud, Request
 from clary.api.endpoint_configs import EndpointConfigs, model_names
-from clary.api.models import Models
+from clary.api.models import Models, deployable
 from clary.core.ports import ResourceStore
 from clary.core.resources import ENDPOINT, Partition
 from clary.errors import ValidationException
@@ -48,7 +48,7 @@ class Endpoints(Crud):
         if {"BlueGreenUpdatePolicy", "RollingUpdatePolicy"} <= request.get("DeploymentConfig", {}).keys():
             raise ValidationException("Specify either BlueGreenUpdatePolicy or RollingUpdatePolicy, not both.")
         config = (await self._configs.get(request["EndpointConfigName"])).spec
-        models = {name: (await self._models.get(name)).spec for name in model_names(config)}
+        models = {name: deployable((await self._models.get(name)).spec) for name in model_names(config)}
         return {**request, DEPLOYMENT: {"EndpointConfig": config, "Models": models}}
 
     async def create(self, caller: Caller, request: Request) -> Answer:

@@ -212,9 +212,10 @@ def _summary(diagnosis: Diagnosis) -> str:
 
 def _print_logs(folder: Path) -> None:
     from clary.cli.logs import files, tail
+    from clary.core.failure import printable
 
     for path in files(folder, None)[-2:]:
         lines, _ = tail(path, LOG_LINES)
         click.echo(f"\n{'Last lines of' if lines else 'Nothing in'} {path}")
         for line in lines:
-            click.echo(f"  {line}")
+            click.echo(f"  {printable(line.rstrip())}")

@@ -20,8 +20,9 @@ PATIENCE = 20.0
 
 _SHOW_MODEL = """
 import pathlib, sys
-from clary.engines.launcher import show_model
-show_model(*map(pathlib.Path, sys.argv[1:]))
+from clary.engines.launcher import show
+model, stage = map(pathlib.Path, sys.argv[1:])
+show({"model": model}, stage)
 """
 
 

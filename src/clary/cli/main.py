@@ -31,7 +31,11 @@ COMMANDS: Mapping[str, Entry] = {
     "demo": Entry("clary.cli.demo", "Train, deploy and invoke a model, and show every step."),
     "deploy": Entry("clary.cli.deploy", "Upload a model.tar.gz and serve it as an endpoint."),
     "logs": Entry("clary.cli.logs", "Print what an endpoint's containers wrote."),
+    "keys": Entry("clary.cli.identities", "Make, list and delete access keys and what they may do."),
+    "roles": Entry("clary.cli.identities", "Make, list and delete roles."),
     "doctor": Entry("clary.cli.doctor", "Say what this machine lacks, or why an endpoint failed."),
+    "sagemaker": Entry("clary.cli.aws.command", "Call an operation of the hosting API, as `aws sagemaker` does."),
+    "sagemaker-runtime": Entry("clary.cli.aws.command", "Invoke an endpoint, as `aws sagemaker-runtime` does."),
 }
 
 EPILOG = """\b
@@ -52,7 +56,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name].module), cmd_name)
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name].module), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add one option for each setting. Values stay text: `settings.load` converts and checks every source alike."""
     for name, setting in reversed(list(TABLE.items())):
-        option = click.option(
-            flag(name), name, metavar=setting.metadata["metavar"] or None, help=_help(name, setting), default=None
-        )
-        command = option(command)
+        words: dict[str, Any] = {"metavar": setting.metadata["metavar"] or None}
+        if setting.type == "bool":
+            words = {"is_flag": True, "flag_value": "true", "type": str}
+        command = click.option(flag(name), name, help=_help(name, setting), default=None, **words)(command)
     return command
 
 

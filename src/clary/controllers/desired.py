@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, Desired, Variant
+from clary.core.ports import ModelData, ModelDataForm
 from clary.core.resources import Resource
 
 Request = Mapping[str, Any]
 """A request as it was received: names and nesting are the service model's, which the API has checked."""
+
+_FORMS: Mapping[tuple[object, object], ModelDataForm] = {
+    ("S3Object", "Gzip"): "archive",
+    ("S3Object", "None"): "object",
+    ("S3Prefix", "None"): "prefix",
+}
+"""By S3DataType and CompressionType."""
 
 
 class _Refused(Exception):
@@ -58,11 +66,15 @@ def _variant(variant: Request, models: Mapping[str, Request]) -> Variant:
     if variant["ModelName"] not in models:
         raise _Refused(f'Could not find model "{variant["ModelName"]}" of production variant {name}.')
     container = _container(models[variant["ModelName"]])
+    model = variant["ModelName"]
+    data, sources = _model_data(container, model), container.get("AdditionalModelDataSources") or ()
     return Variant(
         name=name,
         image=container["Image"],
         environment=dict(container.get("Environment") or {}),
-        model_data_url=_model_data_url(container, variant["ModelName"]),
+        model_data_url=data.url if data else None,
+        model_data_form=data.form if data else "archive",
+        additional=tuple(_s3_data(each["S3DataSource"], model, each["ChannelName"]) for each in sources),
         instance_type=variant.get("InstanceType") or "ml.clary.local",
         count=int(variant.get("InitialInstanceCount", 1)),
         weight=float(variant.get("InitialVariantWeight", 1.0)),
@@ -81,19 +93,20 @@ def _container(model: Request) -> Request:
         raise _Refused(f"Clary does not run multi-model containers yet: model {name} has Mode MultiModel.")
     if not container.get("Image"):
         raise _Refused(f"Clary does not run model packages yet: the container of model {name} has no Image.")
-    if container.get("AdditionalModelDataSources"):
-        raise _Refused(f"Clary does not load AdditionalModelDataSources yet: model {name} has some.")
     return container
 
 
-def _model_data_url(container: Request, model: str) -> str | None:
-    source = container.get("ModelDataSource")
-    if not source:
-        return container.get("ModelDataUrl") or None
-    s3 = source.get("S3DataSource") or {}
-    if (s3.get("S3DataType"), s3.get("CompressionType")) != ("S3Object", "Gzip"):
-        raise _Refused(
-            f"Clary loads model data from one model.tar.gz only, yet: the ModelDataSource of model {model} is not "
-            "an S3Object with CompressionType Gzip."
-        )
-    return str(s3["S3Uri"])
+def _model_data(container: Request, model: str) -> ModelData | None:
+    if source := container.get("ModelDataSource"):
+        return _s3_data(source["S3DataSource"], model)
+    url = container.get("ModelDataUrl")
+    return ModelData(url) if url else None
+
+
+def _s3_data(s3: Request, model: str, channel: str = "") -> ModelData:
+    form = _FORMS.get((s3.get("S3DataType"), s3.get("CompressionType")))
+    if form is None:
+        raise _Refused(f"Clary does not know an S3DataType with its CompressionType in the data of model {model}.")
+    if "ManifestS3Uri" in s3:
+        raise _Refused(f"Clary does not read manifests yet: model {model} has data with a ManifestS3Uri.")
+    return ModelData(s3["S3Uri"], form, channel)

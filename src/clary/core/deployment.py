@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clary.core.failure import Failure
-from clary.core.ports import Container, ContainerSpec
+from clary.core.ports import Container, ContainerSpec, ModelData, ModelDataForm
 from clary.core.routing import EndpointRoute
 
 STARTUP_TIMEOUT = 480.0
@@ -36,6 +36,8 @@ class Variant:
     weight: float = 1.0
     startup_timeout: float = STARTUP_TIMEOUT
     download_timeout: float = DOWNLOAD_TIMEOUT
+    model_data_form: ModelDataForm = "archive"
+    additional: tuple[ModelData, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Desired:
             image=variant.image,
             environment=variant.environment,
             model_data_url=variant.model_data_url,
+            model_data_form=variant.model_data_form,
+            additional=variant.additional,
             instance_type=variant.instance_type,
             download_timeout=variant.download_timeout,
             deployment=self.deployment,

@@ -52,6 +52,11 @@ _LEAST_LOG = 200
 """Characters that the log gets, however much there is to say about the step."""
 
 
+_CONTROLS = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One end of one run of a container."""
@@ -84,18 +89,28 @@ class Scene:
 
 def failure_reason(failure: Failure, scene: Scene) -> str:
     """Explain a failed endpoint in at most 1024 characters; what does not fit is cut from the log's older end."""
-    image = shorten(scene.image, 120)
+    image = printable(shorten(scene.image, 120))
     words = _WORDS.get(failure.step, _PING).format(
-        variant=scene.variant, image=image, url=shorten(scene.model_data_url or "", 200)
+        variant=scene.variant, image=image, url=printable(shorten(scene.model_data_url or "", 200))
     )
     times = f" ({scene.starts} starts)" if scene.starts > 1 else ""
     facts = f"{times}. Image: {image}. Elapsed: {scene.elapsed:.1f} s."
     advice = f"Next: clary doctor {scene.endpoint}"
     room = LONGEST - len(f"{words} Step: {facts}{_LOG}\n\n{advice}")
-    detail = shorten(failure.detail.strip().removesuffix("."), room - min(_LEAST_LOG, sum(map(len, failure.log))))
-    log = _tail(failure.log, room - len(detail))
+    detail = shorten(
+        printable(failure.detail.strip().removesuffix(".")), room - min(_LEAST_LOG, sum(map(len, failure.log)))
+    )
+    log = _tail(tuple(map(printable, failure.log)), room - len(detail))
     ending = f"\n{_LOG}\n{log}" if log else " The log is empty."
     return f"{words} Step: {detail}{facts}{ending}\n{advice}"
+
+
+def printable(text: str) -> str:
+    """Replace the control characters but newline and tab: a model's words are not to steer who reads them's terminal.
+
+    The length stays the same.
+    """
+    return text.translate(_CONTROLS)
 
 
 def shorten(text: str, longest: int) -> str:

@@ -6,12 +6,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from clary.core.identities import Role, User
 from clary.core.resources import Kind, Resource
 
 Progress = Callable[[str], None]
 """Told in a few words what a launch is doing now: `download 12 of 240 MB`."""
+
+
+ModelDataForm = Literal["archive", "object", "prefix"]
+"""What a model's URL stands for: a model.tar.gz to unpack, one file as it is, or every object below a prefix."""
+
+
+class ModelData(NamedTuple):
+    """Where files come from that a container finds below /opt/ml."""
+
+    url: str
+    form: ModelDataForm = "archive"
+    channel: str = ""
+    """Names an additional source; empty: the model itself."""
+
+    @property
+    def place(self) -> str:
+        """Give the directory below /opt/ml."""
+        return f"additional-model-data-sources/{self.channel}" if self.channel else "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +47,21 @@ class ContainerSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     """As in CreateModel. The engine adds the contract's own variables."""
     model_data_url: str | None = None
-    """`s3://`, `https://` or `file://` URL of a `model.tar.gz`; None: an empty /opt/ml/model."""
+    """`s3://`, `https://` or `file://` URL; None: an empty /opt/ml/model."""
     instance_type: str = "ml.clary.local"
     download_timeout: float = 3600.0
     """Seconds for download and unpacking together (ModelDataDownloadTimeoutInSeconds)."""
     deployment: str = ""
     """Fingerprint of what it was launched from; a container of another deployment is stale."""
+    model_data_form: ModelDataForm = "archive"
+    additional: tuple[ModelData, ...] = ()
+    """AdditionalModelDataSources."""
+
+    @property
+    def model_data(self) -> tuple[ModelData, ...]:
+        """Give all that is to be downloaded."""
+        own = (ModelData(self.model_data_url, self.model_data_form),) if self.model_data_url else ()
+        return (*own, *self.additional)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +144,8 @@ class ListQuery:
     modified_before: float | None = None
     modified_after: float | None = None
     status_equals: str | None = None
+    members: tuple[tuple[str, str | None], ...] = ()
+    """Members of the spec, of the first level, and the text that each must have; None: it must be absent."""
     after: tuple[str | float, int] | None = None
     """Where the last page ended: the sort value and the row's sequence number."""
 
@@ -152,6 +182,14 @@ class ResourceStore(Protocol):
         ...
 
 
+class SpecStore(Protocol):
+    """Changes what is wanted of a resource that is there."""
+
+    async def replace(self, resource: Resource, spec: Mapping[str, object]) -> Resource | None:
+        """Write the spec and raise the generation, if it still is `resource.generation`; else None. Sets one time."""
+        ...
+
+
 class TagStore(Protocol):
     """Tags under ARNs, which are compared without regard to case."""
 
@@ -164,3 +202,25 @@ class TagStore(Protocol):
         ...
 
     async def remove_tags(self, arn: str, keys: Sequence[str]) -> None: ...
+
+    async def stored_arn(self, arn: str) -> str | None:
+        """Give an ARN as it is stored, in whatever case it is asked for; None where no resource has it."""
+        ...
+
+
+class IdentityStore(Protocol):
+    """Keeps users and roles. Secrets lie in it in the clear: signatures are verified with them."""
+
+    async def add_user(self, user: User) -> bool:
+        """Store a user with its key; False where the name is taken."""
+        ...
+
+    async def add_role(self, role: Role) -> bool: ...
+
+    async def remove_user(self, name: str) -> bool: ...
+
+    async def remove_role(self, name: str) -> bool: ...
+
+    async def users(self) -> Sequence[User]: ...
+
+    async def roles(self) -> Sequence[Role]: ...

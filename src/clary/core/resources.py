@@ -27,6 +27,13 @@ class Kind:
     """True where two names that differ only in case collide (endpoints)."""
     status_member: str | None = None
     """The member that StatusEquals filters and SortBy=Status sorts on, if the kind has one."""
+    list_member: str = ""
+    """The member of List answers that holds the summaries, where it is not `plural`."""
+    ascending: bool = False
+    """True where lists begin with the oldest unless they are told otherwise (the registry)."""
+    missing: str = 'Could not find {title} "{arn}".'
+    taken: str = 'Cannot create already existing {title} "{arn}".'
+    """What is said of a name that nobody has, and of one that somebody has."""
 
     @property
     def name_member(self) -> str:
@@ -40,8 +47,31 @@ class Kind:
 MODEL = Kind("Model", "Models", "model", "model")
 ENDPOINT_CONFIG = Kind("EndpointConfig", "EndpointConfigs", "endpoint-config", "endpoint configuration")
 ENDPOINT = Kind("Endpoint", "Endpoints", "endpoint", "endpoint", case_insensitive=True, status_member="EndpointStatus")
+MODEL_PACKAGE_GROUP = Kind(
+    "ModelPackageGroup",
+    "ModelPackageGroups",
+    "model-package-group",
+    "model package group",
+    status_member="ModelPackageGroupStatus",
+    list_member="ModelPackageGroupSummaryList",
+    ascending=True,
+    missing="ModelPackageGroup {arn} does not exist.",
+    taken="Model Package Group already exists: {arn}",
+)
+MODEL_PACKAGE = Kind(
+    "ModelPackage",
+    "ModelPackages",
+    "model-package",
+    "model package",
+    status_member="ModelPackageStatus",
+    list_member="ModelPackageSummaryList",
+    ascending=True,
+    missing="ModelPackage {arn} does not exist.",
+    taken="ModelPackage already exists: {arn}",
+)
+"""A version's name is `<group>/<number>`, as in its ARN; a package outside groups has a plain one."""
 
-KINDS: tuple[Kind, ...] = (MODEL, ENDPOINT_CONFIG, ENDPOINT)
+KINDS: tuple[Kind, ...] = (MODEL, ENDPOINT_CONFIG, ENDPOINT, MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +108,12 @@ class Partition:
     def arn(self, kind: Kind, name: str) -> str:
         """Give the ARN of a resource. The name is kept as it is: ARNs are resolved without regard to case."""
         return f"arn:{self.name}:sagemaker:{self.region}:{self.account_id}:{kind.arn_type}/{name}"
+
+    def name_of(self, kind: Kind, name_or_arn: str) -> str:
+        """Give the name in an ARN of this kind, and anything else as it is: an ARN from elsewhere is nobody's name."""
+        prefix = self.arn(kind, "")
+        is_ours = name_or_arn.lower().startswith(prefix.lower())
+        return name_or_arn[len(prefix) :] if is_ours else name_or_arn
 
     def log_group_arn(self, endpoint: str) -> str:
         """Give the ARN of an endpoint's log group (ModelError calls it LogStreamArn)."""

@@ -1,8 +1,9 @@
-"""Unpacked model artifacts, each once for all the containers that use it.
+"""Model artifacts as trees of files, each once for all the containers that use it.
 
 `<data>/artifacts/<key>/model` is the tree, `artifact.json` beside it says where it is from and how large it is; the
-key is made of URL and ETag. What is under way is in `incoming/` and enters by one rename, so that a directory that can
-be seen is whole. Whoever works on an incoming directory holds a lock on it: one without is left by a crash.
+key is made of the URLs and ETags of its pieces. What is under way is in `incoming/` and enters by one rename, so that a
+directory that can be seen is whole. Whoever works on an incoming directory holds a lock on it: one without is left by
+a crash.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from clary.core.ports import Progress
+from clary.core.ports import ModelDataForm, Progress
 from clary.engines import archive
+from clary.engines.pieces import Piece, download, find
 from clary.errors import LaunchFailure, Transient
-from clary.objects import Count, ObjectNotFound, ObjectRefused, Objects
+from clary.objects import Count, Objects
 
 MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An unpacked artifact: `path` is to be read only."""
+    """An artifact: `path` is its tree, to be read only."""
 
     key: str
     path: Path
@@ -49,29 +51,29 @@ class Artifacts:
         self._objects = objects
         self._limit = limit
         self._max_bytes = max_bytes
-        self._held: dict[str, str] = {}
+        self._held: dict[str, set[str]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._incoming.mkdir(parents=True, exist_ok=True)
         _sweep(self._incoming)
 
-    async def get(self, url: str, holder: str, progress: Progress) -> Artifact:
-        """Give the artifact at the URL, held for `holder` until it is released.
+    async def get(self, url: str, holder: str, progress: Progress, form: ModelDataForm = "archive") -> Artifact:
+        """Give the artifact at the URL, held for `holder` until it releases all that it holds.
 
-        Raises LaunchFailure (download, unpack) or Transient. Those who want the same artifact wait for one download.
+        Raises LaunchFailure (download, unpack) or Transient, after which the holder holds nothing. Those who want the
+        same artifact wait for one download.
         """
-        try:
-            head = await self._objects.head(url)
-        except (ObjectNotFound, ObjectRefused) as error:
-            raise LaunchFailure("download", error.message) from error
-        key = hashlib.sha256(f"{url}\n{head.etag}".encode()).hexdigest()[:32]
+        pieces = await find(self._objects, url, form)
+        # The same object unpacked and as it is are two artifacts.
+        seed = "\n".join(["" if form == "archive" else form, *(f"{piece.url}\n{piece.head.etag}" for piece in pieces)])
+        key = hashlib.sha256(seed.encode()).hexdigest()[:32]
         # Held before it exists: from here on nobody evicts it under us.
         self.hold(key, holder)
         try:
             async with self._locks.setdefault(key, asyncio.Lock()):
                 if not (self._root / key).exists():
-                    if head.size > self._max_bytes:
+                    if sum(piece.head.size for piece in pieces) > self._max_bytes:
                         raise _too_large(self._max_bytes)
-                    await self._fetch(url, head.etag, key, progress)
+                    await self._fetch(url, form, key, pieces, progress)
         except BaseException:
             self.release(holder)
             raise
@@ -81,25 +83,27 @@ class Artifacts:
         return Artifact(key, self._root / key / "model")
 
     def hold(self, key: str, holder: str) -> None:
-        """Keep an artifact from being evicted; a holder holds one."""
-        self._held[holder] = key
+        """Keep an artifact from being evicted until its holder releases all that it holds."""
+        self._held.setdefault(holder, set()).add(key)
 
     def release(self, holder: str) -> None:
         self._held.pop(holder, None)
 
-    async def _fetch(self, url: str, etag: str, key: str, progress: Progress) -> None:
+    async def _fetch(
+        self, url: str, form: ModelDataForm, key: str, pieces: Sequence[Piece], progress: Progress
+    ) -> None:
         with _workplace(self._incoming) as place:
-            packed = place / "archive"
-            try:
-                await self._objects.download(url, packed, _in_steps(progress))
-            except (ObjectNotFound, ObjectRefused) as error:
-                raise LaunchFailure("download", error.message) from error
-            if (await self._objects.head(url)).etag != etag:
+            tree = place / "model"
+            incoming = place / "packed" if form == "archive" else tree
+            await download(self._objects, pieces, incoming, _in_steps(progress))
+            if await find(self._objects, url, form) != pieces:
                 raise Transient(f"{url} was replaced while it was downloaded")
-            progress(f"unpack {packed.stat().st_size / MB:.0f} MB")
-            size = await self._unpack(url, packed, place / "model")
-            packed.unlink()
-            (place / "artifact.json").write_text(json.dumps({"url": url, "etag": etag, "bytes": size}))
+            size = sum(piece.head.size for piece in pieces)
+            if form == "archive":
+                progress(f"unpack {size / MB:.0f} MB")
+                size = await self._unpack(url, incoming / pieces[0].path, tree)
+                shutil.rmtree(incoming)
+            (place / "artifact.json").write_text(json.dumps({"url": url, "form": form, "bytes": size}))
             place.rename(self._root / key)
 
     async def _unpack(self, url: str, packed: Path, target: Path) -> int:
@@ -131,7 +135,7 @@ class Artifacts:
         for card in self._root.glob("*/artifact.json"):
             found.append((card.stat().st_mtime, json.loads(card.read_text())["bytes"], card.parent))
         total = sum(size for _, size, _ in found)
-        held = set(self._held.values())
+        held = {key for keys in self._held.values() for key in keys}
         evicted = []
         for _, size, directory in sorted(found):
             if total <= self._limit:

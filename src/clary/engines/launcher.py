@@ -36,8 +36,8 @@ class Plan(TypedDict):
     environment: Mapping[str, str]
     directory: str
     """The working directory."""
-    model: str | None
-    """What to show at /opt/ml/model, read-only; None: do not mount anything."""
+    trees: Mapping[str, str]
+    """What to show below /opt/ml, read-only, by place (`model`); empty: do not mount anything."""
     stage: str
     """An empty directory to build the new /opt on."""
     groups: list[str]
@@ -57,23 +57,28 @@ def main() -> None:
     try:
         for file in plan["groups"]:
             Path(file).write_text(str(os.getpid()))
-        if plan["model"] is not None:
+        if plan["trees"]:
             step = f"mount the model at {MODEL_DIR}"
-            show_model(Path(plan["model"]), Path(plan["stage"]))
+            show({place: Path(tree) for place, tree in plan["trees"].items()}, Path(plan["stage"]))
         step = f"run {plan['command'][0]}"
         os.chdir(plan["directory"])
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would pass that on
             signal.signal(number, signal.SIG_DFL)
         os.umask(0o022)
         os.execvpe(plan["command"][0], plan["command"], plan["environment"])  # noqa: S606 - no shell is wanted
-    except OSError as error:
-        name = f": {error.filename}" if error.filename else ""
-        os.write(report_pipe, f"cannot {step}: {error.strerror}{name}".encode())
+    except (OSError, ValueError) as error:
+        os.write(report_pipe, f"cannot {step}: {_explain(error)}".encode(errors="backslashreplace"))
         sys.exit(127)
 
 
-def show_model(model: Path, stage: Path) -> None:
-    """Make `model` visible at /opt/ml/model, read-only, for this process and its children alone.
+def _explain(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+    return f"{error} in its command or environment"  # a NUL, or no UTF-8: execve never got to see it
+
+
+def show(trees: Mapping[str, Path], stage: Path) -> None:
+    """Make directories visible below /opt/ml, read-only, for this process and its children alone.
 
     The host's /opt is not touched: a new one is built on a tmpfs, with all that the old one has bound into it, and
     put over it in a mount namespace of our own. Its ml/ can be written to, as in a container. Raises OSError.
@@ -84,14 +89,18 @@ def show_model(model: Path, stage: Path) -> None:
     for entry in os.scandir("/opt"):
         if entry.name != "ml":
             _rebuild(entry, stage / entry.name)
-    place = stage / "ml" / "model"
+    for place, tree in trees.items():
+        _bind(tree, stage / "ml" / place)
+    _mount(stage, "/opt", None, MS_MOVE)
+
+
+def _bind(tree: Path, place: Path) -> None:
     place.mkdir(parents=True)
-    _mount(model, place, None, MS_BIND | MS_REC)
+    _mount(tree, place, None, MS_BIND | MS_REC)
     # A user namespace may not drop these flags of the mount that it comes from, so they are said again.
     flags = os.statvfs(place).f_flag
     kept = sum(ours for theirs, ours in _KEPT if flags & theirs)
     _mount(None, place, None, MS_BIND | MS_REMOUNT | MS_RDONLY | kept)
-    _mount(stage, "/opt", None, MS_MOVE)
 
 
 def _enter_namespace() -> None:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,14 +133,16 @@ class ProcessEngine:
     async def _launch(self, spec: ContainerSpec, progress: Progress) -> Container:
         if not all(is_safe(name) for name in (spec.id, spec.endpoint, spec.variant, spec.instance_id)):
             raise LaunchFailure("create", f"{spec.id}: its id or names cannot be names of files")
+        if any(data.channel in (".", "..") or "/" in data.channel for data in spec.additional):
+            raise LaunchFailure("create", f"{spec.id}: a channel's name cannot be that of a directory")
         recipe = self._catalogue.resolve(spec.image)
         try:
-            artifact = await self._fetch(spec, progress)
+            artifacts = await self._fetch(spec, progress)
             folders = self._folders(spec.id)
-            folders.create(artifact.path if artifact else None)
+            folders.create({place: artifact.path for place, artifact in artifacts.items()})
             python = await self._environments.get(recipe, folders.base / "model", progress)
             progress("start")
-            return await self._start(spec, recipe, python, artifact)
+            return await self._start(spec, recipe, python, artifacts)
         except OSError as error:
             raise Transient(f"starting {spec.id}: {error}", retry_after=5.0) from error
         finally:
@@ -148,13 +150,14 @@ class ProcessEngine:
                 self._artifacts.release(spec.id)
                 self._folders(spec.id).remove()
 
-    async def _fetch(self, spec: ContainerSpec, progress: Progress) -> Artifact | None:
-        url = spec.model_data_url
-        if url is None:
-            return None
+    async def _fetch(self, spec: ContainerSpec, progress: Progress) -> dict[str, Artifact]:
+        """Give what there is to show, by its directory below /opt/ml."""
         try:
             async with asyncio.timeout(spec.download_timeout) as timer:
-                return await self._artifacts.get(url, spec.id, progress)
+                return {
+                    data.place: await self._artifacts.get(data.url, spec.id, progress, data.form)
+                    for data in spec.model_data
+                }
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -162,19 +165,20 @@ class ProcessEngine:
             raise LaunchFailure("download", late) from None
 
     async def _start(
-        self, spec: ContainerSpec, recipe: Recipe, python: PythonEnvironment, artifact: Artifact | None
+        self, spec: ContainerSpec, recipe: Recipe, python: PythonEnvironment, artifacts: Mapping[str, Artifact]
     ) -> Container:
         ports = self._ports.take()
         bounds = limits(spec.instance_type)
+        keys = tuple(artifact.key for artifact in artifacts.values())
         record = Record(
-            spec, "starting", ports.port, recipe.resolved, artifact=artifact.key if artifact else None,
+            spec, "starting", ports.port, recipe.resolved, artifacts=keys,
             groups=tuple(map(str, self._groups.create(spec.id, bounds))),
         )  # fmt: skip
         staged = staging.Staged(
             spec=spec,
             recipe=recipe,
             python=python,
-            model=artifact.path if artifact else None,
+            trees={place: artifact.path for place, artifact in artifacts.items()},
             folders=self._folders(spec.id),
             ports=ports,
             limits=bounds,
@@ -187,7 +191,7 @@ class ProcessEngine:
             plan = staged.plan([Path(group) for group in record.groups])
             log = staging.log_file(self._context.logs, spec)
             _link(self._run / "logs" / spec.id, log)  # by which a log is found when its container is forgotten
-            pid = await staging.start(plan, log, lambda pid: self._write(_born(record, pid)))
+            pid = await staging.start(plan, log, lambda pid: self._note_birth(record, pid))
         except BaseException:
             self._forget(record)
             raise
@@ -195,6 +199,14 @@ class ProcessEngine:
         self._write(record)
         self._watch(record)
         return record.container
+
+    def _note_birth(self, record: Record, pid: int) -> None:
+        self._exit_file(pid).unlink(missing_ok=True)  # of an earlier process with this number
+        self._write(_born(record, pid))
+
+    def _exit_file(self, pid: int) -> Path:
+        """Give where the supervisor writes down how a process ended that is not our child."""
+        return self._run / "exits" / str(pid)
 
     def _folders(self, id: str) -> staging.Folders:
         return staging.Folders(self._run / "private" / id)
@@ -257,7 +269,7 @@ class ProcessEngine:
 
     async def _exit_status(self, pid: int) -> int | None:
         """Give a wait status: of our child from the kernel, of an adopted process from what the supervisor wrote."""
-        file = self._run / "exits" / str(pid)
+        file = self._exit_file(pid)
         deadline = time.monotonic() + _LATE_EXIT
         while time.monotonic() < deadline:
             if (status := posix.reap(pid)) is not None:
@@ -318,8 +330,8 @@ class ProcessEngine:
                 return
         self._records[record.spec.id] = record
         self._ports.keep(record.port)
-        if record.artifact is not None:
-            self._artifacts.hold(record.artifact, record.spec.id)
+        for artifact in record.artifacts:
+            self._artifacts.hold(artifact, record.spec.id)
         if record.phase == "running":
             assert record.pid is not None, "a running container has a process"
             if posix.alive(record.pid, record.birth):
@@ -330,12 +342,12 @@ class ProcessEngine:
     async def _probe(self, groups: Sequence[Path], *, mounts: bool) -> bool:
         """Try on an empty directory and a shell whether the machine lets us do the one or the other."""
         folders = self._folders(".probe")
-        folders.create(None)
+        folders.create({})
         plan: Plan = {
             "command": ["/bin/sh", "-c", "exit 0"],
             "environment": {},
             "directory": str(folders.work),
-            "model": str(folders.empty) if mounts else None,
+            "trees": {"model": str(folders.empty)} if mounts else {},
             "stage": str(folders.stage),
             "groups": [str(group / cgroups.MEMBERS) for group in groups],
         }

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from clary.core.ports import Container, ContainerSpec
+from clary.core.ports import Container, ContainerSpec, ModelData
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -25,7 +25,7 @@ class Record:
     resolved_image: str
     groups: tuple[str, ...] = ()
     """Directories of its control groups."""
-    artifact: str | None = None
+    artifacts: tuple[str, ...] = ()
     pid: int | None = None
     birth: str = ""
     """Tells its process from a later one with the same pid."""
@@ -78,7 +78,10 @@ class Records:
             table = json.loads((self._root / f"{id}.json").read_text())
         except FileNotFoundError:
             return None
-        return Record(**{**table, "spec": ContainerSpec(**table["spec"]), "groups": tuple(table["groups"])})
+        given = table["spec"]
+        spec = ContainerSpec(**{**given, "additional": tuple(ModelData(*each) for each in given["additional"])})
+        lists = {name: tuple(table[name]) for name in ("groups", "artifacts")}
+        return Record(**{**table, **lists, "spec": spec})
 
     def read_all(self) -> Iterator[Record]:
         for file in sorted(self._root.glob("*.json")):

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -55,12 +55,15 @@ class Folders:
     def stage(self) -> Path:
         return self.root / "stage"
 
-    def create(self, model: Path | None) -> None:
-        """Make them afresh; `base` holds a link to the model."""
+    def create(self, trees: Mapping[str, Path]) -> None:
+        """Make them afresh; `base` holds links to what is shown, by its directory below /opt/ml."""
         self.remove()
         for folder in (self.work, self.temporary, self.base, self.empty, self.stage):
             folder.mkdir(mode=0o700, parents=True)
-        (self.base / "model").symlink_to(model or self.empty)
+        for place, tree in {"model": self.empty, **trees}.items():
+            link = self.base / place
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(tree)
 
     def remove(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
@@ -73,7 +76,8 @@ class Staged:
     spec: ContainerSpec
     recipe: Recipe
     python: PythonEnvironment
-    model: Path | None
+    trees: Mapping[str, Path]
+    """What to show, by its directory below /opt/ml; the model itself may be missing."""
     folders: Folders
     ports: PortBlock
     limits: Limits | None
@@ -82,6 +86,10 @@ class Staged:
     serving: Path
     """The folder that holds `clary_serving` and nothing else."""
     region: str
+
+    @property
+    def model(self) -> Path:
+        return self.trees.get("model", self.folders.empty)
 
     @property
     def model_dir(self) -> str:
@@ -94,7 +102,7 @@ class Staged:
             "command": self._command(),
             "environment": self._environment(),
             "directory": str(self.folders.work),
-            "model": str(self.model or self.folders.empty) if self.mounts else None,
+            "trees": {place: str(t) for place, t in {**self.trees, "model": self.model}.items()} if self.mounts else {},
             "stage": str(self.folders.stage),
             "groups": [str(group / "cgroup.procs") for group in groups],
         }
@@ -107,7 +115,7 @@ class Staged:
             values = {"model_dir": self.model_dir, "port": str(self.ports.port), "python": python}
             return [fill_in(word, values) for word in self.recipe.command]
         for name in _SERVE:
-            file = (self.model or self.folders.empty) / name
+            file = self.model / name
             if file.is_file():
                 words = [f"{self.model_dir}/{name}", "serve"]
                 return [python, *words] if name.endswith(".py") else words

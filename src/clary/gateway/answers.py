@@ -84,12 +84,26 @@ def refuse_foreign_targets(headers: Mapping[bytes, bytes], endpoint: str) -> Non
         )
 
 
+def not_invokable(route: EndpointRoute, partition: Partition) -> AwsError:
+    """Refuse an endpoint that will not be ready however long one waits: to the service it does not exist."""
+    return validation_error(
+        f"Endpoint {route.name} of account {partition.account_id} not found. Its status is {route.status}; "
+        f"`clary doctor {route.name}` says why.",
+        ErrorCode="NO_SUCH_ENDPOINT",
+    )
+
+
 def nothing_ready(route: EndpointRoute, wanted: bytes | None) -> AwsError:
     """Say why nothing was picked: an unknown variant is the caller's mistake, everything down is ours."""
     if wanted is not None and wanted.decode("latin-1") not in {variant.name for variant in route.variants}:
         return validation_error(
             f"Variant {wanted.decode('latin-1')} not found for endpoint {route.name}. "
             f"Its variants are: {', '.join(variant.name for variant in route.variants)}."
+        )
+    if wanted is None and any(variant.targets for variant in route.variants):
+        return validation_error(
+            f"Every variant of endpoint {route.name} that could answer has weight 0. Name one with TargetVariant: "
+            f"{', '.join(variant.name for variant in route.variants)}."
         )
     return RuntimeFailure(
         "ServiceUnavailable",

@@ -26,7 +26,7 @@ LINGER = 1.0
 class Head:
     """Method, target and headers of a request. Names are lower-case; repeated ones are joined with a comma."""
 
-    __slots__ = ("headers", "keep_alive", "method", "modern", "target")
+    __slots__ = ("complete", "headers", "keep_alive", "method", "modern", "target")
 
     def __init__(self) -> None:
         self.method = b""
@@ -35,6 +35,8 @@ class Head:
         self.modern = True
         """HTTP/1.1: chunked answers and 100-continue are understood."""
         self.keep_alive = True
+        self.complete = False
+        """The body has ended."""
 
 
 class Exchange(Protocol):
@@ -50,7 +52,7 @@ class Exchange(Protocol):
         """The body has ended."""
 
     def lost(self) -> None:
-        """The client went away; stop working for it."""
+        """The client went away, or has broken off this request; stop working for it."""
 
     def pause(self) -> None:
         """The client reads slower than we write."""
@@ -60,19 +62,14 @@ class Exchange(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Parses requests, opens an exchange for each and writes what they answer."""
+    """Parses requests, opens an exchange for each and writes what they answer, one after the other.
 
-    __slots__ = (
-        "_deaf",
-        "_exchanges",
-        "_head",
-        "_header_bytes",
-        "_open",
-        "_parser",
-        "_paused",
-        "idle_since",
-        "transport",
-    )
+    Nothing is read while it would only fill memory: when a client sends requests ahead of their answers, does not
+    read the answers, or sends a body faster than its reader takes it.
+    """
+
+    __slots__ = ("_begun", "_body_full", "_deaf", "_exchanges", "_head", "_header_bytes", "_open", "_parser",
+                 "_reading", "_write_paused", "_wrote", "heard", "quiet_since", "transport")  # fmt: skip
 
     def __init__(self, open_exchange: Callable[[Head, Connection], Exchange]) -> None:
         self._open = open_exchange
@@ -80,11 +77,17 @@ class Connection(asyncio.Protocol):
         self._exchanges: deque[tuple[Exchange, Head]] = deque()
         self._head = Head()
         self._header_bytes = 0
-        self._paused = False
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
+        self._reading = True
+        self._body_full = self._write_paused = False
+        self._begun = self._wrote = False
+        """Whether the oldest exchange has been told to begin, and has written."""
         self._deaf = False
-        self.idle_since = 0.0
-        """When the gateway's sweep first saw it idle; 0 while it is busy."""
+        """Whatever still comes is thrown away: the last answer is given, or about to be."""
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
+        self.heard = False
+        """Something was read; for the sweep, which takes it back."""
+        self.quiet_since = 0.0
+        """When the gateway's sweep first saw it idle, or silent in the middle of a request; 0 while it is neither."""
 
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------
 
@@ -92,34 +95,39 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a stream socket's is a Transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        exchanges, self._exchanges = self._exchanges, deque()
-        for exchange, _ in exchanges:
-            exchange.lost()
+        self._deaf = True
+        self._abandon()
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         if self._deaf:
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.refuse(400, b"Upgrade is not supported.")
+        except httptools.HttpParserUpgrade as upgrade:
+            # A server may ignore an Upgrade (RFC 9110, 7.8), and clients offer HTTP/2 to everybody in this way.
+            self._parser = httptools.HttpRequestParser(self)
+            if rest := data[upgrade.args[0] :]:
+                self.data_received(rest)
         except httptools.HttpParserError as error:
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
             if cause is not None and not isinstance(cause, BadRequest):
                 raise cause from error
-            self.refuse(400, str(cause or error).encode())
-        if len(self._exchanges) > 1 and not self._paused:
-            # A client that sends requests ahead of their answers waits in the socket, not in our memory.
-            self._paused = True
-            self.transport.pause_reading()
+            self._refuse(str(cause or error).encode())
+        if len(self._exchanges) > 1:
+            self._regulate()
 
     def pause_writing(self) -> None:
-        if self._exchanges:
+        self._write_paused = True
+        if self._begun:
             self._exchanges[0][0].pause()
 
     def resume_writing(self) -> None:
-        if self._exchanges:
+        self._write_paused = False
+        if self._begun:
             self._exchanges[0][0].resume()
+        else:
+            self._next()
 
     # -- httptools ---------------------------------------------------------------------------------------------------
 
@@ -145,33 +153,39 @@ class Connection(asyncio.Protocol):
             raise BadRequest("Request header is too large.")
 
     def on_headers_complete(self) -> None:
+        if self._deaf:
+            return
         head, parser = self._head, self._parser
         head.method = parser.get_method()
         head.modern = parser.get_http_version() == "1.1"
         head.keep_alive = parser.should_keep_alive()
-        if self.transport.is_closing():
-            return
-        exchange = self._open(head, self)
-        self._exchanges.append((exchange, head))
+        if head.modern and b"host" not in head.headers:
+            raise BadRequest("The Host header is missing.")
+        if head.method == b"CONNECT":
+            raise BadRequest("CONNECT is not supported.")
+        if parser.should_upgrade() and head.headers.keys() & {b"content-length", b"transfer-encoding"}:
+            # The parser takes what follows for another protocol, so the body would be lost.
+            raise BadRequest("Upgrade is not supported.")
+        if not head.target.startswith(b"/"):
+            head.target = _origin_form(head.target)
+        self._exchanges.append((self._open(head, self), head))
         if len(self._exchanges) == 1:
-            exchange.begin()
+            self._next()
 
     def on_body(self, body: bytes) -> None:
         if self._exchanges and self._exchanges[-1][1] is self._head:
             self._exchanges[-1][0].feed(body)
 
     def on_message_complete(self) -> None:
+        self._head.complete = True
         if self._exchanges and self._exchanges[-1][1] is self._head:
             self._exchanges[-1][0].complete()
 
     # -- for exchanges -----------------------------------------------------------------------------------------------
 
-    @property
-    def idle(self) -> bool:
-        """No request is being answered."""
-        return not self._exchanges
-
     def write(self, data: bytes) -> None:
+        """Write a piece of the oldest exchange's answer."""
+        self._wrote = True
         self.transport.write(data)
 
     def finish(self, *, reusable: bool = True) -> None:
@@ -179,40 +193,121 @@ class Connection(asyncio.Protocol):
         if not self._exchanges:
             return
         _, head = self._exchanges.popleft()
-        if not (reusable and head.keep_alive):
-            self._exchanges.clear()
+        self._begun = False
+        if reusable and head.keep_alive and not self._deaf:
+            self._next()
+        elif self._exchanges and self._deaf and head.keep_alive and reusable:
+            self._next()  # the refusal of what came after
+        else:
+            self._abandon()
             self._hang_up()
-        elif self._exchanges:
+
+    def hold_body(self, full: bool) -> None:
+        """Make the client wait while the reader of its request's body is behind."""
+        self._body_full = full
+        self._regulate()
+
+    # -- for the gateway's sweep -------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """No request is being answered."""
+        return not self._exchanges
+
+    @property
+    def awaiting(self) -> bool:
+        """The rest of a request is still to come, and nobody but the client holds it up."""
+        return bool(self._exchanges) and not self._exchanges[-1][1].complete and self._reading
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Begin the oldest exchange, unless the client has to read first."""
+        if self._exchanges and not self._begun and not self._write_paused:
+            self._begun, self._wrote = True, False
             self._exchanges[0][0].begin()
-        elif self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+        self._regulate()
 
-    def refuse(self, status: int, text: bytes) -> None:
-        """Answer outside of any exchange, because what came is not a request, and close."""
-        if self.transport.is_closing():
-            return
-        self._exchanges.clear()
-        self.transport.write(
-            b"%b\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (status_line(status), len(text), text)
-        )
-        self._hang_up()
+    def _regulate(self) -> None:
+        ahead = len(self._exchanges) > 1 or (self._write_paused and not self._begun)
+        reading = self._deaf or not (self._body_full or ahead)
+        if reading != self._reading and not self.transport.is_closing():
+            self._reading = reading
+            if reading:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
 
-    def _hang_up(self) -> None:
-        """Close, but read on for a moment: a reset, which closing with unread input causes, would eat our answer."""
+    def _abandon(self) -> None:
+        self._begun = False
+        exchanges, self._exchanges = self._exchanges, deque()
+        for exchange, _ in exchanges:
+            exchange.lost()
+
+    def _refuse(self, text: bytes) -> None:
+        """Answer what is not a request, after everything that came before it, and close."""
         if self._deaf or self.transport.is_closing():
             return
         self._deaf = True
-        if self._paused:
-            self.transport.resume_reading()
+        if self._exchanges and not self._exchanges[-1][1].complete:  # the body of a request that is under way
+            broken, _ = self._exchanges.pop()
+            broken.lost()
+            if not self._exchanges:
+                if self._begun and self._wrote:
+                    self.transport.abort()  # its answer has begun: only so can the client learn of it
+                    return
+                self._begun = False
+        self._exchanges.append((_Refusal(self, text), Head()))
+        self._next()
+
+    def _hang_up(self) -> None:
+        """Close, but read on for a moment: a reset, which closing with unread input causes, would eat our answer."""
+        self._deaf = True
+        if self.transport.is_closing():
+            return
+        self._body_full = False
+        self._regulate()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         asyncio.get_running_loop().call_later(LINGER, self.transport.close)
 
 
+class _Refusal:
+    """The answer to what is not a request."""
+
+    def __init__(self, client: Connection, text: bytes) -> None:
+        self._client = client
+        self._text = text
+
+    def begin(self) -> None:
+        self._client.write(
+            b"%b\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (status_line(400), len(self._text), self._text)
+        )
+        self._client.finish(reusable=False)
+
+    def feed(self, data: bytes) -> None: ...
+
+    def complete(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
 class BadRequest(Exception):
     """What the client sent breaks a limit of the protocol."""
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Give `/path?query` of `http://host/path?query`, which clients send that take us for their proxy."""
+    scheme, mark, rest = target.partition(b"://")
+    if not mark or scheme.lower() not in (b"http", b"https"):
+        return target
+    slash = rest.find(b"/")
+    return rest[slash:] if slash >= 0 else b"/"
 
 
 def status_line(status: int) -> bytes:

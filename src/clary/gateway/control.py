@@ -13,6 +13,8 @@ from clary.wire import failures
 
 MAX_BODY = 4 * 1024 * 1024
 """Bytes of a control-plane request; the largest legal ones are a few hundred kilobytes."""
+IDENTITIES = "/_clary/iam"
+"""Where `clary keys` and `clary roles` ask; the default key alone is heard."""
 PATIENCE = 10.0
 """Seconds to wait for a control plane that is being restarted, before anything of the request was sent."""
 _ANSWER_TIMEOUT = aiohttp.ClientTimeout(total=60)
@@ -37,21 +39,25 @@ class ControlPlane:
                 "x-amz-target": request.headers.get(b"x-amz-target", b"").decode("latin-1"),
                 "x-clary-request-id": request.request_id,
                 "x-clary-access-key-id": identity.access_key_id if identity else "",
+                "x-clary-session-token": identity.token if identity else "",
                 "x-clary-service": identity.service if identity else "",
             }
-            status, answer_headers, answer = await self._send(headers, body)
+            path = IDENTITIES if request.path == IDENTITIES else "/"
+            status, answer_headers, answer = await self._send(path, headers, body)
         except AwsError as error:
             response = failures.error_response(error, content_type, request.request_id)
             status, answer = response.status, response.body
             answer_headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
         await request.answer(status, answer_headers, answer)
 
-    async def _send(self, headers: dict[str, str], body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    async def _send(
+        self, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
         while True:
             try:
-                async with self._session.post("http://control/", data=body, headers=headers) as answer:
+                async with self._session.post(f"http://control{path}", data=body, headers=headers) as answer:
                     kept = [
                         (name, value)
                         for name, value in answer.raw_headers

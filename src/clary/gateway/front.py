@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from clary.errors import AwsError, UnknownOperationException
 from clary.gateway.connection import Connection, Exchange, Head
-from clary.gateway.control import ControlPlane
+from clary.gateway.control import IDENTITIES, ControlPlane
 from clary.gateway.invocation import Invocation
 from clary.gateway.state import State
 from clary.gateway.streamed import Streamed
@@ -36,6 +36,8 @@ class Front:
             return Invocation(self._state, head, client)
         if target == b"/_clary/health":
             return Streamed(self._state, head, client, _health)
+        if target == IDENTITIES.encode() and head.method == b"POST":
+            return Streamed(self._state, head, client, self._control.handle)
         if _is_for_s3(head):
             return Streamed(self._state, head, client, self._s3)
         if runtime:

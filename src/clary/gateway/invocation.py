@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from clary.core.routing import Target
 from clary.errors import AwsError
-from clary.gateway import answers
+from clary.gateway import access, answers
 from clary.gateway.connection import Connection, Head
 from clary.gateway.state import State
 from clary.gateway.upstream import UpstreamConnection
@@ -66,8 +66,6 @@ class Invocation:
         length = head.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > state.max_payload:
             self._refused = True
-        elif head.headers.get(b"expect", b"").lower() == b"100-continue" and head.modern:
-            client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # -- the client's side -----------------------------------------------------------------------------------------
 
@@ -77,6 +75,16 @@ class Invocation:
             self._too_large()
         elif self._complete:
             self._start()
+        elif self._state.is_anonymous(self._head):
+            # Refused before its body is read: what nobody has signed shall not fill our memory.
+            self._done = True
+            try:
+                self._state.authenticate(self._head, b"")
+            except AwsError as error:
+                self._client.write(answers.runtime_error(error, self._request_id, keep_alive=False))
+            self._client.finish(reusable=False)
+        elif self._head.headers.get(b"expect", b"").lower() == b"100-continue" and self._head.modern:
+            self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def feed(self, data: bytes) -> None:
         if self._done or self._refused:
@@ -117,8 +125,10 @@ class Invocation:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = [body]
         try:
-            state.authenticate(head, body)
+            identity = state.authenticate(head, body)
             self._endpoint = endpoint_name(head.target)
+            if (principal := state.principal(identity)) is not None:
+                principal.require(access.invocation(state.partition, self._endpoint, head.headers))
             answers.check_headers(head.headers)
             self._pick()
         except AwsError as error:
@@ -134,6 +144,8 @@ class Invocation:
             raise answers.no_such_endpoint(self._endpoint, state.partition)
         if route.status == "Creating":
             raise answers.not_ready(self._endpoint)
+        if route.status in ("Failed", "Deleting"):
+            raise answers.not_invokable(route, state.partition)
         answers.refuse_foreign_targets(headers, self._endpoint)
         wanted = headers.get(b"x-amzn-sagemaker-target-variant")
         load = state.load
@@ -198,10 +210,10 @@ class Invocation:
                 out += (b"\r\n", name, b": ", value)
             elif lower == b"content-length":
                 length = value
-        if length is not None:
-            out += (b"\r\nContent-Length: ", length)
-        elif status == 204:
+        if status == 204:  # has no body, whatever its length claims
             out.append(b"\r\nContent-Length: 0")
+        elif length is not None:
+            out += (b"\r\nContent-Length: ", length)
         elif self._head.modern:
             self._chunked = True
             out.append(b"\r\nTransfer-Encoding: chunked")

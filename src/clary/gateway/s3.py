@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
 from clary.errors import AwsError
-from clary.gateway import s3multipart, s3objects
+from clary.gateway import s3access, s3multipart, s3objects
 from clary.gateway import s3xml as xml
 from clary.gateway.s3call import Call, in_thread, refuse
 from clary.gateway.streamed import Streamed
@@ -36,6 +36,8 @@ class S3:
         """Authenticate a request, carry it out and answer it; errors in S3's XML."""
         try:
             identity = request.state.authenticate(request.head, None)
+            if (principal := request.state.principal(identity)) is not None:
+                s3access.check(principal, request, bulk=True)
             bucket, key = _names(request.path)
             params = dict(parse_qsl(request.query, keep_blank_values=True))
             call = Call(request, identity, self._disk, self._uploads, bucket, key, params)
@@ -140,6 +142,8 @@ async def _delete_objects(call: Call) -> None:
 
 def _delete_one(call: Call, key: str) -> str:
     try:
+        state = call.request.state
+        s3access.require_delete(state.principal(call.identity), state.partition.name, call.bucket, key)
         call.disk.delete(call.bucket, key)
         return ""
     except AwsError as failure:

@@ -179,7 +179,7 @@ def byte_range(value: str, size: int) -> tuple[int, int] | None:
     Raises AwsError InvalidRange (416).
     """
     first, dash, last = value.removeprefix("bytes=").partition("-")
-    plain = all(each.isascii() and each.isdigit() for each in (first, last) if each)
+    plain = all(each.isascii() and each.isdigit() and len(each) < 20 for each in (first, last) if each)
     if not value.startswith("bytes=") or not dash or not plain or not (first or last):
         return None
     if not first:

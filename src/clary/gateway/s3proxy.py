@@ -10,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from clary.errors import AwsError
+from clary.gateway import s3access
 from clary.gateway.s3call import refuse
 from clary.gateway.streamed import Streamed
 from clary.telemetry import logger
@@ -58,6 +59,8 @@ class S3Proxy:
         """Authenticate a request, pass it on and its answer back; errors of ours in S3's XML."""
         try:
             identity = request.state.authenticate(request.head, None)
+            if (principal := request.state.principal(identity)) is not None:
+                s3access.check(principal, request, bulk=False)
             await self._forward(request, _Outgoing(request, identity))
         except AwsError as failure:
             await refuse(request, failure)

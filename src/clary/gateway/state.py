@@ -11,7 +11,9 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from clary.core import routing
+from clary.core.identities import Principal
 from clary.core.resources import Partition
+from clary.gateway.access import Access
 from clary.gateway.connection import Head
 from clary.gateway.routes import RouteFeed
 from clary.gateway.upstream import Pool
@@ -40,10 +42,13 @@ class State:
         *,
         max_payload: int,
         model_timeout: float,
+        access: Access | None = None,
     ) -> None:
+        """Without `access` whoever signs with a known key may do everything."""
         self.loop = asyncio.get_running_loop()
         self.partition = partition
         self.verifier = verifier
+        self._access = access
         self.max_payload = max_payload
         self.model_timeout = model_timeout
         self.control_socket = run / "control.sock"
@@ -62,6 +67,18 @@ class State:
         if self.verifier is None:
             return None
         return self.verifier.verify(head.method.decode("latin-1"), head.target, head.headers, payload)
+
+    def is_anonymous(self, head: Head) -> bool:
+        """Tell, before the body has come, whether a request that must be signed bears no signature at all."""
+        return (
+            self.verifier is not None and b"authorization" not in head.headers and head.target.find(b"Signature=") < 0
+        )
+
+    def principal(self, identity: Identity | None) -> Principal | None:
+        """Give who is asking; None where nothing need be asked of policies. Raises AwsError."""
+        if identity is None or self._access is None:
+            return None
+        return self._access.principal(identity)
 
     def request_id(self) -> str:
         """Make a request id: shaped as a UUID, unique; unguessable it need not be, cheap it must."""

@@ -68,7 +68,7 @@ class Streamed:
                 self._waiting -= len(piece)
                 if self._paused and self._waiting < HIGH_WATER // 2:
                     self._paused = False
-                    self._client.transport.resume_reading()
+                    self._client.hold_body(False)
                 yield piece
             if self._complete:
                 return
@@ -132,7 +132,7 @@ class Streamed:
         self._arrived.set()
         if self._waiting > HIGH_WATER and not self._paused:
             self._paused = True
-            self._client.transport.pause_reading()
+            self._client.hold_body(True)
 
     def complete(self) -> None:
         self._complete = True

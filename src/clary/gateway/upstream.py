@@ -31,8 +31,8 @@ class Answer(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one container."""
 
-    __slots__ = ("_answer", "_answered", "_ended", "_headers", "_keep_alive", "_parser", "_pool", "idle_since",
-                 "reused", "transport")  # fmt: skip
+    __slots__ = ("_answer", "_answered", "_ended", "_excess", "_headers", "_keep_alive", "_parser", "_pool",
+                 "idle_since", "reused", "transport")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -41,6 +41,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._answered = False
         self._ended = False
         self._keep_alive = False
+        self._excess = False
+        """The container says more than was asked; the connection is of no further use."""
         self._headers: list[tuple[bytes, bytes]] = []
         self.reused = False
         self.idle_since = 0.0
@@ -49,7 +51,7 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, request: bytes, answer: Answer) -> None:
         """Write a whole request and tell `answer` what comes back."""
         self._answer = answer
-        self._answered = self._ended = False
+        self._answered = self._ended = self._excess = False
         self.transport.write(request)
 
     def cancel(self) -> None:
@@ -78,7 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._ended:
             self._answer = None
-            if self._keep_alive:
+            if self._keep_alive and not self._excess:
                 self._pool.give_back(self)
             else:
                 self.transport.close()
@@ -110,19 +112,25 @@ class UpstreamConnection(asyncio.Protocol):
     # -- httptools ---------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._headers = []
+        if self._ended:
+            self._excess = True
+        else:
+            self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        if not self._ended:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._ended:
+            return
         status = self._parser.get_status_code()
         self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it when the message is over
         if self._answer is not None:
             self._answer.head(status, self._headers, final=status >= 200)
 
     def on_body(self, data: bytes) -> None:
-        if self._answer is not None:
+        if self._answer is not None and not self._ended:
             self._answer.body(data)
 
     def on_message_complete(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clary.core.resources import Partition
+from clary.gateway.access import Access
 from clary.gateway.connection import Connection, Exchange, Head
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
@@ -23,6 +24,8 @@ from clary.wire.sigv4 import Verifier
 BACKLOG = 2048
 IDLE_LIMIT = 120.0
 """Seconds after which a client's unused connection is closed; SDKs keep theirs for a minute at most."""
+STALL_LIMIT = 60.0
+"""Seconds for which a client may be silent in the middle of a request."""
 SWEEP = 5.0
 
 
@@ -33,8 +36,8 @@ class GatewayOptions:
     host: str
     port: int
     partition: Partition
-    secrets: dict[str, str] | None
-    """Access keys and their secrets; None: requests are not verified."""
+    access: Access | None
+    """Who there is and what each may do; None: requests are not verified."""
     run: Path
     max_payload: int
     model_timeout: float
@@ -46,13 +49,16 @@ async def serve(options: GatewayOptions, s3: Callable[[Streamed], Awaitable[None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    verifier = Verifier(options.secrets, options.partition.region, time.time) if options.secrets is not None else None
+    access, verifier = options.access, None
+    if access is not None:
+        verifier = Verifier(access, options.partition.region, time.time, sessions=access.session)
     state = State(
         options.partition,
         verifier,
         options.run,
         max_payload=options.max_payload,
         model_timeout=options.model_timeout,
+        access=access,
     )
     state.routes.load()
     control = ControlPlane(state.control_socket)
@@ -86,23 +92,26 @@ class Door:
         return connection
 
     def sweep(self, now: float) -> None:
-        """Forget connections that are gone and close those that were idle too long."""
+        """Forget connections that are gone; close those that were idle, or silent in mid-request, for too long."""
         for connection in list(self._connections):
+            heard, connection.heard = connection.heard, False
+            limit = IDLE_LIMIT if connection.idle else STALL_LIMIT
             if connection.transport is None or connection.transport.is_closing():
                 self._connections.discard(connection)
-            elif not connection.idle:
-                connection.idle_since = 0.0
-            elif not connection.idle_since:
-                connection.idle_since = now
-            elif now - connection.idle_since > IDLE_LIMIT:
+            elif not connection.idle and (heard or not connection.awaiting):
+                connection.quiet_since = 0.0
+            elif not connection.quiet_since or (connection.idle and heard):
+                connection.quiet_since = now
+            elif now - connection.quiet_since > limit:
                 connection.transport.close()
 
     async def drain(self, limit: float) -> None:
-        """Close what is idle, wait for the rest, at most `limit` seconds."""
+        """Close what is idle or waits for its client, let the rest be answered, for at most `limit` seconds."""
         deadline = time.monotonic() + limit
         while self._connections and time.monotonic() < deadline:
             for connection in list(self._connections):
-                if connection.transport is None or connection.transport.is_closing() or connection.idle:
+                gone = connection.transport is None or connection.transport.is_closing()
+                if gone or connection.idle or connection.awaiting:
                     self._connections.discard(connection)
                     if connection.transport is not None:
                         connection.transport.close()

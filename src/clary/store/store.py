@@ -36,9 +36,11 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
+from clary.core.identities import Role, User
 from clary.core.ports import ListQuery, Page
 from clary.core.resources import KINDS, Kind, Resource
 from clary.errors import Fatal
+from clary.store import identities
 from clary.store.tables import RESOURCES, TAGS
 
 _READERS = 2
@@ -55,7 +57,7 @@ _SORT_COLUMN = {
 
 
 class Store:
-    """Keeps resources and tags in one SQLite file; implements `core.ports.ResourceStore` and `TagStore`."""
+    """Keeps everything in one SQLite file: all the stores of `core.ports`."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._reading = engine
@@ -137,22 +139,24 @@ class Store:
 
     async def set_status(self, resource: Resource, status: Mapping[str, object], *, touch: bool = True) -> bool:
         """Write the status if the stored generation is still `resource.generation`. `touch`: LastModifiedTime moves."""
-        statement = (
-            update(RESOURCES)
-            .where(
-                _is(_KINDS[resource.kind], resource.name),
-                RESOURCES.c.generation == resource.generation,
-                # A namesake made after this one was deleted also starts at generation 1.
-                RESOURCES.c.created_at == _micros(resource.created_at),
-            )
-            .values(_status_columns(resource.kind, status))
-        )
+        statement = update(RESOURCES).where(_unchanged(resource)).values(_status_columns(resource.kind, status))
 
         def work(connection: Connection) -> bool:
             touched = statement.values(modified_at=self._now()) if touch else statement
             return connection.execute(touched).rowcount == 1
 
         return await self._write(work)
+
+    async def replace(self, resource: Resource, spec: Mapping[str, object]) -> Resource | None:
+        """Write the spec and raise the generation, if it still is `resource.generation`; else None. Sets one time."""
+        statement = update(RESOURCES).where(_unchanged(resource)).returning(RESOURCES)
+
+        def work(connection: Connection) -> Row[Any] | None:
+            values = {"spec": spec, "generation": resource.generation + 1, "modified_at": self._now()}
+            return connection.execute(statement.values(values)).first()
+
+        row = await self._write(work)
+        return _resource(row) if row else None
 
     async def mark_deleting(self, kind: Kind, name: str, status: Mapping[str, object]) -> Resource | None:
         """Set `deleting`, write the status, raise the generation; None where there is no such resource."""
@@ -214,6 +218,40 @@ class Store:
 
         await self._write(work)
 
+    async def stored_arn(self, arn: str) -> str | None:
+        """Give an ARN as it is stored, in whatever case it is asked for; None where no resource has it."""
+        return await self._read(
+            lambda connection: connection.execute(
+                select(RESOURCES.c.arn).where(RESOURCES.c.id == _find(connection, arn))
+            ).scalar()
+        )
+
+    # Identities
+
+    async def add_user(self, user: User) -> bool:
+        """Store a user with its key; False where the name is taken."""
+        return await self._write(lambda connection: identities.add_user(connection, user))
+
+    async def add_role(self, role: Role) -> bool:
+        """Store a role; False where the name is taken."""
+        return await self._write(lambda connection: identities.add_role(connection, role))
+
+    async def remove_user(self, name: str) -> bool:
+        """Delete a user and its key; False where there was none."""
+        return await self._write(lambda connection: identities.remove_user(connection, name))
+
+    async def remove_role(self, name: str) -> bool:
+        """Delete a role; False where there was none."""
+        return await self._write(lambda connection: identities.remove_role(connection, name))
+
+    async def users(self) -> Sequence[User]:
+        """Give all users by name."""
+        return await self._read(identities.users)
+
+    async def roles(self) -> Sequence[Role]:
+        """Give all roles by name."""
+        return await self._read(identities.roles)
+
     def _now(self) -> int:
         # Whole milliseconds, because answers show no more: a filter that is given a time out of an answer then means
         # exactly that time, and neither misses the resource nor finds one too many.
@@ -268,7 +306,7 @@ def _engine(path: Path) -> Engine:
 
 
 _alembic = threading.Lock()
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision of the schema."""
 
 
@@ -317,6 +355,15 @@ def _is(kind: Kind, name: str) -> Any:
     return (RESOURCES.c.kind == kind.name) & (RESOURCES.c.key == _key(kind, name))
 
 
+def _unchanged(resource: Resource) -> Any:
+    return (
+        _is(_KINDS[resource.kind], resource.name)
+        & (RESOURCES.c.generation == resource.generation)
+        # A namesake made after this one was deleted also starts at generation 1.
+        & (RESOURCES.c.created_at == _micros(resource.created_at))
+    )
+
+
 def _status_columns(kind: str, status: Mapping[str, object]) -> dict[str, object]:
     member = _KINDS[kind].status_member
     return {"status": status, "status_text": status.get(member, "") if member else ""}
@@ -353,6 +400,7 @@ def _page(kind: Kind, query: ListQuery) -> Select[Any]:
         conditions.append(c.modified_at >= _micros(query.modified_after))
     if query.status_equals is not None:
         conditions.append(c.status_text == query.status_equals)
+    conditions += (c.spec[member].as_string() == value for member, value in query.members)
     if query.after is not None:
         value, id = query.after
         boundary = tuple_(_micros(float(value)) if query.sort_by == "CreationTime" else value, id)

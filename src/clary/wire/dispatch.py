@@ -37,6 +37,11 @@ class Caller:
     region: str
     access_key_id: str
     request_id: str
+    session_token: str = ""
+    """Of temporary credentials; verified, as the signature is."""
+    arn: str = ""
+    user_id: str = ""
+    """Who that is, once somebody has looked it up."""
 
 
 Handler = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any] | None]]
@@ -66,7 +71,7 @@ class Dispatcher:
                 case "json":
                     self._service_of_prefix[metadata["targetPrefix"]] = service
                     self._by_target[f"{metadata['targetPrefix']}.{name}"] = call
-                case "query" if not query.takes_parameters(call.operation):
+                case "query":
                     self._by_action[service, name] = call
                 case protocol:
                     raise ValueError(f"{service} {name}: the {protocol} protocol is not spoken here, or not in full")
@@ -116,7 +121,11 @@ class Dispatcher:
         call = self._by_action.get((service_hint or self._service_of(form), form["Action"]))
         if call is None:
             raise query.refusal(service_hint, form)
-        result = await call.handler(caller, {}) or {}
+        parameters: dict[str, Any] = {}
+        if (shape := call.operation.input_shape) is not None:
+            parameters = query.decode(shape, form)
+            constraints.check(shape, parameters, "ValidationError")  # the query protocol's word for it
+        result = await call.handler(caller, parameters) or {}
         answer = query.result_document(call.operation, result, caller.request_id)
         return WireResponse(200, answer_headers(XML_CONTENT_TYPE, caller.request_id), answer)
 

@@ -1,14 +1,15 @@
-"""The AWS query protocol as far as STS's GetCallerIdentity needs it: a form in, XML out.
+"""The AWS query protocol, as STS speaks it: a form in, XML out.
 
-Operations whose input has members are refused when the dispatcher is built; nothing here could read them.
+A form is flat, its names are paths: `Tags.member.1.Key`. They become nested values by the input shape.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from itertools import count
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 from xml.etree.ElementTree import Element, SubElement
 
@@ -18,6 +19,7 @@ from clary.errors import AwsError
 from clary.wire import failures
 
 _MAX_FIELDS = 1000
+_Item = TypeVar("_Item")
 
 
 def read_form(body: bytes) -> dict[str, str]:
@@ -33,9 +35,69 @@ def read_form(body: bytes) -> dict[str, str]:
     return form
 
 
-def takes_parameters(operation: OperationModel) -> bool:
-    """Tell whether the operation's input has members."""
-    return operation.input_shape is not None and bool(operation.input_shape.members)
+def decode(shape: Shape, form: Mapping[str, str]) -> dict[str, Any]:
+    """Turn a form into Python values, checking types only; names that the shape lacks are ignored.
+
+    Raises AwsError MalformedInput (400) for a text that is not of its member's type.
+    """
+    return {name: value for name, value in _members(shape, "", form) if value is not None}
+
+
+def _members(shape: Shape, prefix: str, form: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    for name, member in shape.members.items():
+        yield name, _read(member, prefix + member.serialization.get("name", name), form)
+
+
+def _read(shape: Shape, path: str, form: Mapping[str, str]) -> Any:
+    """Read what is at a path; None where nothing is."""
+    match shape.type_name:
+        case "structure":
+            found = {name: value for name, value in _members(shape, f"{path}.", form) if value is not None}
+            return found or None
+        case "list":
+            inner = "" if shape.serialization.get("flattened") else shape.member.serialization.get("name", "member")
+            start = f"{path}.{inner}." if inner else f"{path}."
+            items = list(_numbered(start, form, lambda at: _read(shape.member, at, form)))
+            # An empty list is written as its bare name.
+            return items if items or form.get(path) == "" else None
+        case "map":
+            start = f"{path}." if shape.serialization.get("flattened") else f"{path}.entry."
+            key = shape.key.serialization.get("name", "key")
+            value = shape.value.serialization.get("name", "value")
+            pairs = _numbered(
+                start, form, lambda at: (form.get(f"{at}.{key}"), _read(shape.value, f"{at}.{value}", form))
+            )
+            return {name: item for name, item in pairs if name is not None} or None
+        case kind:
+            return None if path not in form else _scalar_of(kind, form[path], path)
+
+
+def _numbered(start: str, form: Mapping[str, str], read: Callable[[str], _Item]) -> Iterator[_Item]:
+    """Read the elements of a list or map, which count from 1, up to the first number that no name has."""
+    numbers = {name[len(start) :].partition(".")[0] for name in form if name.startswith(start)}
+    for number in count(1):
+        if str(number) not in numbers:
+            return
+        yield read(f"{start}{number}")
+
+
+def _scalar_of(kind: str, text: str, path: str) -> Any:
+    try:
+        match kind:
+            case "boolean":
+                return {"true": True, "false": False}[text.lower()]
+            case "integer" | "long":
+                return int(text)
+            case "float" | "double":
+                return float(text)
+            case "timestamp":
+                return datetime.fromisoformat(text).timestamp()
+            case "blob":
+                return base64.b64decode(text, validate=True)
+            case _:
+                return text
+    except (KeyError, ValueError):
+        raise AwsError(f"The value of {path} is not of type {kind}.", code="MalformedInput", status=400) from None
 
 
 def refusal(service: str, form: Mapping[str, str]) -> AwsError:

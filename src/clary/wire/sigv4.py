@@ -11,8 +11,9 @@ so a header-signed request costs two short SHA-256 runs, one over the payload, a
 Statuses: JSON 1.1 services answer 400, REST services and S3 answer 403. AWS documents neither for each code; that split
 is what its services are seen to do. A request speaks JSON 1.1 when it has an `X-Amz-Target`.
 
-A signed `X-Amz-Security-Token` is tolerated and means nothing: Clary issues none, and one left over in an environment
-says nothing that the secret does not. An unsigned one is refused, like every unsigned `x-amz-*` header.
+An access key that is not among the known ones may be a temporary one: its `X-Amz-Security-Token` then tells all of it.
+Beside a known key a signed token is tolerated and means nothing: one left over in an environment says nothing that the
+secret does not. An unsigned one is refused, like every unsigned `x-amz-*` header.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _TERMINATOR = "aws4_request"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _WEEK = 604800
 _CACHE_SIZE = 4096
+_TOKEN = b"x-amz-security-token"
 _PRESIGNED = b"X-Amz-Signature="
 _PRESIGNED_PARTS = ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
 
@@ -80,6 +82,19 @@ class Identity(NamedTuple):
     payload_hash: str  # SHA-256 in hexadecimal, UNSIGNED_PAYLOAD or one of STREAMED_PAYLOADS
     signature: str
     signing_key: SigningKey
+    token: str = ""
+    """The session token of temporary credentials; empty for a key that stays."""
+
+
+class Session(NamedTuple):
+    """What a session token says of its access key. `expires_at` in seconds since 1970."""
+
+    secret: str
+    expires_at: float
+
+
+SessionLookup = Callable[[str, str], Session | None]
+"""Gives what a token, the second argument, says of an access key id; None where it was not made here, or not for it."""
 
 
 class _Signer(NamedTuple):
@@ -94,6 +109,8 @@ class _Signer(NamedTuple):
     signed_set: frozenset[bytes]
     signed_headers: bytes
     key: SigningKey
+    token: bytes
+    expires_at: float
 
 
 class _Refusal(NamedTuple):
@@ -103,10 +120,14 @@ class _Refusal(NamedTuple):
     s3_code: str
     s3_status: int = 403
     s3_message: str = ""
+    query_code: str = ""
+    """The query protocol's, where it has one of its own."""
 
     def error(self, headers: Mapping[bytes, bytes], message: str, *, s3: bool) -> AwsError:
         if s3:
             return AwsError(self.s3_message or message, code=self.s3_code, status=self.s3_status)
+        if self.query_code and headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
+            return AwsError(message, code=self.query_code, status=403)
         return AwsError(message, code=self.code, status=400 if b"x-amz-target" in headers else 403)
 
 
@@ -128,6 +149,17 @@ _UNKNOWN_KEY = _Refusal(
     "InvalidAccessKeyId",
     403,
     "The AWS Access Key Id you provided does not exist in our records.",
+    "InvalidClientTokenId",
+)
+_BAD_TOKEN = _Refusal(
+    "UnrecognizedClientException",
+    "InvalidToken",
+    400,
+    "The provided token is malformed or otherwise invalid.",
+    "InvalidClientTokenId",
+)
+_EXPIRED_TOKEN = _Refusal(
+    "ExpiredTokenException", "ExpiredToken", 400, "The provided token has expired.", "ExpiredToken"
 )
 _MISMATCH = _Refusal(
     "InvalidSignatureException",
@@ -145,11 +177,20 @@ class Verifier:
     """Verify requests against known secrets, for one region.
 
     `secrets` maps access key id to secret; keys may come and go under way, a key's secret may not change. `now` gives
-    seconds since 1970. `max_skew` is how many seconds a request's date may be off, either way.
+    seconds since 1970. `max_skew` is how many seconds a request's date may be off, either way. `sessions` tells of
+    access keys that are not in `secrets`, by their tokens.
     """
 
-    def __init__(self, secrets: Mapping[str, str], region: str, now: Callable[[], float], max_skew: int = 300) -> None:
+    def __init__(
+        self,
+        secrets: Mapping[str, str],
+        region: str,
+        now: Callable[[], float],
+        max_skew: int = 300,
+        sessions: SessionLookup | None = None,
+    ) -> None:
         self._secrets = secrets
+        self._sessions = sessions
         self._region = region
         self._now = now
         self._skew = max_skew
@@ -178,7 +219,7 @@ class Verifier:
             raise _TWO_WAYS.error(headers, "Only one auth mechanism allowed", s3=b"/s3/" in authorization)
         prefix = authorization[:-64]
         signer = self._signers.get(prefix)
-        if signer is not None and signer.access_key_id in self._secrets:
+        if signer is not None and (signer.access_key_id in self._secrets or self._goes_on(signer, headers)):
             signature = authorization[-64:]
         else:
             signer, signature = self._parse(request, authorization)
@@ -192,6 +233,10 @@ class Verifier:
         if prefix not in self._signers and prefix.endswith(b"Signature="):
             self._remember(prefix, signer)
         return _identity(signer, stamp, signature, payload_hash)
+
+    def _goes_on(self, signer: _Signer, headers: Mapping[bytes, bytes]) -> bool:
+        """Tell whether a session that was seen before comes with the same token and is not over."""
+        return signer.token != b"" and headers.get(_TOKEN) == signer.token and self._now() < signer.expires_at
 
     def _remember(self, prefix: bytes, signer: _Signer) -> None:
         if len(self._signers) >= _CACHE_SIZE:
@@ -212,10 +257,24 @@ class Verifier:
         if absent:
             message = " ".join(f"Authorization header requires '{name}' parameter." for name in absent)
             raise _MALFORMED.error(headers, message, s3=s3)
-        signer = self._signer(headers, parts["Credential"], parts["SignedHeaders"])
+        signer = self._signer(headers, parts["Credential"], parts["SignedHeaders"], headers.get(_TOKEN, b""))
         return signer, parts["Signature"].encode("latin-1")
 
-    def _signer(self, headers: Mapping[bytes, bytes], credential: str, signed_headers: str) -> _Signer:
+    def _secret_of(self, headers: Mapping[bytes, bytes], access_key_id: str, token: bytes, *, s3: bool) -> Session:
+        secret = self._secrets.get(access_key_id)
+        if secret is not None:
+            return Session(secret, 0.0)
+        invalid = "The security token included in the request is invalid."
+        if not token or self._sessions is None:
+            raise _UNKNOWN_KEY.error(headers, invalid, s3=s3)
+        session = self._sessions(access_key_id, token.decode("latin-1"))
+        if session is None:
+            raise _BAD_TOKEN.error(headers, invalid, s3=s3)
+        if session.expires_at <= self._now():
+            raise _EXPIRED_TOKEN.error(headers, "The security token included in the request is expired", s3=s3)
+        return session
+
+    def _signer(self, headers: Mapping[bytes, bytes], credential: str, signed_headers: str, token: bytes) -> _Signer:
         fields = credential.rsplit("/", 4)
         if len(fields) != 5:
             message = (
@@ -225,9 +284,7 @@ class Verifier:
             raise _MALFORMED.error(headers, message, s3="/s3/" in credential)
         access_key_id, date, region, service, terminator = fields
         s3 = service == "s3"
-        secret = self._secrets.get(access_key_id)
-        if secret is None:
-            raise _UNKNOWN_KEY.error(headers, "The security token included in the request is invalid.", s3=s3)
+        secret, expires_at = self._secret_of(headers, access_key_id, token, s3=s3)
         if region != self._region:
             message = (
                 f"The authorization header is malformed; the region '{region}' is wrong; expecting '{self._region}'"
@@ -252,6 +309,8 @@ class Verifier:
             frozenset(names),
             signed_headers.encode("latin-1"),
             SigningKey(secret, date, region, service),
+            token if expires_at else b"",
+            expires_at,
         )
 
     def _check_clock(self, headers: Mapping[bytes, bytes], signer: _Signer, stamp: str) -> None:
@@ -303,7 +362,8 @@ class Verifier:
                 "X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
             )
             raise _BAD_QUERY.error(headers, message, s3=s3)
-        signer = self._signer(headers, given["X-Amz-Credential"], given["X-Amz-SignedHeaders"])
+        token = given.get("X-Amz-Security-Token", "").encode("latin-1", "replace")
+        signer = self._signer(headers, given["X-Amz-Credential"], given["X-Amz-SignedHeaders"], token)
         stamp = given["X-Amz-Date"]
         self._check_expiry(headers, signer, stamp, given["X-Amz-Expires"])
         unsigned = headers.get(b"x-amz-content-sha256", UNSIGNED_PAYLOAD.encode()) == UNSIGNED_PAYLOAD.encode()
@@ -342,7 +402,8 @@ class Verifier:
 
 def _identity(signer: _Signer, stamp: str, signature: bytes, payload_hash: str) -> Identity:
     key_id, service, region, scope = signer[:4]
-    return Identity(key_id, service, region, stamp, scope, payload_hash, signature.decode(), signer.key)
+    token = signer.token.decode("latin-1")
+    return Identity(key_id, service, region, stamp, scope, payload_hash, signature.decode(), signer.key, token)
 
 
 def payload_mismatch() -> AwsError:

@@ -1,0 +1,60 @@
+"""Temporary credentials that carry their own proof: whoever has the server's key verifies them without any table.
+
+The token is what was granted, and an HMAC over it; the secret is another HMAC over the same. So a gateway accepts them
+while the control plane is down, and nothing is kept for them or swept up after them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_MAC = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who a session token speaks for. `expires_at` in seconds since the epoch."""
+
+    access_key_id: str
+    role_id: str
+    role_name: str
+    name: str
+    expires_at: float
+    policy: Mapping[str, object] | None = None
+    """The session policy: what it does not allow too, the session may not do."""
+
+
+class Sessions:
+    """Grants and reads session tokens under one key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def grant(self, session: Session) -> tuple[str, str]:
+        """Give the token and the secret access key of a session."""
+        terms = [session.access_key_id, session.role_id, session.role_name, session.name, session.expires_at]
+        payload = json.dumps([*terms, session.policy], separators=(",", ":")).encode()
+        token = base64.urlsafe_b64encode(self._mac(b"token", payload) + payload).decode()
+        return token, self._secret(payload)
+
+    def read(self, token: str) -> tuple[Session, str] | None:
+        """Give the session and the secret that a token stands for, whether or not it is over; None for a forgery."""
+        try:
+            raw = base64.b64decode(token, b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        mac, payload = raw[:_MAC], raw[_MAC:]
+        if not hmac.compare_digest(self._mac(b"token", payload), mac):
+            return None
+        return Session(*json.loads(payload)), self._secret(payload)
+
+    def _secret(self, payload: bytes) -> str:
+        return base64.b64encode(self._mac(b"secret", payload)).decode()[:40]
+
+    def _mac(self, purpose: bytes, payload: bytes) -> bytes:
+        return hmac.digest(self._key, purpose + b"\0" + payload, "sha256")

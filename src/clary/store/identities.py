@@ -1,0 +1,65 @@
+"""The statements about users and roles. `Store` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from clary.core.identities import Role, User
+from clary.store.tables import ROLES, USERS
+
+_MICROS = 1_000_000
+
+
+def add_user(connection: Connection, user: User) -> bool:
+    values = {
+        "name": user.name,
+        "id": user.id,
+        "access_key_id": user.access_key_id,
+        "secret_access_key": user.secret_access_key,
+        "policies": list(user.policies),
+        "created_at": round(user.created_at * _MICROS),
+    }
+    try:
+        connection.execute(insert(USERS).values(values))
+    except IntegrityError:
+        return False
+    return True
+
+
+def add_role(connection: Connection, role: Role) -> bool:
+    values = {
+        "name": role.name,
+        "id": role.id,
+        "policies": list(role.policies),
+        "trust": role.trust,
+        "created_at": round(role.created_at * _MICROS),
+    }
+    try:
+        connection.execute(insert(ROLES).values(values))
+    except IntegrityError:
+        return False
+    return True
+
+
+def remove_user(connection: Connection, name: str) -> bool:
+    return connection.execute(delete(USERS).where(USERS.c.name == name)).rowcount == 1
+
+
+def remove_role(connection: Connection, name: str) -> bool:
+    return connection.execute(delete(ROLES).where(ROLES.c.name == name)).rowcount == 1
+
+
+def users(connection: Connection) -> Sequence[User]:
+    rows = connection.execute(select(USERS).order_by(USERS.c.name))
+    return [
+        User(row.name, row.id, row.access_key_id, row.secret_access_key, row.policies, row.created_at / _MICROS)
+        for row in rows
+    ]
+
+
+def roles(connection: Connection) -> Sequence[Role]:
+    rows = connection.execute(select(ROLES).order_by(ROLES.c.name))
+    return [Role(row.name, row.id, row.policies, row.trust, row.created_at / _MICROS) for row in rows]

@@ -1,0 +1,171 @@
+"""Keys with policies, roles and temporary credentials, through the command line and boto3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from clary.cli.connection import Connection
+from clary.cli.identities import Refused, ask
+from clary.credentials import Credentials
+
+from .conftest import Clary
+
+pytestmark = pytest.mark.acceptance
+
+ARN = "arn:aws:sagemaker:us-east-1:000000000000"
+
+
+def allow(action: str | list[str], resource: str) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": action, "Resource": resource}}
+
+
+def acting(clary: Clary, access_key_id: str, secret: str, token: str | None = None) -> boto3.Session:
+    return boto3.Session(access_key_id, secret, token, region_name="us-east-1")
+
+
+def code(error: pytest.ExceptionInfo[ClientError]) -> str:
+    return str(error.value.response["Error"]["Code"])
+
+
+def made_key(clary: Clary, name: str, *policies: dict[str, Any]) -> boto3.Session:
+    files = []
+    for number, policy in enumerate(policies):
+        file = Path(clary.data.parent / f"{name}-{number}.json")
+        file.write_text(json.dumps(policy))
+        files += ["--policy", str(file)]
+    done = clary.clary("keys", "create", name, *files)
+    assert done.returncode == 0, done.stderr
+    exported = dict(line.removeprefix("export ").split("=", 1) for line in done.stdout.splitlines())
+    return acting(clary, exported["AWS_ACCESS_KEY_ID"], exported["AWS_SECRET_ACCESS_KEY"])
+
+
+def test_keys_and_roles_do_what_their_policies_say(own_clary: Clary) -> None:
+    clary, url = own_clary, own_clary.url
+    for name in ("open-door", "shut-door"):
+        clary.create(name)
+    for name in ("open-door", "shut-door"):
+        clary.wait(name)
+    invoke = made_key(clary, "door", allow("sagemaker:InvokeEndpoint", f"{ARN}:endpoint/open-door"))
+    runtime = invoke.client("sagemaker-runtime", endpoint_url=url)
+    assert runtime.invoke_endpoint(EndpointName="open-door", Body=b"x")["ResponseMetadata"]["HTTPStatusCode"] == 200
+    arn = "arn:aws:iam::000000000000:user/door"
+    assert invoke.client("sts", endpoint_url=url).get_caller_identity()["Arn"] == arn
+
+    with pytest.raises(ClientError) as refused:
+        runtime.invoke_endpoint(EndpointName="shut-door", Body=b"x")
+    assert refused.value.response["Error"] == {
+        "Code": "AccessDeniedException",
+        "Message": f"User: {arn} is not authorized to perform: sagemaker:InvokeEndpoint on resource: "
+        f"{ARN}:endpoint/shut-door because no identity-based policy allows the sagemaker:InvokeEndpoint action",
+    }
+    sagemaker = invoke.client("sagemaker", endpoint_url=url)
+    for call in (sagemaker.list_models, lambda: sagemaker.describe_endpoint(EndpointName="open-door")):
+        with pytest.raises(ClientError) as refused:
+            call()
+        assert code(refused) == "AccessDeniedException"
+    s3 = invoke.client("s3", endpoint_url=url)
+    for call in (s3.list_buckets, lambda: s3.get_object(Bucket="models", Key="open-door/model.tar.gz")):
+        with pytest.raises(ClientError) as refused:
+            call()
+        assert code(refused) == "AccessDenied"
+
+    # a second role of the same person: what the role may do, for as long as the credentials last
+    role_policy = allow("sagemaker:InvokeEndpoint", f"{ARN}:endpoint/shut-door")
+    file = clary.data.parent / "role.json"
+    file.write_text(json.dumps(role_policy))
+    made = clary.clary("roles", "create", "caller", "--policy", str(file))
+    role = made.stdout.strip()
+    assert role == "arn:aws:iam::000000000000:role/caller"
+    with pytest.raises(ClientError) as refused:
+        invoke.client("sts", endpoint_url=url).assume_role(RoleArn=role, RoleSessionName="me")
+    assert code(refused) == "AccessDenied"
+    trusted = made_key(clary, "trusted", allow("sts:AssumeRole", role))
+    granted = trusted.client("sts", endpoint_url=url).assume_role(
+        RoleArn=role, RoleSessionName="night", DurationSeconds=900
+    )
+    keys = granted["Credentials"]
+    assert keys["AccessKeyId"].startswith("ASIA")
+    session = acting(clary, keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
+    who = session.client("sts", endpoint_url=url).get_caller_identity()
+    assert who["Arn"] == granted["AssumedRoleUser"]["Arn"] == "arn:aws:sts::000000000000:assumed-role/caller/night"
+    assert who["UserId"] == granted["AssumedRoleUser"]["AssumedRoleId"]
+    runtime = session.client("sagemaker-runtime", endpoint_url=url)
+    runtime.invoke_endpoint(EndpointName="shut-door", Body=b"x")
+    with pytest.raises(ClientError) as refused:
+        runtime.invoke_endpoint(EndpointName="open-door", Body=b"x")
+    assert code(refused) == "AccessDeniedException"
+    forged = acting(clary, keys["AccessKeyId"], keys["SecretAccessKey"], "A" * len(keys["SessionToken"]))
+    with pytest.raises(ClientError) as refused:
+        forged.client("sts", endpoint_url=url).get_caller_identity()
+    assert code(refused) == "InvalidClientTokenId"
+
+    # roles are configured now, so that an execution role must be one
+    with pytest.raises(ClientError) as refused:
+        clary.client("sagemaker").create_model(
+            ModelName="m", PrimaryContainer={"Image": "python:3.11"}, ExecutionRoleArn=role + "-not"
+        )
+    assert 'The execution role ARN "' in str(refused.value)
+
+    # the control plane's death changes nothing; taking a key away does, at once
+    clary.kill_control()
+    invoke.client("sagemaker-runtime", endpoint_url=url).invoke_endpoint(EndpointName="open-door", Body=b"x")
+    assert "door " in clary.clary("keys", "list").stdout
+    for kind, name in (("roles", "caller"), ("keys", "door"), ("keys", "trusted")):
+        assert clary.clary(kind, "delete", name).returncode == 0
+    with pytest.raises(ClientError) as refused:
+        invoke.client("sagemaker-runtime", endpoint_url=url).invoke_endpoint(EndpointName="open-door", Body=b"x")
+    assert code(refused) == "UnrecognizedClientException"
+    with pytest.raises(ClientError) as refused:
+        session.client("sagemaker-runtime", endpoint_url=url).invoke_endpoint(EndpointName="shut-door", Body=b"x")
+    assert code(refused) == "AccessDeniedException"
+    assert clary.clary("keys", "delete", "door").returncode == 1
+
+
+def test_s3_asks_the_policies_too_object_by_object(clary: Clary) -> None:
+    for key in ("mine/a", "mine/b", "yours/a"):
+        clary.upload(key, b"x", bucket="shared")
+    mine = made_key(
+        clary,
+        "mine",
+        allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], "arn:aws:s3:::shared/mine/*"),
+        allow("s3:ListBucket", "arn:aws:s3:::shared"),
+    )
+    s3 = mine.client("s3", endpoint_url=clary.url)
+    s3.put_object(Bucket="shared", Key="mine/c", Body=b"y")
+    assert s3.get_object(Bucket="shared", Key="mine/c")["Body"].read() == b"y"
+    for call in (
+        lambda: s3.get_object(Bucket="shared", Key="yours/a"),
+        lambda: s3.copy_object(Bucket="shared", Key="mine/d", CopySource="shared/yours/a"),
+        lambda: s3.create_bucket(Bucket="another"),
+        lambda: s3.put_bucket_policy(Bucket="shared", Policy="{}"),
+    ):
+        with pytest.raises(ClientError) as refused:
+            call()
+        assert code(refused) == "AccessDenied"
+    deleted = s3.delete_objects(
+        Bucket="shared", Delete={"Objects": [{"Key": key} for key in ("mine/a", "mine/b", "yours/a")]}
+    )
+    assert {each["Key"] for each in deleted["Deleted"]} == {"mine/a", "mine/b"}
+    assert [(each["Key"], each["Code"]) for each in deleted["Errors"]] == [("yours/a", "AccessDenied")]
+    assert [each["Key"] for each in s3.list_objects_v2(Bucket="shared")["Contents"]] == ["mine/c", "yours/a"]
+    assert clary.clary("keys", "delete", "mine").returncode == 0
+
+
+def test_only_the_default_key_manages_identities(clary: Clary) -> None:
+    admin = made_key(clary, "admin", allow("*", "*")).get_credentials()
+    connection = Connection(clary.url, "us-east-1", Credentials(admin.access_key, admin.secret_key))
+    with pytest.raises(Refused, match="user/admin is not authorized to manage keys and roles"):
+        ask(connection, {"Do": "ListKeys"})
+    done = clary.clary("keys", "list")
+    assert "admin" in done.stdout
+    listed = clary.clary("keys", "create", "admin")
+    assert (listed.returncode, "EntityAlreadyExists" in listed.stderr) == (1, True)
+    assert clary.clary("keys", "delete", "admin").returncode == 0
+    secrets = [clary.data / "run" / "keys.json", clary.data / "session-key"]
+    assert [file.stat().st_mode & 0o077 for file in secrets] == [0, 0]

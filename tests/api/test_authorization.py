@@ -1,0 +1,291 @@
+"""Who may call what of the hosting API, and which roles it may name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clary.api.app import operations
+from clary.api.authorization import Guard, resources
+from clary.api.identities import Identities
+from clary.api.sts import Sts
+from clary.core.resources import Partition
+from clary.core.sessions import Sessions
+from clary.errors import AccessDeniedException, AwsError, ValidationException
+from clary.store.store import Store
+
+from .conftest import ACCOUNT, ARN, CALLER, variant
+
+PARTITION = Partition(ACCOUNT, "us-east-1")
+OWNER = replace(CALLER, access_key_id="OWNER")
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
+NOW = 1_700_000_000.0
+VPC = {"VpcConfig": {"Subnets": ["s"], "SecurityGroupIds": ["g"]}}
+MODEL = {"ModelName": "m", "PrimaryContainer": {"Image": "image"}}
+
+
+def policy(action: str | list[str], resource: str | list[str] = "*", **more: Any) -> dict[str, Any]:
+    return {"Statement": {"Effect": "Allow", "Action": action, "Resource": resource, **more}}
+
+
+class Guarded:
+    """Handlers behind the guard, and users by name."""
+
+    def __init__(self, store: Store, file: Path) -> None:
+        self.sessions = Sessions(b"key")
+        self.identities = Identities(store, PARTITION, "OWNER", self.sessions, file)
+        handlers = operations(store, PARTITION, lambda name: None)
+        handlers |= Sts(self.identities, lambda: NOW).operations()
+        self.handlers = Guard(self.identities, store, PARTITION).before(handlers)
+        self.callers = {"owner": OWNER}
+
+    async def user(self, *policies: dict[str, Any], name: str = "u") -> None:
+        made = await self.identities.manage(OWNER, {"Do": "CreateKey", "Name": name, "Policies": list(policies)})
+        self.callers[name] = replace(CALLER, access_key_id=made["AccessKeyId"])
+
+    async def role(self, *policies: dict[str, Any], **more: Any) -> None:
+        await self.identities.manage(OWNER, {"Do": "CreateRole", "Name": "r", "Policies": list(policies), **more})
+
+    async def __call__(self, who: str, operation: str, **members: Any) -> dict[str, Any]:
+        service = "sts" if operation in ("AssumeRole", "GetCallerIdentity") else "sagemaker"
+        return await self.handlers[service, operation](self.callers[who], members) or {}
+
+    async def denial(self, who: str, operation: str, **members: Any) -> str:
+        with pytest.raises(AccessDeniedException) as denied:
+            await self(who, operation, **members)
+        assert denied.value.status == 400
+        return denied.value.message.removeprefix(
+            f"User: arn:aws:iam::{ACCOUNT}:user/{who} is not authorized to perform: "
+        )
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
+    store = await Store.open(tmp_path / "clary.db")
+    yield Guarded(store, tmp_path / "run" / "keys.json")
+    await store.close()
+
+
+async def test_a_user_may_do_what_a_policy_names_and_is_told_what_it_may_not(guarded: Guarded) -> None:
+    await guarded.user(policy(["sagemaker:CreateModel", "sagemaker:DescribeModel"], f"{ARN}:model/m*"))
+    await guarded("u", "CreateModel", **MODEL)
+    assert (await guarded("u", "DescribeModel", ModelName="m"))["ModelArn"] == f"{ARN}:model/m"
+    assert await guarded.denial("u", "DeleteModel", ModelName="m") == (
+        f"sagemaker:DeleteModel on resource: {ARN}:model/m because no identity-based policy allows the "
+        "sagemaker:DeleteModel action"
+    )
+    assert "sagemaker:DescribeModel on resource: " in await guarded.denial("u", "DescribeModel", ModelName="other")
+    assert "sagemaker:ListModels on resource: * because" in await guarded.denial("u", "ListModels")
+    await guarded("owner", "DeleteModel", ModelName="m")
+
+
+async def test_names_in_another_case_do_not_slip_past_a_deny(guarded: Guarded) -> None:
+    deny = {"Effect": "Deny", "Action": "*", "Resource": [f"{ARN}:endpoint/Fish", f"{ARN}:model/m"]}
+    await guarded.user({"Statement": [policy("*")["Statement"], deny]})
+    await guarded("owner", "CreateModel", **MODEL)
+    await guarded("owner", "CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[variant()])
+    await guarded("owner", "CreateEndpoint", EndpointName="Fish", EndpointConfigName="c")
+    for name in ("Fish", "fISH", f"{ARN}:endpoint/FISH", f"{ARN}:endpoint/FISH".upper()):
+        assert "explicit deny" in await guarded.denial("u", "DeleteEndpoint", EndpointName=name)
+    for arn in (f"{ARN}:model/m", f"{ARN}:MODEL/M"):
+        assert "explicit deny" in await guarded.denial("u", "AddTags", ResourceArn=arn, Tags=[])
+
+
+async def test_tags_at_creation_need_addtags_and_may_be_asked_for(guarded: Guarded) -> None:
+    tags = [{"Key": "team", "Value": "search"}]
+    await guarded.user(policy("sagemaker:CreateModel"))
+    assert "sagemaker:AddTags on resource: " in await guarded.denial("u", "CreateModel", **MODEL, Tags=tags)
+    asked = {"StringEquals": {"aws:RequestTag/team": "search"}, "ForAllValues:StringEquals": {"aws:TagKeys": ["team"]}}
+    await guarded.user(policy("sagemaker:*", Condition=asked), name="v")
+    await guarded.denial("v", "CreateModel", **MODEL)
+    await guarded.denial("v", "CreateModel", **MODEL, Tags=[*tags, {"Key": "more", "Value": ""}])
+    await guarded("v", "CreateModel", **MODEL, Tags=tags)
+
+
+async def test_tags_of_a_resource_may_be_asked_for(guarded: Guarded) -> None:
+    await guarded("owner", "CreateModel", **MODEL, Tags=[{"Key": "Team", "Value": "search"}])
+    await guarded.user(policy("sagemaker:*", Condition={"StringEquals": {"aws:ResourceTag/team": "search"}}))
+    await guarded.user(
+        policy("sagemaker:*", Condition={"StringEquals": {"sagemaker:ResourceTag/Team": "ads"}}), name="v"
+    )
+    await guarded("u", "DescribeModel", ModelName="m")
+    await guarded.denial("v", "DescribeModel", ModelName="m")
+
+
+async def test_an_execution_role_needs_passrole_for_sagemaker(guarded: Guarded) -> None:
+    await guarded.user(policy("sagemaker:*"))
+    assert f"iam:PassRole on resource: {ROLE} because" in await guarded.denial(
+        "u", "CreateModel", **MODEL, ExecutionRoleArn=ROLE
+    )
+    for number, (service, allowed) in enumerate((("sagemaker", True), ("ec2", False))):
+        condition = {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}}
+        await guarded.user(policy("sagemaker:*"), policy("iam:PassRole", ROLE, Condition=condition), name=service)
+        members = {**MODEL, "ModelName": f"m{number}", "ExecutionRoleArn": ROLE}
+        if allowed:
+            await guarded(service, "CreateModel", **members)
+        else:
+            await guarded.denial(service, "CreateModel", **members)
+
+
+@pytest.mark.parametrize(
+    ("condition", "members"),
+    [
+        ({"ForAnyValue:StringEquals": {"sagemaker:VpcSubnets": "s"}}, VPC),
+        ({"StringEquals": {"sagemaker:VpcSecurityGroupIds": "g"}, "Null": {"sagemaker:VpcSubnets": "false"}}, VPC),
+        ({"Bool": {"sagemaker:NetworkIsolation": "true"}}, {"EnableNetworkIsolation": True}),
+    ],
+)
+async def test_conditions_on_models(guarded: Guarded, condition: Any, members: dict[str, Any]) -> None:
+    await guarded.user(policy("sagemaker:*", Condition=condition))
+    await guarded.denial("u", "CreateModel", **MODEL)
+    await guarded("u", "CreateModel", **MODEL, **members)
+
+
+async def test_conditions_on_configurations_and_the_configuration_of_an_endpoint(guarded: Guarded) -> None:
+    await guarded("owner", "CreateModel", **MODEL)
+    instances = {
+        "ForAllValues:StringLike": {"sagemaker:InstanceTypes": "ml.m5.*"},
+        "ArnLike": {"sagemaker:ModelArn": f"{ARN}:model/m"},
+    }
+    await guarded.user(policy("sagemaker:CreateEndpointConfig", Condition=instances))
+    small, large = variant(), variant(InstanceType="ml.p4d.24xlarge")
+    await guarded.denial("u", "CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[large])
+    await guarded("u", "CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[small])
+    await guarded.user(policy("sagemaker:CreateEndpoint", f"{ARN}:endpoint/*"), name="v")
+    assert f"on resource: {ARN}:endpoint-config/c" in await guarded.denial(
+        "v", "CreateEndpoint", EndpointName="e", EndpointConfigName="c"
+    )
+
+
+async def test_every_operation_is_about_something_or_is_a_list(guarded: Guarded) -> None:
+    names = {"ModelPackageArnList": ["arn:x"], "ResourceArn": "arn:x", "ModelPackageArn": "arn:x"}
+    names |= {
+        f"{kind}Name": "n" for kind in ("Model", "Endpoint", "EndpointConfig", "ModelPackage", "ModelPackageGroup")
+    }
+    hosting = [name for service, name in guarded.handlers if service == "sagemaker"]
+    vague = {name for name in hosting if "*" in resources(name, names, PARTITION)}
+    assert vague == {name for name in hosting if name.startswith("List")} - {"ListTags"}
+    assert resources("CreateModelPackage", {"ModelPackageGroupName": "g"}, PARTITION) == [f"{ARN}:model-package/g/*"]
+
+
+async def test_an_execution_role_must_be_there_once_there_are_roles(guarded: Guarded) -> None:
+    await guarded("owner", "CreateModel", **MODEL, ExecutionRoleArn=ROLE + "s")
+    await guarded.role()
+    await guarded("owner", "CreateModel", **{**MODEL, "ModelName": "m2"}, ExecutionRoleArn=ROLE)
+    with pytest.raises(ValidationException) as refused:
+        await guarded("owner", "CreateModel", **{**MODEL, "ModelName": "m3"}, ExecutionRoleArn=ROLE + "s")
+    assert refused.value.message == (
+        f'The execution role ARN "{ROLE}s" is invalid. Please ensure that the role exists and that its trust '
+        'relationship policy allows the action "sts:AssumeRole" for the service principal "sagemaker.amazonaws.com".'
+    )
+
+
+async def test_an_execution_role_must_be_able_to_read_the_model(guarded: Guarded) -> None:
+    may_read = guarded.identities.may_read
+    assert may_read(ROLE, "s3://b/models/m.tar.gz", False)  # there are no roles
+    await guarded.role(policy("s3:GetObject", "arn:aws:s3:::b/models/*"))
+    assert may_read(ROLE, "s3://b/models/m.tar.gz", False)
+    assert not may_read(ROLE, "s3://b/m.tar.gz", False)
+    assert not may_read(ROLE, "s3://b/models/", True)
+    assert may_read(ROLE, "file:///m.tar.gz", False)
+    assert may_read("", "s3://b/m.tar.gz", False)
+
+
+async def test_everybody_is_told_who_they_are(guarded: Guarded) -> None:
+    await guarded.user()
+    assert (await guarded("owner", "GetCallerIdentity"))["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/clary"
+    told = await guarded("u", "GetCallerIdentity")
+    assert (told["Arn"], told["UserId"][:4]) == (f"arn:aws:iam::{ACCOUNT}:user/u", "AIDA")
+    await guarded.role()
+    await assume(guarded, "owner")
+    assert (await guarded("session", "GetCallerIdentity"))["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/r/night"
+
+
+async def assume(guarded: Guarded, who: str, **more: Any) -> dict[str, Any]:
+    granted = await guarded(who, "AssumeRole", RoleArn=ROLE, RoleSessionName="night", **more)
+    keys = granted["Credentials"]
+    caller = replace(CALLER, access_key_id=keys["AccessKeyId"], session_token=keys["SessionToken"])
+    guarded.callers["session"] = caller
+    return granted
+
+
+async def test_assume_role_grants_what_the_role_may_for_as_long_as_was_asked(guarded: Guarded) -> None:
+    await guarded.role(policy("sagemaker:List*"))
+    await guarded.user(policy("sts:AssumeRole", ROLE))
+    granted = await assume(guarded, "u", DurationSeconds=900, Policy=json.dumps(policy("sagemaker:ListModels")))
+    assert granted["Credentials"]["Expiration"] == NOW + 900
+    session, secret = guarded.sessions.read(granted["Credentials"]["SessionToken"]) or pytest.fail("unreadable")
+    assert (session.access_key_id, secret) == (
+        granted["Credentials"]["AccessKeyId"],
+        granted["Credentials"]["SecretAccessKey"],
+    )
+    await guarded("session", "ListModels")
+    with pytest.raises(AccessDeniedException, match="no session policy allows"):
+        await guarded("session", "ListEndpoints")
+    assert (await assume(guarded, "u"))["Credentials"]["Expiration"] == NOW + 3600
+
+
+@pytest.mark.parametrize(
+    ("who", "members", "code"),
+    [
+        ("u", {}, "AccessDenied"),
+        ("owner", {"RoleArn": ROLE + "s"}, "AccessDenied"),
+        ("owner", {"Policy": "{"}, "MalformedPolicyDocument"),
+        ("owner", {"Tags": [{"Key": "a", "Value": "b"}]}, "ValidationError"),
+    ],
+)
+async def test_assume_role_is_refused(guarded: Guarded, who: str, members: dict[str, Any], code: str) -> None:
+    await guarded.role()
+    await guarded.user(policy("sagemaker:*"))
+    with pytest.raises(AwsError) as refused:
+        await guarded(who, "AssumeRole", **{"RoleArn": ROLE, "RoleSessionName": "s", **members})
+    assert refused.value.code == code
+    if who == "u":
+        assert refused.value.message == (
+            f"User: arn:aws:iam::{ACCOUNT}:user/u is not authorized to perform: sts:AssumeRole on resource: {ROLE}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"Do": "CreateKey", "Name": "a/b"}, "ValidationException"),
+        ({"Do": "CreateKey"}, "ValidationException"),
+        ({"Do": "CreateKey", "Name": "clary"}, "EntityAlreadyExists"),
+        ({"Do": "CreateKey", "Name": "n", "Policies": "x"}, "ValidationException"),
+        ({"Do": "CreateRole", "Name": "n", "Policies": [{}]}, "MalformedPolicyDocument"),
+        ({"Do": "CreateRole", "Name": "n", "Trust": {"Statement": []}}, "MalformedPolicyDocument"),
+        ({"Do": "DeleteRole", "Name": "n"}, "NoSuchEntity"),
+        ({"Do": "Sing"}, "ValidationException"),
+    ],
+)
+async def test_bad_requests_to_manage_are_refused_and_change_nothing(
+    guarded: Guarded, request_: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(AwsError) as refused:
+        await guarded.identities.manage(OWNER, request_)
+    assert refused.value.code == code
+    assert await guarded.identities.manage(OWNER, {"Do": "ListKeys"}) == {"Keys": []}
+    assert await guarded.identities.manage(OWNER, {"Do": "ListRoles"}) == {"Roles": []}
+
+
+async def test_only_the_default_key_manages_and_lists_show_no_secret(guarded: Guarded, tmp_path: Path) -> None:
+    await guarded.user(policy("*"))
+    with pytest.raises(AccessDeniedException, match="manage keys and roles"):
+        await guarded.identities.manage(guarded.callers["u"], {"Do": "ListKeys"})
+    secret = json.loads((tmp_path / "run" / "keys.json").read_text())["users"][0]["secret_access_key"]
+    assert secret not in json.dumps(await guarded.identities.manage(OWNER, {"Do": "ListKeys"}))
+    assert (tmp_path / "run" / "keys.json").stat().st_mode & 0o777 == 0o600
+    await guarded.identities.manage(OWNER, {"Do": "DeleteKey", "Name": "u"})
+    with pytest.raises(AwsError, match="security token"):
+        await guarded("u", "ListModels")
+
+
+async def test_without_signatures_everybody_is_the_default_key(guarded: Guarded) -> None:
+    guarded.callers["anonymous"] = replace(CALLER, access_key_id="")
+    await guarded("anonymous", "CreateModel", **MODEL)

@@ -1,0 +1,243 @@
+"""Every operation of the control plane, sent raw over HTTP to a server on a real socket: the smallest and the largest
+request that the service model allows, each of its constraints broken, and all of them broken together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from botocore.model import Shape
+
+from clary.api.app import App
+from clary.api.coverage import implemented
+from clary.core.resources import Partition
+from clary.wire import model
+from clary.wire.dispatch import Dispatcher
+
+from .conftest import ACCOUNT, ARN, Api, opened, served, variant
+from .samples import OMIT, Given, all_broken, each_broken, largest, message, smallest
+
+Send = Callable[[str, Any], Awaitable[tuple[int, dict[str, Any]]]]
+
+OPERATIONS = sorted(name for service, name in implemented() if service == "sagemaker")
+FOLDER = "s3://bucket/prefix/"
+ARCHIVE = "s3://bucket/model.tar.gz"
+
+# What the model cannot say: names of what is there, and members that exclude each other.
+SMALLEST: dict[str, Given] = {
+    "CreateModel": {"ModelName": "new", "PrimaryContainer": {"Image": "image"}},
+    "CreateEndpointConfig": {"EndpointConfigName": "new", "ProductionVariants": [variant(ModelName="a")]},
+    "CreateEndpoint": {"EndpointName": "new"},
+    "CreateModelPackageGroup": {"ModelPackageGroupName": "new"},
+    "CreateModelPackage": {"ModelPackageName": "new", "SourceUri": "s3://bucket/key"},
+    "DescribeModelPackage": {"ModelPackageName": "a/1"},
+    "DeleteModelPackage": {"ModelPackageName": "a/1"},
+    "DeleteModelPackageGroup": {"ModelPackageGroupName": "empty"},
+    "PutModelPackageGroupPolicy": {"ResourcePolicy": "{}"},
+    "UpdateModelPackage": {"ModelPackageArn": f"{ARN}:model-package/a/1"},
+    "AddTags": {"ResourceArn": f"{ARN}:model/a"},
+    "ListTags": {"ResourceArn": f"{ARN}:model/a", "NextToken": OMIT},
+    "DeleteTags": {"ResourceArn": f"{ARN}:model/a"},
+    **{f"List{kind}": {"NextToken": OMIT} for kind in ("Models", "EndpointConfigs", "Endpoints", "ModelPackages")},
+    "ListModelPackageGroups": {"NextToken": OMIT},
+}
+
+
+def container(path: str, *, by_url: bool) -> Given:
+    """Give the choices that make a container whole: one place for its data, no package."""
+    return {
+        f"{path}.ModelDataSource": OMIT if by_url else lambda sample: sample,
+        f"{path}.ModelDataUrl": ARCHIVE if by_url else OMIT,
+        f"{path}.ModelDataSource.S3DataSource.S3Uri": FOLDER,
+        f"{path}.AdditionalModelDataSources.S3DataSource.S3Uri": FOLDER,
+        f"{path}.ImageConfig.RepositoryAccessMode": "Vpc",
+        f"{path}.ModelPackageName": OMIT,
+        f"{path}.InferenceSpecificationName": OMIT,
+    }
+
+
+def _two(sample: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**sample[0], "ContainerHostname": name} for name in ("first", "second")]
+
+
+_MODEL = {"ModelName": "new"}
+_VARIANTS = {f"{each}ProductionVariants.ManagedInstanceScaling": OMIT for each in ("", "Shadow")}
+_SHADOW = {"ShadowProductionVariants.VariantName": "shadow"}
+_ON_INSTANCES = {f"{each}ProductionVariants.ServerlessConfig": OMIT for each in ("", "Shadow")}
+_SERVERLESS = {
+    f"{each}ProductionVariants.{member}": OMIT
+    for each in ("", "Shadow")
+    for member in ("InstanceType", "InitialInstanceCount", "InstancePools")
+}
+_NO_ENVIRONMENT = {
+    f"{each}Specification{s}.Containers.Environment": OMIT
+    for each, s in (("Inference", ""), ("AdditionalInference", "s"))
+}
+_ENDPOINT = {"EndpointName": "new"}
+
+LARGEST: dict[str, Given] = {
+    **SMALLEST,
+    "CreateModel": {
+        **_MODEL, "Containers": OMIT, "InferenceExecutionConfig": OMIT, **container("PrimaryContainer", by_url=True)
+    },
+    "CreateModel, several containers": {
+        **_MODEL, "PrimaryContainer": OMIT, "Containers": _two, **container("Containers", by_url=False)
+    },
+    "CreateModel, of a package": {
+        **_MODEL,
+        "PrimaryContainer": {"ModelPackageName": "a/1", "InferenceSpecificationName": "s", "Mode": "SingleModel"},
+        "Containers": OMIT,
+        "InferenceExecutionConfig": OMIT,
+    },
+    "CreateEndpointConfig": {"EndpointConfigName": "new", **_VARIANTS, **_SHADOW, **_ON_INSTANCES},
+    "CreateEndpointConfig, serverless": {
+        "EndpointConfigName": "new",
+        **_VARIANTS,
+        **_SHADOW,
+        **_SERVERLESS,
+    },
+    "CreateEndpoint": {**_ENDPOINT, "DeploymentConfig.RollingUpdatePolicy": OMIT},
+    "CreateEndpoint, rolling": {**_ENDPOINT, "DeploymentConfig.BlueGreenUpdatePolicy": OMIT},
+    "CreateModelPackage": {"ModelPackageName": OMIT, "Tags": OMIT},
+    "CreateModelPackage, outside groups": {
+        "ModelPackageName": "new", "ModelPackageGroupName": OMIT, **_NO_ENVIRONMENT
+    },
+}  # fmt: skip
+
+
+async def no_routes() -> AsyncGenerator[bytes, None]:
+    yield b""
+
+
+async def _furnish(api: Api) -> None:
+    """Make one `a` of each kind."""
+    await api.model("a")
+    await api.config("a", ProductionVariants=[variant(ModelName="a")])
+    await api.endpoint("a", EndpointConfigName="a")
+    specification = {"Containers": [{"Image": "image"}]}
+    for name in ("a", "empty"):
+        await api("CreateModelPackageGroup", ModelPackageGroupName=name)
+    await api(
+        "CreateModelPackage",
+        ModelPackageGroupName="a",
+        ModelApprovalStatus="Approved",
+        InferenceSpecification=specification,
+        AdditionalInferenceSpecifications=[{"Name": "s", **specification}],
+    )
+    await api("PutModelPackageGroupPolicy", ModelPackageGroupName="a", ResourcePolicy="{}")
+
+
+@contextlib.asynccontextmanager
+async def _sending(api: Api) -> AsyncIterator[Send]:
+    """Send an operation with a body, whatever it is; give status and answer."""
+    app = App(Dispatcher(api.handlers), Partition(ACCOUNT, "us-east-1"), no_routes)
+    timeout = aiohttp.ClientTimeout(total=60)
+    async with served(app) as url, aiohttp.ClientSession(url, timeout=timeout) as session:
+
+        async def call(operation: str, body: Any) -> tuple[int, dict[str, Any]]:
+            headers = {"X-Amz-Target": f"SageMaker.{operation}", "Content-Type": "application/x-amz-json-1.1"}
+            async with session.post("/", data=json.dumps(body), headers=headers) as answer:
+                text = await answer.text()
+                return answer.status, json.loads(text) if text else {}
+
+        yield call
+
+
+@pytest.fixture
+async def send(api: Api) -> AsyncIterator[Send]:
+    """A server of this test's own, for requests that change something."""
+    await _furnish(api)
+    async with _sending(api) as call:
+        yield call
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def send_in_vain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Send]:
+    """A server for all the requests that change nothing."""
+    async with opened(tmp_path_factory.mktemp("store")) as api, _sending(api) as call:
+        yield call
+
+
+def input_of(case: str) -> Shape:
+    return model.operation("sagemaker", case.partition(",")[0]).input_shape
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_the_smallest_request_is_served(send: Send, operation: str) -> None:
+    status, answer = await send(operation, smallest(input_of(operation), SMALLEST.get(operation, {})))
+    assert status == 200, answer
+
+
+@pytest.mark.parametrize("case", sorted({*OPERATIONS, *LARGEST}))
+async def test_the_largest_request_is_served(send: Send, case: str) -> None:
+    request = largest(input_of(case), LARGEST.get(case, {}))
+    status, answer = await send(case.partition(",")[0], request)
+    assert status == 200, answer
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_each_constraint_is_kept_and_reported_in_the_services_words(send_in_vain: Send, operation: str) -> None:
+    shape = input_of(operation)
+    for label, request in each_broken(shape, largest(shape, {})):
+        expected = message(shape, request)
+        assert expected is not None, label
+        status, answer = await send_in_vain(operation, request)
+        assert (status, answer) == (400, refusal(expected)), label
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_all_that_is_wrong_is_reported_at_once(send_in_vain: Send, operation: str) -> None:
+    shape = input_of(operation)
+    request = all_broken(shape, largest(shape, {}))
+    expected = message(shape, request)
+    if expected is None:
+        pytest.skip("the model constrains nothing")
+    assert await send_in_vain(operation, request) == (400, refusal(expected))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_an_empty_request_is_told_what_it_lacks(send_in_vain: Send, operation: str) -> None:
+    shape = input_of(operation)
+    status, answer = await send_in_vain(operation, {})
+    expected = message(shape, {})
+    if expected is None:
+        # CreateModelPackage requires one of two, which the model does not say.
+        assert status == (400 if operation == "CreateModelPackage" else 200)
+    else:
+        assert (status, answer) == (400, refusal(expected))
+
+
+def refusal(text: str) -> dict[str, str]:
+    return {"__type": "ValidationException", "message": text, "Message": text}
+
+
+# Describe gives back what was created
+
+NOT_DESCRIBED = frozenset({"Tags", "ClientToken", "DeploymentConfig"})
+"""ListTags has the tags, the token is the client's own, and DescribeEndpoint has no such member."""
+
+
+@pytest.mark.parametrize("case", sorted(case for case in LARGEST if case.startswith("Create")))
+async def test_describe_gives_back_exactly_what_was_created(send: Send, case: str) -> None:
+    create = case.partition(",")[0]
+    kind = create.removeprefix("Create")
+    request = largest(input_of(create), LARGEST[case])
+    _, made = await send(create, request)
+    name = made["ModelPackageArn"] if kind == "ModelPackage" else request[f"{kind}Name"]
+    status, described = await send(f"Describe{kind}", {f"{kind}Name": name})
+    assert status == 200, described
+    shown = {member: value for member, value in request.items() if member not in NOT_DESCRIBED}
+    assert {member: described.get(member) for member in shown} == shown
+    assert described[f"{kind}Arn"] == made[f"{kind}Arn"]
+    assert not [member for member in described if member.startswith("_")]
+    _, tags = await send("ListTags", {"ResourceArn": made[f"{kind}Arn"]})
+    assert tags == {"Tags": request.get("Tags", [])}

@@ -1,0 +1,131 @@
+"""What CreateModel checks at once beyond its request, in the service's words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clary.api.app import operations
+from clary.api.world import World
+from clary.core.resources import Partition
+from clary.errors import Transient, ValidationException
+from clary.objects import ObjectNotFound, ObjectRefused
+from clary.store.store import Store
+
+from .conftest import ACCOUNT, Api, Clock
+
+ROLE = "arn:aws:iam::123456789012:role/clary"
+S3 = {"S3DataType": "S3Object", "CompressionType": "None"}
+
+
+class Bucket:
+    """Has some objects; those below `secret` may not be read, and `down` answers nothing."""
+
+    def __init__(self, *urls: str) -> None:
+        self.urls = urls
+
+    async def head(self, url: str) -> object:
+        if url.startswith(("s3://secret/", "file://")):
+            raise ObjectRefused(f"{url}: no")
+        if url.startswith("s3://down/"):
+            raise Transient(f"{url}: nobody answers")
+        if url not in self.urls:
+            raise ObjectNotFound(url)
+        return url
+
+    async def any_below(self, url: str) -> bool:
+        return any(each.startswith(url) for each in self.urls)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """CreateModel that looks: there are the image `known` and two objects."""
+    clock = Clock()
+    store = await Store.open(tmp_path / "clary.db", clock)
+    here = Api(store, clock)
+    bucket = Bucket("s3://b/model.tar.gz", "s3://b/models/one.tar.gz", "https://s3.amazonaws.com/b/model.tar.gz")
+    world = World(bucket, {"known"}.__contains__, "us-east-1")
+    here.handlers = operations(store, Partition(ACCOUNT, "us-east-1"), here.notified.append, world)
+    yield here
+    await store.close()
+
+
+async def test_a_role_that_may_not_read_the_artifact_is_said_so(api: Api) -> None:
+    bucket = Bucket("s3://b/model.tar.gz")
+    world = World(bucket, {"known"}.__contains__, "us-east-1", lambda role, url, is_prefix: role != "blind")
+    await world.check([{"Image": "known", "ModelDataUrl": "s3://b/model.tar.gz"}], "seeing")
+    with pytest.raises(ValidationException, match=r"Could not access model data at s3://b/model\.tar\.gz\. .*blind"):
+        await world.check([{"Image": "known", "ModelDataUrl": "s3://b/model.tar.gz"}], "blind")
+
+
+def source(url: str, **members: str) -> dict[str, Any]:
+    return {"S3DataSource": S3 | {"S3Uri": url} | members}
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {},
+        {"ModelDataUrl": "s3://b/model.tar.gz"},
+        {"ModelDataUrl": "https://s3.amazonaws.com/b/model.tar.gz"},
+        {"ModelDataUrl": "s3://b/models/", "Mode": "MultiModel"},
+        {"ModelDataSource": source("s3://b/model.tar.gz")},
+        {"ModelDataSource": source("s3://b/models/", S3DataType="S3Prefix")},
+    ],
+    ids=str,
+)
+async def test_what_is_there_is_taken(api: Api, container: dict[str, Any]) -> None:
+    await api.model(PrimaryContainer={"Image": "known"} | container)
+
+
+@pytest.mark.parametrize(
+    ("container", "url"),
+    [
+        ({"ModelDataUrl": "s3://b/none.tar.gz"}, "s3://b/none.tar.gz"),
+        ({"ModelDataUrl": "s3://b/nothing/", "Mode": "MultiModel"}, "s3://b/nothing/"),
+        ({"ModelDataSource": source("s3://b/none")}, "s3://b/none"),
+        ({"ModelDataSource": source("s3://b/none/", S3DataType="S3Prefix")}, "s3://b/none/"),
+        ({"ModelDataSource": source("s3://b/model.tar.gz", ManifestS3Uri="s3://b/manifest")}, "s3://b/manifest"),
+        ({"AdditionalModelDataSources": [{"ChannelName": "c"} | source("s3://b/none")]}, "s3://b/none"),
+    ],
+    ids=str,
+)
+async def test_an_absent_artifact_is_named(api: Api, container: dict[str, Any], url: str) -> None:
+    refusal = await api.refusal("CreateModel", ModelName="m", PrimaryContainer={"Image": "known"} | container)
+    assert refusal == f"Could not find model data at {url}."
+    assert await api("ListModels") == {"Models": []}
+
+
+@pytest.mark.parametrize("url", ["s3://secret/model.tar.gz", "https://s3.eu-west-1.amazonaws.com/b/model.tar.gz"])
+async def test_an_artifact_that_is_out_of_reach_is_explained_at_length(api: Api, url: str) -> None:
+    container = {"Image": "known", "ModelDataUrl": url}
+    refusal = await api.refusal("CreateModel", ModelName="m", PrimaryContainer=container, ExecutionRoleArn=ROLE)
+    assert refusal == (
+        f'Could not access model data at {url}. Please ensure that the role "{ROLE}" exists and that its trust '
+        'relationship policy allows the action "sts:AssumeRole" for the service principal "sagemaker.amazonaws.com". '
+        'Also ensure that the role has "s3:GetObject" permissions and that the object is located in us-east-1. If '
+        "your Model uses multiple models or uncompressed models, please ensure that the role has "
+        '"s3:ListBucket" permission.'
+    )
+
+
+async def test_a_file_that_is_out_of_reach_says_why(api: Api) -> None:
+    container = {"Image": "known", "ModelDataUrl": "file:///etc/model.tar.gz"}
+    refusal = await api.refusal("CreateModel", ModelName="m", PrimaryContainer=container)
+    assert refusal == "Could not access model data at file:///etc/model.tar.gz: no."
+
+
+async def test_a_store_that_does_not_answer_is_no_mistake_of_the_caller(api: Api) -> None:
+    with pytest.raises(Transient):
+        await api.model(PrimaryContainer={"Image": "known", "ModelDataUrl": "s3://down/model.tar.gz"})
+
+
+async def test_an_unknown_image_is_named_after_the_data(api: Api) -> None:
+    containers = [{"Image": "other:1"}, {"Image": "known", "ModelDataUrl": "s3://b/none.tar.gz"}]
+    refusal = await api.refusal("CreateModel", ModelName="m", Containers=containers)
+    assert refusal == "Could not find model data at s3://b/none.tar.gz."
+    refusal = await api.refusal("CreateModel", ModelName="m", Containers=containers[:1])
+    assert refusal == "Requested image other:1 not found."

@@ -1,0 +1,232 @@
+"""Policies: a table of decisions, what is refused, and what holds for every policy."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clary.core.conditions import glob
+from clary.core.policy import Inquiry, Verdict, evaluate, parse
+from clary.errors import AwsError
+
+ENDPOINT = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/fish"
+INVOKE = "sagemaker:InvokeEndpoint"
+
+
+def statement(effect: str = "Allow", **elements: Any) -> dict[str, Any]:
+    base = {"Effect": effect}
+    if "NotAction" not in elements:
+        base["Action"] = "*"
+    if "NotResource" not in elements:
+        base["Resource"] = "*"
+    return {**base, **elements}
+
+
+def decide(*statements: dict[str, Any], action: str = INVOKE, resource: str = ENDPOINT, **context: Any) -> Verdict:
+    keys = {key: value if isinstance(value, tuple) else (value,) for key, value in context.pop("keys", {}).items()}
+    policy = parse({"Version": "2012-10-17", "Statement": list(statements)})
+    return evaluate([policy], Inquiry(action, resource, keys, **context))
+
+
+@pytest.mark.parametrize(
+    ("statements", "verdict"),
+    [
+        ([statement(Action=INVOKE)], "ALLOWED"),
+        ([statement(Action="SageMaker:invokeendpoint")], "ALLOWED"),
+        ([statement(Action="sagemaker:Invoke*")], "ALLOWED"),
+        ([statement(Action="sagemaker:InvokeEndpoin?")], "ALLOWED"),
+        ([statement(Action="sagemaker:InvokeEndpoint?")], "SILENT"),
+        ([statement(Action=["s3:*", INVOKE])], "ALLOWED"),
+        ([statement(Action="s3:*")], "SILENT"),
+        ([statement(NotAction="s3:*")], "ALLOWED"),
+        ([statement(NotAction="sagemaker:*")], "SILENT"),
+        ([statement(Resource="arn:aws:sagemaker:*:123456789012:endpoint/*")], "ALLOWED"),
+        ([statement(Resource="arn:aws:sagemaker:*:*:endpoint/f?sh")], "ALLOWED"),
+        ([statement(Resource=ENDPOINT.upper().replace("ARN", "arn", 1))], "SILENT"),
+        ([statement(NotResource=ENDPOINT)], "SILENT"),
+        ([statement(NotResource="arn:aws:s3:::*")], "ALLOWED"),
+        ([statement(), statement("Deny", Action=INVOKE)], "DENIED"),
+        ([statement("Deny", Action="sagemaker:Delete*"), statement()], "ALLOWED"),
+        ([statement("Deny", NotResource=ENDPOINT), statement()], "ALLOWED"),
+    ],
+)
+def test_actions_and_resources_decide(statements: list[dict[str, Any]], verdict: str) -> None:
+    assert decide(*statements) is Verdict[verdict]
+
+
+def test_no_policy_allows_nothing() -> None:
+    assert evaluate([], Inquiry(INVOKE, ENDPOINT)) is Verdict.SILENT
+
+
+MODEL = "sagemaker:TargetModel"
+
+
+@pytest.mark.parametrize(
+    ("condition", "keys", "holds"),
+    [
+        ({"StringEquals": {MODEL: "a"}}, {MODEL: "a"}, True),
+        ({"StringEquals": {"SAGEMAKER:targetmodel": ["b", "a"]}}, {MODEL: "a"}, True),
+        ({"StringEquals": {MODEL: "a"}}, {MODEL: "A"}, False),
+        ({"StringEqualsIgnoreCase": {MODEL: "a"}}, {MODEL: "A"}, True),
+        ({"StringEquals": {MODEL: "a"}}, {}, False),
+        ({"StringEqualsIfExists": {MODEL: "a"}}, {}, True),
+        ({"StringEqualsIfExists": {MODEL: "a"}}, {MODEL: "b"}, False),
+        ({"StringNotEquals": {MODEL: "a"}}, {}, True),
+        ({"StringNotEquals": {MODEL: ["a", "b"]}}, {MODEL: "b"}, False),
+        ({"StringLike": {MODEL: "team-a/*"}}, {MODEL: "team-a/m.tar.gz"}, True),
+        ({"StringNotLike": {MODEL: "team-a/*"}}, {MODEL: "team-b/m.tar.gz"}, True),
+        ({"Null": {MODEL: "true"}}, {}, True),
+        ({"Null": {MODEL: True}}, {MODEL: "a"}, False),
+        ({"Null": {MODEL: "false"}}, {MODEL: "a"}, True),
+        ({"Bool": {"sagemaker:NetworkIsolation": True}}, {"sagemaker:NetworkIsolation": "true"}, True),
+        (
+            {"NumericLessThanEquals": {"sagemaker:ServerlessMemorySize": 2048}},
+            {"sagemaker:ServerlessMemorySize": "2048"},
+            True,
+        ),
+        (
+            {"NumericLessThan": {"sagemaker:ServerlessMemorySize": "2048"}},
+            {"sagemaker:ServerlessMemorySize": "2048"},
+            False,
+        ),
+        (
+            {"NumericGreaterThan": {"sagemaker:ServerlessMemorySize": "9"}},
+            {"sagemaker:ServerlessMemorySize": "10"},
+            True,
+        ),
+        ({"NumericEquals": {"sagemaker:ServerlessMemorySize": "9"}}, {"sagemaker:ServerlessMemorySize": "x"}, False),
+        ({"DateLessThan": {"aws:CurrentTime": "2030-01-01T00:00:00Z"}}, {"aws:CurrentTime": "1800000000"}, True),
+        ({"DateGreaterThan": {"aws:CurrentTime": "2030-01-01"}}, {"aws:CurrentTime": "1800000000"}, False),
+        (
+            {"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/x*"}},
+            {"aws:PrincipalArn": "arn:aws:iam::1:role/xy"},
+            True,
+        ),
+        ({"ArnLike": {"aws:PrincipalArn": "arn:aws:*:role/x*"}}, {"aws:PrincipalArn": "arn:aws:iam::1:role/xy"}, False),
+        (
+            {"ArnNotEquals": {"aws:PrincipalArn": "arn:aws:iam::1:role/x"}},
+            {"aws:PrincipalArn": "arn:aws:iam::1:role/y"},
+            True,
+        ),
+        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["a", "b"]}}, {"aws:TagKeys": ("a", "b")}, True),
+        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["a"]}}, {"aws:TagKeys": ("a", "b")}, False),
+        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["a"]}}, {}, True),
+        ({"ForAnyValue:StringLike": {"aws:TagKeys": "a*"}}, {"aws:TagKeys": ("b", "ab")}, True),
+        ({"ForAnyValue:StringEquals": {"aws:TagKeys": "a"}}, {}, False),
+        ({"ForAnyValue:StringNotEquals": {"aws:TagKeys": "a"}}, {"aws:TagKeys": ("a", "b")}, True),
+        ({"StringNotEquals": {"sagemaker:InstanceTypes": "x"}}, {"sagemaker:InstanceTypes": ("a", "x")}, False),
+        ({"StringEquals": {"aws:RequestTag/Team": "s"}}, {"aws:RequestTag/team": "s"}, True),
+        ({"StringEquals": {MODEL: "a", "aws:username": "u"}}, {MODEL: "a"}, False),
+        (
+            {"StringEquals": {MODEL: "a"}, "StringLike": {"aws:username": "u*"}},
+            {MODEL: "a", "aws:username": "u1"},
+            True,
+        ),
+    ],
+)
+def test_conditions(condition: dict[str, Any], keys: dict[str, Any], holds: bool) -> None:
+    lowered = {key.lower(): value for key, value in keys.items()}
+    assert decide(statement(Condition=condition), keys=lowered) is (Verdict.ALLOWED if holds else Verdict.SILENT)
+
+
+def test_what_cannot_be_known_denies_either_way() -> None:
+    tagged = {"StringEquals": {"aws:ResourceTag/team": "search"}}
+    unknown = ("aws:resourcetag/",)
+    assert decide(statement(Condition=tagged), unknown=unknown) is Verdict.SILENT
+    assert decide(statement(), statement("Deny", Condition=tagged), unknown=unknown) is Verdict.DENIED
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "Syntax errors in policy."),
+        ({}, "Syntax errors in policy."),
+        ({"Statement": []}, "Syntax errors in policy."),
+        ({"Statement": ["x"]}, "Syntax errors in policy."),
+        ({"Statement": [statement()], "Statment": 1}, "Syntax errors in policy. Unknown element: Statment."),
+        ({"Version": "2012-10-18", "Statement": [statement()]}, "The policy must contain a valid version string."),
+        ({"Statement": {"Action": "*", "Resource": "*"}}, "Missing required field Effect."),
+        ({"Statement": statement("allow")}, "Invalid effect: allow."),
+        ({"Statement": {"Effect": "Allow", "Resource": "*"}}, "Policy statement must contain actions."),
+        ({"Statement": statement(NotAction="s3:*", Action="s3:*")}, "Policy statement must contain actions."),
+        ({"Statement": {"Effect": "Allow", "Action": "*"}}, "Policy statement must contain resources."),
+        (
+            {"Statement": statement(Action="InvokeEndpoint")},
+            "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.",
+        ),
+        ({"Statement": statement(Resource="fish")}, 'Resource fish must be in ARN format or "*".'),
+        ({"Statement": statement(Principal="*")}, "Policy document should not specify a principal."),
+        ({"Statement": statement(Actoin="*")}, "Syntax errors in policy."),
+        ({"Statement": statement(Action={"a": 1})}, "Syntax errors in policy."),
+        ({"Statement": statement(Condition={"StringMatches": {}})}, "Invalid Condition type : StringMatches."),
+        ({"Statement": statement(Condition={"NullIfExists": {}})}, "Invalid Condition type : NullIfExists."),
+        ({"Statement": statement(Condition={"Some:StringLike": {}})}, "Invalid Condition type : Some:StringLike."),
+        (
+            {"Statement": statement("Deny", Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}})},
+            "Invalid Condition type : IpAddress.",
+        ),
+        (
+            {"Statement": statement("Deny", Condition={"StringEquals": {"aws:SourceVpc": "v"}})},
+            "Clary does not know the condition key aws:SourceVpc and could not enforce the policy.",
+        ),
+        (
+            {"Statement": statement(Resource="arn:aws:s3:::${aws:username}")},
+            "Policy variables are not supported here: arn:aws:s3:::${aws:username}.",
+        ),
+        (
+            {"Statement": [statement(Sid="a"), statement(Sid="a")]},
+            "Statement IDs (SID) in a single policy must be unique.",
+        ),
+        ({"Statement": statement(Resource="arn:" + "x" * 10240)}, "The policy has more than 10240 characters."),
+    ],
+)
+def test_documents_that_could_not_be_enforced_are_refused(document: object, message: str) -> None:
+    with pytest.raises(AwsError) as refused:
+        parse(document)
+    assert (refused.value.code, refused.value.status, refused.value.message) == (
+        "MalformedPolicyDocument",
+        400,
+        message,
+    )
+
+
+def test_a_trust_policy_names_principals_and_no_resources() -> None:
+    document = {"Statement": {"Effect": "Allow", "Principal": {"Service": "s"}, "Action": "sts:AssumeRole"}}
+    assert parse(document, trust=True).statements[0].principals == {"Service": ("s",)}
+    with pytest.raises(AwsError, match=r"Has prohibited field Resource\."):
+        parse({"Statement": statement(Principal="*")}, trust=True)
+    with pytest.raises(AwsError, match=r"Invalid principal in policy\."):
+        parse({"Statement": {**document["Statement"], "Principal": {}}}, trust=True)
+
+
+texts = st.text("ab:/*?", max_size=12)
+
+
+@given(texts, st.text("ab:/", max_size=12))
+def test_patterns_match_as_the_standard_librarys_do(pattern: str, text: str) -> None:
+    assert glob(pattern, text) is fnmatch.fnmatchcase(text, pattern)
+
+
+def test_a_pattern_of_many_stars_is_decided_at_once() -> None:
+    assert not glob("*a" * 200 + "b", "a" * 2000)
+
+
+effects = st.sampled_from(["Allow", "Deny"])
+patterns = st.sampled_from(["*", "s3:*", "sagemaker:*", INVOKE, "sagemaker:I*t"])
+resources = st.sampled_from(["*", ENDPOINT, "arn:aws:sagemaker:*", "arn:aws:s3:::b"])
+statements = st.builds(lambda e, a, r: statement(e, Action=a, Resource=r), effects, patterns, resources)
+
+
+@given(st.lists(statements, min_size=1, max_size=6), st.randoms())
+def test_order_decides_nothing_and_a_deny_always_wins(drawn: list[dict[str, Any]], random: Any) -> None:
+    verdict = decide(*drawn)
+    shuffled = list(drawn)
+    random.shuffle(shuffled)
+    assert decide(*shuffled) is verdict
+    assert decide(*drawn, statement("Deny")) is Verdict.DENIED
+    wider = decide(*drawn, statement())
+    assert wider is (Verdict.DENIED if verdict is Verdict.DENIED else Verdict.ALLOWED)
