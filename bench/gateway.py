@@ -27,6 +27,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from clary import settings
+
 BODY = json.dumps({"instances": ["x" * 1000]}).encode()
 PATH = "/endpoints/demo/invocations"
 HERE = Path(__file__).parent
@@ -134,10 +136,10 @@ def start(folder: Path) -> tuple[list[subprocess.Popen[bytes]], list[Proxy]]:
         (data / "run").mkdir(parents=True)
         (data / "run" / "routes.json").write_text(json.dumps({"revision": 1, "endpoints": routes}))
         port = free_port()
-        gateway = pinned(
-            0, sys.executable, "-m", "clary.server", "gateway", CLARY_DATA=str(data), CLARY_PORT=str(port),
-            CLARY_AUTH=auth, CLARY_ACCESS_KEY_ID="AKIABENCH", CLARY_SECRET_ACCESS_KEY="secret",
-        )  # fmt: skip
+        flags = {"data": data, "port": port, "auth": auth}
+        keys = {"access_key_id": "AKIABENCH", "secret_access_key": "secret"}
+        environment = settings.to_environment(settings.load(flags | keys, {}))
+        gateway = pinned(0, sys.executable, "-m", "clary.server", "gateway", **environment)
         proxies.append(Proxy(name, port, gateway, folder / f"{auth}.lua"))
     for each in proxies:
         wait_for(each.port)

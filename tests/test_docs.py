@@ -11,6 +11,7 @@ import click
 import pytest
 
 from clary import settings
+from clary.cli.aws.command import Service
 from clary.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,8 @@ def named_commands() -> set[tuple[str, ...]]:
 def test_commands_that_the_pages_name_exist(words: tuple[str, ...]) -> None:
     command = main.get_command(click.Context(main), words[0])
     assert command is not None, f"clary {words[0]}"
+    if isinstance(command, Service):  # its options are made from the service model when it is called
+        return
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words[1:] if word.startswith("-")} <= options | {"--help"}
 
