@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from clary import server
+from clary import datafolder, server
+from clary.core.resources import Partition
 from clary.errors import SettingsError, Transient
 from clary.settings import load, to_environment
 from clary.supervision import HOPELESS
@@ -32,12 +33,23 @@ def test_a_port_that_somebody_else_has_is_named(tmp_path: Path) -> None:
 
 
 def test_a_data_folder_that_another_clary_has_is_named(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
     with (
-        server._locked(tmp_path / "run" / "lock"),
+        datafolder.held(tmp_path, tmp_path / "run", Partition("000000000000", "us-east-1")),
         pytest.raises(SettingsError, match=f"--data: {tmp_path} is in use by another Clary"),
     ):
         server.up(load({"data": str(tmp_path), "port": "0"}, {}), lambda _: None)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("region", "eu-west-1"), ("account_id", "123456789012")])
+def test_a_data_folder_of_another_account_or_region_is_refused(tmp_path: Path, setting: str, value: str) -> None:
+    partition = {"region": "us-east-1", "account_id": "000000000000"}
+    with datafolder.held(tmp_path, tmp_path / "run", Partition(**partition)):
+        pass
+    words = f"--{setting.replace('_', '-')}: .* keeps resources of {partition[setting]}"
+    with pytest.raises(SettingsError, match=words):
+        server.up(load({"data": str(tmp_path), "port": "0", setting: value}, {}), lambda _: None)
+    with datafolder.held(tmp_path, tmp_path / "run", Partition(**partition)):
+        pass
 
 
 def test_a_data_folder_whose_socket_would_have_too_long_a_name_is_refused(tmp_path: Path) -> None:
@@ -99,7 +111,7 @@ async def test_a_container_that_does_not_stop_keeps_none_of_the_others() -> None
 
 UP = """
 import sys
-from clary import server
+from clary import datafolder, server
 from clary.settings import load
 from clary.supervision import Program
 server._programs = lambda settings: [Program("control", (sys.executable, "-c", sys.argv[2]), {}, stop_timeout=600)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from clary import credentials, telemetry
+from clary import credentials, datafolder, telemetry
 from clary.core.ports import Engine
 from clary.core.resources import Partition
 from clary.core.sessions import Sessions
@@ -68,10 +67,9 @@ def up(settings: Settings, ready: Callable[[Running], None]) -> int:
     telemetry.set_up(settings.log_level, "supervisor")
     _check(settings)
     os.umask(0o077)
-    with _blaming(settings.data):
-        settings.run.mkdir(parents=True, exist_ok=True)
-    with _locked(settings.run / "lock"), _reserved(settings.host, settings.port) as port:
-        with _blaming(settings.data):
+    partition = Partition(settings.account_id, settings.region)
+    with datafolder.held(settings.data, settings.run, partition), _reserved(settings.host, settings.port) as port:
+        with datafolder.blamed(settings.data):
             settings = _with_credentials(replace(settings, port=port))
         return asyncio.run(_supervise(settings, ready))
 
@@ -84,15 +82,6 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             f"--data: {settings.data} is too long: the system allows sockets {LONGEST_SOCKET_NAME} bytes"
         )
-
-
-@contextlib.contextmanager
-def _blaming(data: Path) -> Iterator[None]:
-    """Say of what goes wrong here that it is the data folder's fault."""
-    try:
-        yield
-    except OSError as error:
-        raise SettingsError(f"--data: {data} cannot be used: {error.strerror}") from error
 
 
 def _control_socket(settings: Settings) -> Path:
@@ -116,21 +105,6 @@ def _with_credentials(settings: Settings) -> Settings:
         given = credentials.Credentials(settings.access_key_id, settings.secret_access_key)
     pair = credentials.load_or_create(settings.credentials, given)
     return replace(settings, access_key_id=pair.access_key_id, secret_access_key=pair.secret_access_key)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the data folder: two Claries on one would fight over the same containers."""
-    with _blaming(path.parent.parent):
-        file = path.open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SettingsError(
-                f"--data: {path.parent.parent} is in use by another Clary; stop it or choose another folder"
-            ) from error
-        yield
 
 
 @contextlib.contextmanager

@@ -22,9 +22,11 @@ from pathlib import Path
 
 import uv
 
+import clary
 from clary.core.ports import Progress
 from clary.engines.catalogue import Recipe
 from clary.errors import LaunchFailure
+from clary.telemetry import logger
 
 SCRIPT_PACKAGES = ("sagemaker-inference>=1.10.1", "boto3>=1.34", "gunicorn>=23")
 """What Clary's own model server needs besides the framework. The toolkit asks for any boto3: without a lower bound uv
@@ -71,6 +73,10 @@ class Environments:
             async with _locked(self._root / f"{key}.lock"):
                 if not (environment.path / ".complete").exists():
                     await self._build(environment, python, settings, _Wanted(packages, requirements, progress))
+                    if recipe.runtime == "script":
+                        progress("environment: compile")
+                        await _compile(environment, recipe.environment.get("CLARY_SERVING_FRAMEWORK", "none"))
+                    (environment.path / ".complete").touch()
         return environment
 
     async def _build(
@@ -87,7 +93,6 @@ class Environments:
         if arguments:
             wanted.progress(f"environment: install {' '.join(wanted.packages) or 'the requirements of the model'}")
             await self._uv(["pip", "install", "--python", str(environment.python), *arguments], settings)
-        (path / ".complete").touch()
 
     async def _interpreter(self, version: str | None) -> str:
         """Give the path of the Python of that version, or of ours where the machine has none."""
@@ -118,6 +123,24 @@ class Environments:
             last = [line for line in error.decode(errors="replace").splitlines() if line.strip()][-_LAST_LINES:]
             raise LaunchFailure("environment", f"uv {' '.join(arguments[:2])} failed:\n" + "\n".join(last))
         return out.decode()
+
+
+async def _compile(environment: PythonEnvironment, framework: str) -> None:
+    """Import once what models of the framework import, so that the first of them does not wait for Python's compiler.
+
+    Only time is lost where it fails.
+    """
+    process = await asyncio.create_subprocess_exec(
+        str(environment.python),
+        str(Path(clary.__path__[0]) / "serving" / "preload.py"),
+        framework,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={"PATH": os.defpath},
+    )
+    if await process.wait() != 0:
+        logger("environments").warning("the framework does not import", environment=str(environment.path))
 
 
 @dataclass(frozen=True, slots=True)

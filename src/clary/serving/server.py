@@ -6,9 +6,7 @@ ends the whole server at once with the traceback on stderr: restarting would onl
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import importlib
 import os
 import signal
 import sys
@@ -24,21 +22,13 @@ from gunicorn.errors import HaltServer
 
 from .app import Application, Model
 from .layout import Layout, LayoutError
+from .preload import preload
 from .scoreboard import Scoreboard, Slot
 
 # Above the 60 s and the idle time of any proxy's pool, so that the proxy, not we, ends an idle connection.
 KEEPALIVE = 120
 # Below the 30 s between the platform's SIGTERM and its SIGKILL.
 GRACE = 25
-# Imported once, before the fork: importing is most of what a small model's start takes, and workers that do it at the
-# same time only hold each other up. The model itself is loaded after the fork: what it starts (threads, a device)
-# would not survive one.
-PRELOADED = {
-    "sklearn": ("joblib", "sklearn.ensemble", "sklearn.pipeline"),
-    "xgboost": ("xgboost",),
-    "pytorch": ("torch",),
-    "huggingface": ("torch", "transformers"),
-}
 # A thread is taken by each request that waits for its turn, and `/ping` must still find one.
 THREADS = 64
 
@@ -148,17 +138,11 @@ def serve() -> None:
     # Workers together fill the CPUs; numerical libraries that each start a thread per CPU would only fight over them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus // workers)))
     port = _number("SAGEMAKER_BIND_TO_PORT", 8080)
-    _preload(os.environ.get("CLARY_SERVING_FRAMEWORK") or "none")
+    # Once, before the fork: importing is most of what a small model's start takes, and workers that do it at the same
+    # time only hold each other up. The model itself is loaded after the fork: what it starts (threads, a device) would
+    # not survive one.
+    preload(os.environ.get("CLARY_SERVING_FRAMEWORK") or "none")
     Server(port, workers).run()
-
-
-def _preload(framework: str) -> None:
-    # What is missing is the worker's to report, if the model needs it at all.
-    with contextlib.suppress(ImportError):
-        from . import script  # noqa: F401 - and with it the toolkit, numpy and scipy
-
-        for module in PRELOADED.get(framework, ()):
-            importlib.import_module(module)
 
 
 def _flush_lines(stream: TextIO) -> None:
