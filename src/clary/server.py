@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from clary import credentials, datafolder, telemetry
-from clary.core.ports import Engine
+from clary.core.ports import ContainerSpec, Engine
 from clary.core.resources import Partition
-from clary.core.sessions import Sessions
+from clary.core.sessions import ROLE_CREDENTIALS, Sessions
 from clary.errors import Fatal, SettingsError
 from clary.gateway.listener import listener
 from clary.settings import GIB, MIB, Settings, inherited, to_environment
@@ -246,13 +246,24 @@ async def control(settings: Settings) -> None:
     store = await Store.open(settings.database)
     routes = Routes(settings.run / "routes.json")
     changed: list[Callable[[str], None]] = []
-    engine = _engine(settings, lambda id: [tell(id) for tell in changed])
-    grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
-    controller = EndpointController(store, engine, routes, grace)
-    changed.append(controller.container_changed)
     sessions = Sessions(credentials.session_key(settings.data))
     identities = Identities(store, partition, settings.access_key_id, sessions, _keys_file(settings))
     await identities.load()
+
+    def role_variables(spec: ContainerSpec) -> dict[str, str]:
+        # Credentials of a role that nobody has made here would only be refused everywhere.
+        if spec.role_arn is None or settings.auth == "off" or identities.directory.role(spec.role_arn) is None:
+            return {}
+        return {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{_url(settings)}{ROLE_CREDENTIALS}",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": sessions.container_token(spec.role_arn, spec.instance_id),
+            "AWS_ENDPOINT_URL": _url(settings),  # they are good for this Clary alone
+        }
+
+    engine = _engine(settings, lambda id: [tell(id) for tell in changed], role_variables)
+    grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
+    controller = EndpointController(store, engine, routes, grace)
+    changed.append(controller.container_changed)
     world = None if settings.defer_checks else _world(settings, identities.may_read)
     handlers = {**operations(store, partition, controller.notify, world), **Sts(identities).operations()}
     guarded = Guard(identities, store, partition).before(handlers)
@@ -292,7 +303,11 @@ async def _stop_all(engine: Engine, grace: float) -> None:
             logger("control").error("a container does not stop; the next start tries again", id=id, reason=str(end))
 
 
-def _engine(settings: Settings, on_change: Callable[[str], object]) -> Engine:
+def _engine(
+    settings: Settings,
+    on_change: Callable[[str], object],
+    role_variables: Callable[[ContainerSpec], Mapping[str, str]],
+) -> Engine:
     """Find the engine by its entry point and build it. Raises SettingsError for an unknown name."""
     from clary.engines.context import EngineContext
 
@@ -305,6 +320,7 @@ def _engine(settings: Settings, on_change: Callable[[str], object]) -> Engine:
         max_artifact_bytes=settings.max_artifact * GIB,
         region=settings.region,
         on_change=on_change,
+        role_variables=role_variables,
     )
     engine: Engine = _engine_point(settings.engine).load()(context)
     return engine

@@ -8,13 +8,14 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.credentials import ContainerProvider
+from botocore.exceptions import ClientError, CredentialRetrievalError
 
 from clary.cli.connection import Connection
 from clary.cli.identities import Refused, ask
 from clary.credentials import Credentials
 
-from .conftest import Clary
+from .conftest import IMAGE, Clary, model_archive
 
 pytestmark = pytest.mark.acceptance
 
@@ -169,3 +170,45 @@ def test_only_the_default_key_manages_identities(clary: Clary) -> None:
     assert clary.clary("keys", "delete", "admin").returncode == 0
     secrets = [clary.data / "run" / "keys.json", clary.data / "session-key"]
     assert [file.stat().st_mode & 0o077 for file in secrets] == [0, 0]
+
+
+def test_a_container_has_the_credentials_of_its_role_and_an_isolated_one_has_none(own_clary: Clary) -> None:
+    clary = own_clary
+    file = clary.data.parent / "model-role.json"
+    objects = "arn:aws:s3:::models/*"
+    file.write_text(json.dumps(allow("s3:GetObject", objects)))
+    role = clary.clary("roles", "create", "model", "--policy", str(file)).stdout.strip()
+    url = clary.upload("role/model.tar.gz", model_archive("role"))
+    sagemaker = clary.client("sagemaker")
+    for name, isolated in (("with-role", False), ("isolated", True)):
+        container = {"Image": IMAGE, "ModelDataUrl": url}
+        sagemaker.create_model(
+            ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, EnableNetworkIsolation=isolated
+        )
+        variant = {"VariantName": "A", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+        clary.wait(name)
+    assert clary.invoke("isolated")["role"] == {}
+
+    # As boto3 inside of the container finds them, from the variables that it has there.
+    variables = clary.invoke("with-role")["role"]
+    assert variables["AWS_ENDPOINT_URL"] == clary.url
+    found = ContainerProvider(environ=variables).load()
+    assert found is not None
+    frozen = found.get_frozen_credentials()
+    session = acting(clary, frozen.access_key, frozen.secret_key, frozen.token)
+    who = session.client("sts", endpoint_url=clary.url).get_caller_identity()["Arn"]
+    assert who.startswith("arn:aws:sts::000000000000:assumed-role/model/i-")
+    s3 = session.client("s3", endpoint_url=clary.url)
+    assert s3.get_object(Bucket="models", Key="role/model.tar.gz")["ContentLength"] > 0
+    with pytest.raises(ClientError) as refused:
+        s3.put_object(Bucket="models", Key="role/other", Body=b"")
+    assert code(refused) == "AccessDenied"
+    with pytest.raises(ClientError) as refused:
+        session.client("sagemaker", endpoint_url=clary.url).list_models()
+    assert code(refused) == "AccessDeniedException"
+
+    forged = {**variables, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "forged"}
+    with pytest.raises(CredentialRetrievalError):
+        ContainerProvider(environ=forged).load()

@@ -65,7 +65,8 @@ def _variant(variant: Request, models: Mapping[str, Request]) -> Variant:
         raise _Refused(f"Clary does not run inference components yet: production variant {name} has no ModelName.")
     if variant["ModelName"] not in models:
         raise _Refused(f'Could not find model "{variant["ModelName"]}" of production variant {name}.')
-    container = _container(models[variant["ModelName"]])
+    definition = models[variant["ModelName"]]
+    container = _container(definition)
     model = variant["ModelName"]
     data, sources = _model_data(container, model), container.get("AdditionalModelDataSources") or ()
     return Variant(
@@ -80,6 +81,8 @@ def _variant(variant: Request, models: Mapping[str, Request]) -> Variant:
         weight=float(variant.get("InitialVariantWeight", 1.0)),
         startup_timeout=float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
         download_timeout=float(variant.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT)),
+        # An isolated container gets no credentials, as at the service.
+        role_arn=None if definition.get("EnableNetworkIsolation") else definition.get("ExecutionRoleArn"),
     )
 
 

@@ -38,6 +38,7 @@ class Variant:
     download_timeout: float = DOWNLOAD_TIMEOUT
     model_data_form: ModelDataForm = "archive"
     additional: tuple[ModelData, ...] = ()
+    role_arn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Desired:
             model_data_url=variant.model_data_url,
             model_data_form=variant.model_data_form,
             additional=variant.additional,
+            role_arn=variant.role_arn,
             instance_type=variant.instance_type,
             download_timeout=variant.download_timeout,
             deployment=self.deployment,

@@ -53,6 +53,8 @@ class ContainerSpec:
     """Seconds for download and unpacking together (ModelDataDownloadTimeoutInSeconds)."""
     deployment: str = ""
     """Fingerprint of what it was launched from; a container of another deployment is stale."""
+    role_arn: str | None = None
+    """Whose temporary credentials the container gets; None: nobody's."""
     model_data_form: ModelDataForm = "archive"
     additional: tuple[ModelData, ...] = ()
     """AdditionalModelDataSources."""

@@ -13,6 +13,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+ROLE_CREDENTIALS = "/_clary/role-credentials"
+"""The path where containers fetch the credentials of their role, as AWS's SDKs do from the platform that runs them."""
 _MAC = 32
 
 
@@ -52,6 +54,23 @@ class Sessions:
         if not hmac.compare_digest(self._mac(b"token", payload), mac):
             return None
         return Session(*json.loads(payload)), self._secret(payload)
+
+    def container_token(self, role_arn: str, container: str) -> str:
+        """Give what a container shows when it asks for its role's credentials."""
+        payload = json.dumps([role_arn, container]).encode()
+        return base64.urlsafe_b64encode(self._mac(b"container", payload) + payload).decode()
+
+    def read_container_token(self, token: str) -> tuple[str, str] | None:
+        """Give the role's ARN and the container of a token; None for a forgery."""
+        try:
+            raw = base64.b64decode(token, b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        mac, payload = raw[:_MAC], raw[_MAC:]
+        if not hmac.compare_digest(self._mac(b"container", payload), mac):
+            return None
+        role_arn, container = json.loads(payload)
+        return str(role_arn), str(container)
 
     def _secret(self, payload: bytes) -> str:
         return base64.b64encode(self._mac(b"secret", payload)).decode()[:40]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clary.core.ports import ContainerSpec
 from clary.objects import Objects
 
 
@@ -23,3 +24,5 @@ class EngineContext:
     region: str
     on_change: Callable[[str], object]
     """Told the id of a container that exited."""
+    role_variables: Callable[[ContainerSpec], Mapping[str, str]] = lambda spec: {}
+    """Gives the variables by which a container finds the credentials of its role."""

@@ -185,6 +185,7 @@ class ProcessEngine:
             mounts=self._mounts,
             serving=self._run / "serving",
             region=self._context.region,
+            role_variables=self._context.role_variables(spec),
         )
         self._write(record)
         try:

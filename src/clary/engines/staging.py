@@ -86,6 +86,8 @@ class Staged:
     serving: Path
     """The folder that holds `clary_serving` and nothing else."""
     region: str
+    role_variables: Mapping[str, str]
+    """By which the container finds the credentials of its role."""
 
     @property
     def model(self) -> Path:
@@ -135,6 +137,7 @@ class Staged:
         variables |= {"HOME": str(self.folders.work)}
         if self.limits is not None:
             variables["SM_NUM_CPUS"] = str(min(math.ceil(self.limits.cpus), os.cpu_count() or 1))
+        variables |= self.role_variables
         variables |= given
         if self.recipe.runtime == "script":
             own = (str(self.serving), given.get("PYTHONPATH"))

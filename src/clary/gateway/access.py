@@ -12,15 +12,18 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from clary.core.identities import Directory, Principal, Role, User
+from clary.core.identities import Directory, Principal, Role, User, trusts_hosting
 from clary.core.policy import Inquiry
 from clary.core.resources import ENDPOINT, Partition
-from clary.core.sessions import Sessions
+from clary.core.sessions import Session, Sessions
+from clary.credentials import new_id
 from clary.errors import AwsError
 from clary.telemetry import logger
 from clary.wire import sigv4
 
 _CACHE_SIZE = 1024
+CONTAINER_SECONDS = 3600
+"""How long a container's credentials hold; SDKs ask again a quarter of an hour before."""
 # Tags are the control plane's: a gateway has none.
 _UNKNOWN = ("aws:resourcetag/", "sagemaker:resourcetag/")
 _FROM_HEADERS = (
@@ -90,6 +93,29 @@ class Access(Mapping[str, str]):
             self._principals.clear()
         self._principals[identity.access_key_id, identity.token] = principal
         return principal
+
+    def role_credentials(self, token: str) -> dict[str, str]:
+        """Give a container the credentials of its role, an hour's, in the form in which SDKs fetch them again in time.
+
+        Raises AwsError for a token that was not made here, and for a role that is gone or no longer trusts SageMaker.
+        """
+        found = self._sessions.read_container_token(token)
+        if found is None:
+            raise AwsError("The authorization token is not valid.", code="AccessDenied", status=403)
+        role_arn, container = found
+        role = self._fresh().role(role_arn)
+        if role is None or not trusts_hosting(role, self._partition.account_id):
+            raise AwsError(f"The role {role_arn} cannot be assumed by SageMaker.", code="AccessDenied", status=403)
+        expires_at = int(time.time()) + CONTAINER_SECONDS
+        session = Session(new_id("ASIA"), role.id, role.name, container, float(expires_at))
+        session_token, secret = self._sessions.grant(session)
+        return {
+            "AccessKeyId": session.access_key_id,
+            "SecretAccessKey": secret,
+            "Token": session_token,
+            "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires_at)),
+            "RoleArn": role_arn,
+        }
 
     def _fresh(self) -> Directory:
         try:

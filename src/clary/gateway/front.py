@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 
+from clary.core.sessions import ROLE_CREDENTIALS
 from clary.errors import AwsError, UnknownOperationException
 from clary.gateway.connection import Connection, Exchange, Head
 from clary.gateway.control import IDENTITIES, ControlPlane
@@ -36,6 +37,8 @@ class Front:
             return Invocation(self._state, head, client)
         if target == b"/_clary/health":
             return Streamed(self._state, head, client, _health)
+        if target == ROLE_CREDENTIALS.encode() and head.method == b"GET":
+            return Streamed(self._state, head, client, _role_credentials)
         if target == IDENTITIES.encode() and head.method == b"POST":
             return Streamed(self._state, head, client, self._control.handle)
         if _is_for_s3(head):
@@ -69,6 +72,15 @@ async def _health(request: Streamed) -> None:
     state = request.state
     body = json.dumps({"status": "ok", "routes": state.routes.table.revision, "underWay": sum(state.load.values())})
     await request.answer(200, [(b"Content-Type", b"application/json")], body.encode())
+
+
+async def _role_credentials(request: Streamed) -> None:
+    token = request.headers.get(b"authorization", b"").decode("latin-1")
+    try:
+        status, document = 200, request.state.role_credentials(token)
+    except AwsError as error:
+        status, document = error.status, {"Code": error.code, "Message": error.message}
+    await request.answer(status, [(b"Content-Type", b"application/json")], json.dumps(document).encode())
 
 
 async def _unknown_runtime_operation(request: Streamed) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from clary.core import routing
 from clary.core.identities import Principal
 from clary.core.resources import Partition
+from clary.errors import AwsError
 from clary.gateway.access import Access
 from clary.gateway.connection import Head
 from clary.gateway.routes import RouteFeed
@@ -79,6 +80,12 @@ class State:
         if identity is None or self._access is None:
             return None
         return self._access.principal(identity)
+
+    def role_credentials(self, token: str) -> dict[str, str]:
+        """Give the credentials of a container's role. Raises AwsError."""
+        if self._access is None:
+            raise AwsError("Requests are not verified here (--auth off).", code="AccessDenied", status=403)
+        return self._access.role_credentials(token)
 
     def request_id(self) -> str:
         """Make a request id: shaped as a UUID, unique; unguessable it need not be, cheap it must."""
