@@ -289,3 +289,30 @@ async def test_only_the_default_key_manages_and_lists_show_no_secret(guarded: Gu
 async def test_without_signatures_everybody_is_the_default_key(guarded: Guarded) -> None:
     guarded.callers["anonymous"] = replace(CALLER, access_key_id="")
     await guarded("anonymous", "CreateModel", **MODEL)
+
+
+@pytest.mark.parametrize("group", ["prod", f"{ARN}:model-package-group/prod"])
+def test_a_group_is_the_same_by_its_name_and_by_its_arn(group: str) -> None:
+    assert resources("CreateModelPackage", {"ModelPackageGroupName": group}, PARTITION) == [
+        f"{ARN}:model-package/prod/*"
+    ]
+
+
+async def test_without_a_role_the_callers_own_permissions_stand_before_the_data(guarded: Guarded) -> None:
+    await guarded.user(policy(["sagemaker:*"]), policy("s3:GetObject", "arn:aws:s3:::mine/*"))
+
+    def model(url: str) -> dict[str, Any]:
+        return {"ModelName": "m", "PrimaryContainer": {"Image": "image", "ModelDataUrl": url}}
+
+    assert "s3:GetObject on resource: arn:aws:s3:::secret/m.tar.gz" in await guarded.denial(
+        "u", "CreateModel", **model("s3://secret/m.tar.gz")
+    )
+    for url in ("https://secret.s3.amazonaws.com/m.tar.gz", "file:///m.tar.gz"):
+        assert "must be given as s3://bucket/key" in await guarded.denial("u", "CreateModel", **model(url))
+    await guarded("u", "CreateModel", **model("s3://mine/m.tar.gz"))
+
+
+async def test_a_role_that_may_only_list_may_not_read_what_is_below_a_prefix(guarded: Guarded) -> None:
+    await guarded.role(policy("s3:ListBucket"))
+    assert not guarded.identities.may_read(ROLE, "s3://secret/dir/", True)
+    assert not guarded.identities.may_read(ROLE, "s3://secret/dir/m.tar.gz", False)

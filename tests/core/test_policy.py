@@ -230,3 +230,30 @@ def test_order_decides_nothing_and_a_deny_always_wins(drawn: list[dict[str, Any]
     assert decide(*drawn, statement("Deny")) is Verdict.DENIED
     wider = decide(*drawn, statement())
     assert wider is (Verdict.DENIED if verdict is Verdict.DENIED else Verdict.ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("operator", "key", "value"),
+    [
+        ("Null", "aws:RequestTag/x", "banana"),
+        ("Bool", "sagemaker:NetworkIsolation", "yes"),
+        ("DateGreaterThan", "aws:CurrentTime", "notadate"),
+        ("NumericLessThanIfExists", "sagemaker:ServerlessMaxConcurrency", "abc"),
+    ],
+)
+def test_a_value_that_an_operator_can_never_match_is_refused(operator: str, key: str, value: str) -> None:
+    statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": {operator: {key: value}}}
+    with pytest.raises(AwsError, match=f"{value} is no value for {operator}"):
+        parse({"Version": "2012-10-17", "Statement": statement})
+
+
+def test_true_is_true_however_it_is_written() -> None:
+    for true in ("true", "True", "TRUE"):
+        statement = {
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": {"Null": {"aws:RequestTag/x": true}},
+        }
+        policy = parse({"Version": "2012-10-17", "Statement": statement})
+        assert evaluate((policy,), Inquiry("sagemaker:CreateModel", "*", {})) is Verdict.DENIED

@@ -251,6 +251,9 @@ def test_a_copy_needs_its_source_and_a_tagged_object_its_tags() -> None:
         assert s3("PUT", "/b/k", write, read, x_amz_copy_source=source)
         assert not s3("PUT", "/b/k", write, x_amz_copy_source=source)
         assert not s3("PUT", "/b/k", write, read, x_amz_copy_source=source + "?versionId=1")
+        versions = policy("s3:GetObjectVersion", "arn:aws:s3:::from/*")  # alone it does not open the object itself
+        assert not s3("PUT", "/b/k", write, versions, x_amz_copy_source=source + "?versionId=1")
+        assert s3("PUT", "/b/k", write, read, versions, x_amz_copy_source=source + "?versionId=1")
     assert not s3("PUT", "/b/k", write, x_amz_tagging="a=b")
     assert s3("PUT", "/b/k", write, policy("s3:PutObjectTagging"), x_amz_tagging="a=b")
     assert not s3("PUT", "/b/k", write, x_amz_acl="public-read")

@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from clary.api.identities import Identities
+from clary.api.world import locations
 from clary.core.identities import HOSTING, trusts_hosting
 from clary.core.policy import Inquiry
 from clary.core.ports import TagStore
-from clary.core.resources import ENDPOINT_CONFIG, KINDS, MODEL, Partition
+from clary.core.resources import ENDPOINT_CONFIG, KINDS, MODEL, MODEL_PACKAGE_GROUP, Partition
 from clary.errors import ValidationException
 from clary.wire.dispatch import Caller, Handler
 
@@ -79,12 +80,21 @@ class Guard:
             needed.append(Inquiry(f"sagemaker:{operation}", stored, {**context, **tagged}))
         if request.get("Tags") and operation not in _TAGGING:
             needed.append(Inquiry("sagemaker:AddTags", needed[0].resource, context))
+        data = [self._identities.object_arn(url, is_prefix) for url, is_prefix in _model_data(request)]
         if role := request.get("ExecutionRoleArn"):
             needed.append(Inquiry("iam:PassRole", role, {**context, "iam:passedtoservice": (HOSTING,)}))
+        else:  # nobody's permissions stand between the caller and the data but the caller's own
+            needed += [Inquiry("s3:GetObject", arn, context) for arn in data]
         return needed
 
 
 _TAG_SERVICES = ("aws", "sagemaker")
+
+
+def _model_data(request: Request) -> Iterator[tuple[str, bool]]:
+    primary = [request["PrimaryContainer"]] if "PrimaryContainer" in request else []
+    for container in (*primary, *(request.get("Containers") or ())):
+        yield from locations(container)
 
 
 def resources(operation: str, request: Request, partition: Partition) -> list[str]:
@@ -102,7 +112,8 @@ def resources(operation: str, request: Request, partition: Partition) -> list[st
         return ["*"]
     name = request.get(kind.name_member) or request.get(kind.arn_member)
     if name is None and kind.name == "ModelPackage":
-        name = f"{request.get('ModelPackageGroupName', '')}/*"  # the version's number is not known yet
+        # The version's number is not known yet. The group may be given by its ARN.
+        name = f"{partition.name_of(MODEL_PACKAGE_GROUP, str(request.get('ModelPackageGroupName', '')))}/*"
     arns = [partition.arn(kind, partition.name_of(kind, str(name)))] if name else ["*"]
     if name and str(name).startswith("arn:"):
         arns = [str(name)]

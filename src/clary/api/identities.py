@@ -63,17 +63,26 @@ class Identities:
         return found[0] if found else None
 
     def may_read(self, role_arn: str, url: str, is_prefix: bool) -> bool:
-        """Tell whether a role may read an S3 object, or list what begins with a key; yes where no such role is."""
+        """Tell whether a role may read an object, or all whose keys begin like this; yes where no such role is."""
         role = self.directory.role(role_arn)
-        if role is None or not url.startswith("s3://"):
+        if role is None or not url.startswith("s3://"):  # where else data may come from, settings say
             return True
-        bucket, _, key = url.removeprefix("s3://").partition("/")
-        arn = f"arn:{self.partition.name}:s3:::{bucket}"
+        inquiries = [Inquiry("s3:GetObject", self.object_arn(url, is_prefix))]
         if is_prefix:
-            inquiry = Inquiry("s3:ListBucket", arn, {"s3:prefix": (key,)})
-        else:
-            inquiry = Inquiry("s3:GetObject", f"{arn}/{key}")
-        return self.directory.role_allows(role, inquiry)
+            bucket, _, key = url.removeprefix("s3://").partition("/")
+            arn = f"arn:{self.partition.name}:s3:::{bucket}"
+            inquiries.append(Inquiry("s3:ListBucket", arn, {"s3:prefix": (key,)}))
+        return all(self.directory.role_allows(role, inquiry) for inquiry in inquiries)
+
+    def object_arn(self, url: str, is_prefix: bool) -> str:
+        """Give what a policy calls the model data at a URL.
+
+        Raises AccessDeniedException for spellings of which policies know nothing: they would slip past every Deny.
+        """
+        if not url.startswith("s3://"):
+            message = f"Where policies apply, model data must be given as s3://bucket/key, not {url}"
+            raise AccessDeniedException(message, status=400)  # as JSON 1.1 services answer
+        return f"arn:{self.partition.name}:s3:::{url.removeprefix('s3://')}{'*' if is_prefix else ''}"
 
     async def manage(self, caller: Caller, request: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out what `clary keys` and `clary roles` ask for: `{"Do": "CreateKey", "Name": ..., "Policies": [...]}`.

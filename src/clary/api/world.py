@@ -47,7 +47,7 @@ class World:
         """
         containers = list(containers)
         for container in containers:
-            for url, is_prefix in _locations(container):
+            for url, is_prefix in locations(container):
                 await self._check_data(url, is_prefix, role)
         for container in containers:
             image = container.get("Image")
@@ -75,7 +75,7 @@ class World:
             raise ValidationException(f"Could not find model data at {url}.")
 
 
-def _locations(container: Container) -> Iterator[tuple[str, bool]]:
+def locations(container: Container) -> Iterator[tuple[str, bool]]:
     """Give each URL that the container loads from, and whether it is a prefix of keys."""
     if "ModelDataUrl" in container:
         yield container["ModelDataUrl"], container.get("Mode") == "MultiModel"

@@ -167,6 +167,21 @@ def known_operator(operator: str) -> bool:
     return name in _OPERATORS and over in ("", *_SETS)
 
 
+def can_decide(operator: str, value: str) -> bool:
+    """Tell whether a policy's value is one that the operator understands; any other would never match."""
+    _, name, _ = _split(operator)
+    if name in ("Bool", "Null"):
+        return value in ("true", "false")
+    try:
+        if name.startswith("Numeric"):
+            float(value)
+        elif name.startswith("Date"):
+            _seconds(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _split(operator: str) -> tuple[str, str, bool]:
     over, colon, name = operator.rpartition(":")
     return (over if colon else ""), name.removesuffix("IfExists"), name.endswith("IfExists")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from clary.core.conditions import KEY_PREFIXES, KEYS, Condition, glob, known_operator
+from clary.core.conditions import KEY_PREFIXES, KEYS, Condition, can_decide, glob, known_operator
 from clary.errors import AwsError
 
 Document = Mapping[str, object]
@@ -191,6 +191,10 @@ def _conditions(given: object) -> Iterable[Condition]:
             values = _texts(value)
             if any("${" in each for each in values):
                 raise malformed(f"Policy variables are not supported here: {key}.")
+            if operator.rpartition(":")[2].removesuffix("IfExists") in ("Bool", "Null"):
+                values = tuple(each.lower() for each in values)
+            if undecidable := [each for each in values if not can_decide(operator, each)]:
+                raise malformed(f"{undecidable[0]} is no value for {operator}.")
             yield Condition.of(operator, name, values)
 
 

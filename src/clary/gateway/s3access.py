@@ -91,7 +91,9 @@ def check(principal: Principal, request: Streamed, *, bulk: bool) -> None:
     if action == "s3:PutObject" and (source := request.headers.get(b"x-amz-copy-source")) is not None:
         path, question, _ = source.decode("latin-1").removeprefix("/").partition("?")
         place_read = _name(principal, path.replace("%2F", "/", 1) if "/" not in path else path, plain=not bulk)
-        _require(principal, f"s3:GetObject{'Version' if question else ''}", _arn(partition, *place_read), {})
+        _require(principal, "s3:GetObject", _arn(partition, *place_read), {})
+        if question:  # a version is asked for; an S3 without versions takes that for the object itself
+            _require(principal, "s3:GetObjectVersion", _arn(partition, *place_read), {})
 
 
 def require_delete(principal: Principal | None, partition: str, bucket: str, key: str) -> None:
