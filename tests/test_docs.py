@@ -86,3 +86,8 @@ def test_engines_are_found_by_entry_point() -> None:
     from importlib.metadata import entry_points
 
     assert "process" in {point.name for point in entry_points(group="clary.engines")}
+
+
+def test_no_page_has_a_placeholder() -> None:
+    for page in PAGES:
+        assert not re.search(r"^[A-Z]{4,}$", page.read_text(), re.MULTILINE), page
