@@ -111,7 +111,8 @@ class TestLoading:
 
     def test_a_model_fn_that_raises_ends_the_server_with_its_traceback_once(self, launch: Launch) -> None:
         script = "def model_fn(model_dir):\n    raise FileNotFoundError('no weights here')\n"
-        server = launch(script, wait=False, SAGEMAKER_MODEL_SERVER_WORKERS="3")
+        # So many that several fail while the server is already ending for the first.
+        server = launch(script, wait=False, SAGEMAKER_MODEL_SERVER_WORKERS="12")
         assert server.process.wait(PATIENCE) == 3
         assert 'code/inference.py", line 2, in model_fn' in server.log
         assert server.log.count("FileNotFoundError: no weights here\n") == 2  # the traceback's and the summary's

@@ -142,7 +142,11 @@ def serve() -> None:
     # time only hold each other up. The model itself is loaded after the fork: what it starts (threads, a device) would
     # not survive one.
     preload(os.environ.get("CLARY_SERVING_FRAMEWORK") or "none")
-    Server(port, workers).run()
+    try:
+        Server(port, workers).run()
+    except HaltServer as halt:
+        # Workers that fail at the same moment: gunicorn is halting for the first when it learns of the second.
+        sys.exit(halt.exit_status)
 
 
 def _flush_lines(stream: TextIO) -> None:
