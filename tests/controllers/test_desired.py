@@ -6,9 +6,10 @@ from typing import Any, cast
 import pytest
 
 from clary.controllers.desired import desired
-from clary.core.deployment import Variant
-from clary.core.ports import ModelData
+from clary.core.deployment import ContainerTemplate, Variant
+from clary.core.ports import ModelData, ModelDataForm, Network, Repository
 from clary.core.resources import Resource
+from clary.core.routing import DataCapture
 
 SPEC: dict[str, Any] = {
     "EndpointName": "ep",
@@ -45,7 +46,17 @@ def test_defaults_are_those_of_aws() -> None:
     assert wanted.refusal is None
     assert wanted.config_name == "cfg"
     assert wanted.variants == (
-        Variant("blue", "img:1", {}, None, "ml.clary.local", 1, 1.0, startup_timeout=480.0, download_timeout=3600.0),
+        Variant(
+            "blue",
+            (ContainerTemplate("img:1"),),
+            False,
+            "ml.clary.local",
+            1,
+            1.0,
+            startup_timeout=480.0,
+            download_timeout=3600.0,
+            strategy="LEAST_OUTSTANDING_REQUESTS",
+        ),
     )
 
 
@@ -63,13 +74,78 @@ def test_everything_that_matters_is_carried_over() -> None:
         "ModelDataUrl": "s3://bucket/model.tar.gz",
     }
     assert desired(endpoint(spec)).variants == (
-        Variant("blue", "img:1", {"A": "b"}, "s3://bucket/model.tar.gz", "ml.m5.large", 3, 0.25, 61.0, 62.0),
+        Variant(
+            "blue",
+            (ContainerTemplate("img:1", {"A": "b"}, (ModelData("s3://bucket/model.tar.gz"),)),),
+            False,
+            "ml.m5.large",
+            3,
+            0.25,
+            61.0,
+            62.0,
+        ),
     )
 
 
-def test_one_container_in_a_list_is_a_primary_container() -> None:
-    resource = changed("Models", "m", value={"ModelName": "m", "Containers": [{"Image": "img:2"}]})
-    assert desired(resource).variants[0].image == "img:2"
+def test_the_containers_of_a_pipeline_keep_their_order_and_get_names() -> None:
+    containers = [{"Image": "a"}, {"Image": "b"}]
+    (variant,) = desired(changed("Models", "m", value={"ModelName": "m", "Containers": containers})).variants
+    assert [(each.image, each.name) for each in variant.containers] == [("a", "container-1"), ("b", "container-2")]
+    assert not variant.direct
+    named = [{"Image": "a", "ContainerHostname": "first"}, {"Image": "b", "ContainerHostname": "second"}]
+    model = {"ModelName": "m", "Containers": named, "InferenceExecutionConfig": {"Mode": "Direct"}}
+    (variant,) = desired(changed("Models", "m", value=model)).variants
+    assert [each.name for each in variant.containers] == ["first", "second"]
+    assert variant.direct
+
+
+def test_a_single_container_is_called_primary_whatever_its_hostname() -> None:
+    (variant,) = desired(changed(*CONTAINER, "ContainerHostname", value="mine")).variants
+    assert [(each.name, each.hostname) for each in variant.containers] == [("primary", "")]
+
+
+def test_isolation_networks_and_registry_access_are_carried_over() -> None:
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:login"
+    model = {
+        "ModelName": "m",
+        "PrimaryContainer": {
+            "Image": "registry/i",
+            "ImageConfig": {
+                "RepositoryAccessMode": "Vpc",
+                "RepositoryAuthConfig": {"RepositoryCredentialsProviderArn": arn},
+            },
+        },
+        "EnableNetworkIsolation": True,
+        "ExecutionRoleArn": "arn:aws:iam::000000000000:role/r",
+        "VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1", "sg-2"]},
+    }
+    (slot,) = desired(changed("Models", "m", value=model)).slots()
+    assert slot.spec.network == Network(True, ("subnet-1",), ("sg-1", "sg-2"))
+    assert slot.spec.repository == Repository("Vpc", arn)
+    assert slot.spec.role_arn is None  # an isolated container gets no credentials
+
+
+def test_shadow_variants_strategies_and_capture_are_carried_over() -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["_Deployment"]["EndpointConfig"] |= {
+        "ShadowProductionVariants": [
+            {"VariantName": "dark", "ModelName": "m", "RoutingConfig": {"RoutingStrategy": "RANDOM"}}
+        ],
+        "DataCaptureConfig": {
+            "InitialSamplingPercentage": 20,
+            "DestinationS3Uri": "s3://b/p/",
+            "CaptureOptions": [{"CaptureMode": "Input"}],
+            "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
+        },
+    }
+    wanted = desired(endpoint(spec))
+    assert [(each.name, each.shadow, each.strategy) for each in wanted.variants] == [
+        ("blue", False, "LEAST_OUTSTANDING_REQUESTS"),
+        ("dark", True, "RANDOM"),
+    ]
+    assert wanted.capture == DataCapture("s3://b/p", 20, True, False, ("text/csv",))
+    spec["_Deployment"]["EndpointConfig"]["DataCaptureConfig"]["EnableCapture"] = False
+    assert desired(endpoint(spec)).capture is None
 
 
 S3 = {"S3Uri": "s3://b/m/", "S3DataType": "S3Prefix", "CompressionType": "None"}
@@ -82,16 +158,15 @@ S3 = {"S3Uri": "s3://b/m/", "S3DataType": "S3Prefix", "CompressionType": "None"}
 def test_model_data_is_an_archive_a_file_or_a_tree(kind: str, compression: str, form: str) -> None:
     source = {"S3DataSource": {"S3Uri": "s3://b/m/", "S3DataType": kind, "CompressionType": compression}}
     wanted = desired(changed(*CONTAINER, "ModelDataSource", value=source))
-    assert (wanted.variants[0].model_data_url, wanted.variants[0].model_data_form) == ("s3://b/m/", form)
-    (_, spec), *_ = wanted.slots()
-    assert (spec.model_data_url, spec.model_data_form) == ("s3://b/m/", form)
+    (slot,) = wanted.slots()
+    assert slot.spec.model_data == (ModelData("s3://b/m/", cast("ModelDataForm", form)),)
 
 
 def test_additional_sources_have_a_directory_each() -> None:
     sources = [{"ChannelName": "draft", "S3DataSource": S3}]
-    ((_, spec), *_) = desired(changed(*CONTAINER, "AdditionalModelDataSources", value=sources)).slots()
-    assert spec.additional == (ModelData("s3://b/m/", "prefix", "draft"),)
-    assert spec.additional[0].place == "additional-model-data-sources/draft"
+    (slot,) = desired(changed(*CONTAINER, "AdditionalModelDataSources", value=sources)).slots()
+    assert slot.spec.model_data == (ModelData("s3://b/m/", "prefix", "draft"),)
+    assert slot.spec.model_data[0].place == "additional-model-data-sources/draft"
 
 
 def test_the_fingerprint_follows_the_deployment() -> None:
@@ -116,7 +191,8 @@ def test_the_fingerprint_follows_the_deployment() -> None:
             [{"ChannelName": "c", "S3DataSource": S3 | {"ManifestS3Uri": "s3://b/l"}}],
             "ManifestS3Uri",
         ),
-        (("Models", "m"), {"ModelName": "m", "Containers": [{"Image": "a"}] * 3}, "model m has 3"),
+        (("Models", "m"), {"ModelName": "m"}, "m has no container"),
+        ((*VARIANT, "RoutingConfig"), {"RoutingStrategy": "KV_AWARE"}, "blue asks for it"),
         (("EndpointConfig", "ProductionVariants"), [], "no production variants"),
     ],
 )

@@ -111,7 +111,7 @@ async def test_an_endpoint_comes_into_service_and_is_routed_to() -> None:
         assert summary["DeployedImages"][0]["SpecifiedImage"] == "img:1"
         assert summary["DeployedImages"][0]["ResolvedImage"] == "img:1@sha256:0"
         assert "VariantStatus" not in summary
-        assert {t.id for t in world.targets()} == set(world.engine.containers)
+        assert {hop.id for target in world.targets() for hop in target.hops} == set(world.engine.containers)
 
 
 @in_virtual_time

@@ -6,12 +6,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 from clary.controllers.routes import Routes
-from clary.core.routing import EndpointRoute, RouteTable, Target, VariantRoute
+from clary.core.routing import EndpointRoute, Hop, RouteTable, Target, VariantRoute
 from clary.testing import in_virtual_time, now
 
 
 def route(name: str, *ids: str) -> EndpointRoute:
-    targets = tuple(Target(id, "127.0.0.1", 9000) for id in ids)
+    targets = tuple(Target(id, (Hop(id, "127.0.0.1", 9000),)) for id in ids)
     return EndpointRoute(name, "InService", (VariantRoute("blue", 1.0, targets),))
 
 
@@ -23,7 +23,9 @@ async def test_nothing_is_published_before_it_is_open() -> None:
     await asyncio.sleep(100)
     assert not first.done()
     routes.open()
-    assert json.loads(await first)["endpoints"]["ep"]["variants"][0]["targets"] == [["a", "127.0.0.1", 9000, "primary"]]
+    assert json.loads(await first)["endpoints"]["ep"]["variants"][0]["targets"] == [
+        ["a", [["a", "127.0.0.1", 9000, "primary"]]]
+    ]
 
 
 @in_virtual_time

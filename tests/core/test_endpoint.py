@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from clary.core.deployment import (
     Attempts,
+    ContainerTemplate,
     Desired,
     Launch,
     LaunchFailed,
@@ -28,7 +30,7 @@ from clary.core.deployment import (
     Variant,
 )
 from clary.core.endpoint import SERVING_DELAYS, plan
-from clary.core.ports import Container, ContainerSpec
+from clary.core.ports import Container, ContainerSpec, ModelData
 
 T0 = 1_700_000_000.0
 ARN = "arn:aws:sagemaker:us-east-1:000000000000:endpoint/ep"
@@ -36,8 +38,12 @@ CREATING: Mapping[str, object] = {"EndpointStatus": "Creating"}
 OK, REFUSED = Ping("ok"), Ping("refused", 0, 1)
 
 
+def variant(name: str, image: str = "i", *data: ModelData, **changes: Any) -> Variant:
+    return Variant(name, (ContainerTemplate(image, model_data=data),), **changes)
+
+
 def desired(count: int = 1, created_at: float = T0, **changes: object) -> Desired:
-    variants = (Variant("blue", "img:1", count=count),)
+    variants = (Variant("blue", (ContainerTemplate("img:1"),), count=count),)
     return replace(Desired("ep", ARN, "cfg", created_at, "d1", variants), **changes)
 
 
@@ -58,7 +64,7 @@ def container(spec: ContainerSpec, started_at: float = T0, **changes: object) ->
 
 
 def specs(wanted: Desired) -> list[ContainerSpec]:
-    return [spec for _, spec in wanted.slots()]
+    return [slot.spec for slot in wanted.slots()]
 
 
 def in_service(wanted: Desired, ready: list[str] | None = None) -> Mapping[str, object]:
@@ -89,7 +95,7 @@ def test_a_new_endpoint_launches_all_its_instances() -> None:
 
 
 def test_it_is_in_service_when_the_last_instance_of_the_last_variant_is_ready() -> None:
-    wanted = replace(desired(), variants=(Variant("blue", "i", count=2), Variant("green", "i", weight=0.5)))
+    wanted = replace(desired(), variants=(variant("blue", count=2), variant("green", weight=0.5)))
     seen: dict[str, Sighting] = {spec.id: Present(container(spec), OK) for spec in specs(wanted)}
     last = specs(wanted)[-1]
     almost = plan(wanted, Observed(CREATING, seen | {last.id: Present(container(last), REFUSED)}), T0 + 1)
@@ -115,7 +121,7 @@ def test_what_was_ready_counts_as_ready_without_a_ping() -> None:
     made = plan(wanted, Observed(in_service(wanted), {spec.id: Present(container(spec), None)}), T0 + 1000)
     assert made.actions == ()
     assert made.route is not None
-    assert made.route.variants[0].targets[0].id == spec.id
+    assert made.route.variants[0].targets[0].hops[0].id == spec.id
 
 
 @pytest.mark.parametrize(("failures", "stopped"), [(1, False), (2, False), (3, True), (4, True)])
@@ -255,7 +261,7 @@ def test_a_launch_failure_in_service_is_only_waited_out() -> None:
 
 def test_failure_reasons_fit_whatever_is_in_them() -> None:
     wanted = replace(
-        desired(), name="e" * 63, variants=(Variant("v" * 63, "i" * 255, model_data_url="s3://" + "u" * 1019),)
+        desired(), name="e" * 63, variants=(variant("v" * 63, "i" * 255, ModelData("s3://" + "u" * 1019)),)
     )
     (spec,) = specs(wanted)
     for step in ("image", "download", "unpack", "environment", "create", "launch"):
@@ -311,6 +317,72 @@ def test_deleting_cuts_a_long_stop_short_and_then_removes() -> None:
     assert made.route.variants == ()
     done = plan(wanted, Observed({"EndpointStatus": "Deleting"}, {"d": LaunchFailed(T0, "image", "x")}), T0)
     assert (done.actions, done.route) == ((Remove(),), None)
+
+
+PIPELINE = Variant(
+    "blue", (ContainerTemplate("a", hostname="first"), ContainerTemplate("b", hostname="second")), count=2
+)
+
+
+def test_the_containers_of_a_pipeline_share_an_instance_and_serve_together() -> None:
+    wanted = desired(variants=(PIPELINE,))
+    all_specs = specs(wanted)
+    assert [spec.hostname for spec in all_specs] == ["first", "second"] * 2
+    assert len({spec.id for spec in all_specs}) == 4
+    assert len({spec.instance_id for spec in all_specs}) == 2
+    assert all_specs[1].log_stream == f"blue/{all_specs[0].instance_id}/second"
+    seen: dict[str, Sighting] = {spec.id: Present(container(spec), OK) for spec in all_specs}
+    whole = plan(wanted, Observed(CREATING, seen), T0 + 1)
+    assert whole.route is not None
+    assert [target.id for target in whole.route.variants[0].targets] == [
+        all_specs[0].instance_id,
+        all_specs[2].instance_id,
+    ]
+    assert [hop.name for hop in whole.route.variants[0].targets[0].hops] == ["first", "second"]
+    gone = container(all_specs[1], phase="exited", exit_reason="exited with 1", exited_at=T0 + 2)
+    half = plan(wanted, Observed(whole.status, {**seen, all_specs[1].id: Present(gone)}), T0 + 2)
+    assert half.actions == (Stop(all_specs[1].id, "replace"),)
+    assert half.route is not None
+    assert [target.id for target in half.route.variants[0].targets] == [all_specs[2].instance_id]
+    (summary,) = half.status["ProductionVariants"]
+    assert (summary["CurrentInstanceCount"], summary["DesiredInstanceCount"]) == (1, 2)
+    assert "second: exited with 1" in summary["VariantStatus"][0]["StatusMessage"]
+    assert [image["SpecifiedImage"] for image in summary["DeployedImages"]] == ["a", "b"]
+
+
+def test_a_failure_in_a_pipeline_names_its_container() -> None:
+    wanted = desired(variants=(PIPELINE,))
+    _, second, *_ = specs(wanted)
+    seen = {second.id: Present(container(second), REFUSED)}
+    reason = str(plan(wanted, Observed(CREATING, seen), T0 + 1000).status["FailureReason"])
+    assert reason.startswith("The second container for production variant blue did not pass the ping health check.")
+    assert "Image: b." in reason
+
+
+def test_an_image_stays_what_it_was_resolved_to() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    assert plan(wanted, Observed(CREATING), T0).actions == (Launch(spec),)
+    up = Present(container(spec, resolved_image="img@sha256:1"), OK)
+    status = plan(wanted, Observed(CREATING, {spec.id: up}), T0 + 1).status
+    (summary,) = status["ProductionVariants"]
+    assert summary["DeployedImages"] == [
+        {"SpecifiedImage": "img:1", "ResolvedImage": "img@sha256:1", "ResolutionTime": T0}
+    ]
+    again = plan(wanted, Observed(json.loads(json.dumps(status))), T0 + 2)
+    assert again.actions == (Launch(replace(spec, resolved_image="img@sha256:1")),)
+    (summary,) = again.status["ProductionVariants"]
+    assert summary["DeployedImages"][0]["ResolvedImage"] == "img@sha256:1"
+
+
+def test_a_shadow_variant_is_described_and_routed_apart() -> None:
+    wanted = desired(variants=(variant("blue"), variant("dark", shadow=True)))
+    seen: dict[str, Sighting] = {spec.id: Present(container(spec), OK) for spec in specs(wanted)}
+    made = plan(wanted, Observed(CREATING, seen), T0 + 1)
+    assert made.route is not None
+    assert [each.name for each in made.route.variants] == ["blue"]
+    assert [each.name for each in made.route.shadows] == ["dark"]
+    assert [each["VariantName"] for each in made.status["ShadowProductionVariants"]] == ["dark"]
 
 
 NEXT = {
@@ -381,7 +453,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(blue=st.integers(1, 2), green=st.integers(0, 2))
     def create(self, blue: int, green: int) -> None:
         self.now += 0.001
-        variants = (Variant("blue", "i", count=blue), *((Variant("green", "i", count=green),) if green else ()))
+        variants = (variant("blue", count=blue), *((variant("green", count=green),) if green else ()))
         self.wanted = Desired("ep", ARN, "cfg", self.now, "d1", variants)
         self.status = CREATING
         self.settle()
@@ -451,12 +523,12 @@ class Lifecycle(RuleBasedStateMachine):
         if self.made is None or self.made.route is None:
             return
         for variant in self.made.route.variants:
-            for target in variant.targets:
-                it = self.seen[target.id]
+            for hop in (hop for target in variant.targets for hop in target.hops):
+                it = self.seen[hop.id]
                 assert isinstance(it, Present)
                 assert it.container.phase == "running"
                 assert it.ping is None or it.ping.failures < 3
-                assert it.ping is None or it.ping.answer == "ok" or target.id in self.status["_Ready"]
+                assert it.ping is None or it.ping.answer == "ok" or hop.id in self.status["_Ready"]
 
     @invariant()
     def a_gone_endpoint_leaves_nothing(self) -> None:
@@ -468,9 +540,9 @@ class Lifecycle(RuleBasedStateMachine):
         """Whatever is not ready is waited for: by a task's end, or by the clock."""
         if self.wanted is None or self.made is None or self.status["EndpointStatus"] in ("Failed", "Deleting"):
             return
-        for instance in self.made.instances:
-            pending = isinstance(self.seen.get(instance.spec.id), (Launching, Stopping))
-            assert pending or instance.ready or instance.wake_at is not None
+        for judged in self.made.judgements:
+            pending = isinstance(self.seen.get(judged.spec.id), (Launching, Stopping))
+            assert pending or judged.ready or judged.wake_at is not None
 
     def teardown(self) -> None:
         """From anywhere: a kind world ends in InService (unless it is Failed), and a deletion ends in nothing."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clary.core.routing import EndpointRoute, Target, VariantRoute, pick
+from clary.core.routing import DataCapture, EndpointRoute, Hop, RouteTable, Target, VariantRoute, pick
 
 
 def route(*variants: tuple[str, float, int]) -> EndpointRoute:
     """Give a route from (name, weight, number of targets)."""
     made = tuple(
-        VariantRoute(name, weight, tuple(Target(f"{name}{number}", "127.0.0.1", 1) for number in range(count)))
+        VariantRoute(name, weight, tuple(Target(f"{name}{number}", ()) for number in range(count)))
         for name, weight, count in variants
     )
     return EndpointRoute("demo", "InService", made)
@@ -51,3 +52,25 @@ def test_the_target_with_the_fewest_requests_under_way_is_chosen(chance: float, 
     found = pick(route(("a", 1, len(loads))), None, chance, {f"a{number}": load for number, load in enumerate(loads)})
     assert found is not None
     assert loads[int(found[1].id[1:])] == min(loads)
+
+
+def test_a_random_strategy_looks_at_no_load() -> None:
+    targets = (Target("a", ()), Target("b", ()))
+    made = EndpointRoute("demo", "InService", (VariantRoute("v", 1, targets, strategy="RANDOM"),))
+    picked = Counter(
+        found[1].id for step in range(100) if (found := pick(made, None, step / 100, {"a": 1000})) is not None
+    )
+    assert picked == {"a": 50, "b": 50}
+
+
+def test_a_table_survives_json() -> None:
+    target = Target("i-1", (Hop("c-1", "127.0.0.1", 1, "first"), Hop("c-2", "127.0.0.1", 2, "second")))
+    made = EndpointRoute(
+        "demo",
+        "InService",
+        (VariantRoute("v", 0.5, (target,), direct=True, strategy="RANDOM"),),
+        (VariantRoute("dark", 1.0, ()),),
+        DataCapture("s3://b/p", 20, True, False, ("text/csv",), ("application/json",)),
+    )
+    table = RouteTable(3, {"demo": made})
+    assert RouteTable.from_json(json.loads(json.dumps(table.to_json()))) == table

@@ -13,7 +13,7 @@ from typing import Protocol
 import aiohttp
 import pytest
 
-from clary.core.ports import ContainerSpec
+from clary.core.ports import ContainerSpec, ModelData
 from clary.engines.context import EngineContext
 from clary.engines.process import ProcessEngine
 from clary.objects import Objects
@@ -137,7 +137,7 @@ def make_spec(tmp_path: Path) -> MakeSpec:
             "variant": "AllTraffic",
             "instance_id": "i-0123456789abcdef0",
             "image": "python",
-            "model_data_url": url,
+            "model_data": (ModelData(url),),
             "deployment": "d1",
         }
         return ContainerSpec(**{**values, **changes})  # type: ignore[arg-type]  # the tests say what they change

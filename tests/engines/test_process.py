@@ -133,8 +133,10 @@ async def test_additional_data_is_beside_the_model_also_for_the_next_engine(
         monkeypatch.setattr(ProcessEngine, "_probe", probe)
     (tmp_path / "models" / "weights").write_text("draft")
     packed = pack(tmp_path / "models" / "more.tar.gz", {"config": "packed"})
+    own = make_spec().model_data
     spec = make_spec(
-        additional=(
+        model_data=(
+            *own,
             ModelData((tmp_path / "models" / "weights").as_uri(), "object", "draft"),
             ModelData(packed, "archive", "a.b"),
         )
@@ -157,12 +159,12 @@ async def test_additional_data_is_beside_the_model_also_for_the_next_engine(
 
 async def test_a_channel_cannot_leave_its_place(engine: ProcessEngine, make_spec: MakeSpec) -> None:
     with pytest.raises(LaunchFailure, match="channel"):
-        await engine.launch(make_spec(additional=(ModelData("file:///x", "object", ".."),)), quiet)
+        await engine.launch(make_spec(model_data=(ModelData("file:///x", "object", ".."),)), quiet)
 
 
 async def test_an_empty_model_directory_is_there_without_model_data(engine: ProcessEngine, make_spec: MakeSpec) -> None:
     with pytest.raises(LaunchFailure, match=r"brings no serve, code/serve, serve\.py or code/serve\.py") as failure:
-        await engine.launch(make_spec(model_data_url=None), quiet)
+        await engine.launch(make_spec(model_data=()), quiet)
     assert failure.value.step == "create"
 
 
@@ -228,7 +230,7 @@ async def test_a_command_that_cannot_be_run_is_a_launch_failure(
 ) -> None:
     url = pack(tmp_path / "models" / "not-executable.tar.gz", {"serve": "#!/bin/sh\n"})
     with pytest.raises(LaunchFailure, match=r"cannot run .*serve: Permission denied") as failure:
-        await engine.launch(make_spec(model_data_url=url), quiet)
+        await engine.launch(make_spec(model_data=(ModelData(url),)), quiet)
     assert failure.value.step == "create"
     assert not await engine.observe()
     assert not list((engine._run / "private").iterdir())
@@ -271,7 +273,7 @@ async def test_an_executable_that_the_model_brings_is_run(
 ) -> None:
     files = {"serve": f"#!{sys.executable}\n{SERVER}"}
     url = pack(tmp_path / "models" / "executable.tar.gz", files, {"serve": 0o755})
-    container = await engine.launch(make_spec(model_data_url=url), quiet)
+    container = await engine.launch(make_spec(model_data=(ModelData(url),)), quiet)
     assert await ask(container.port, do="describe")
 
 

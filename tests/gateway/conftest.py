@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from clary.core.resources import Partition
-from clary.core.routing import EndpointRoute, RouteTable, Target, VariantRoute
+from clary.core.routing import EndpointRoute, Hop, RouteTable, Target, VariantRoute
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
 from clary.gateway.listener import listener
@@ -130,7 +130,10 @@ class Gateway:
 
 
 def variant(*containers: Container, name: str = "AllTraffic", weight: float = 1.0) -> VariantRoute:
-    targets = tuple(Target(f"i-{container.port}", "127.0.0.1", container.port) for container in containers)
+    targets = tuple(
+        Target(f"i-{container.port}", (Hop(f"c-{container.port}", "127.0.0.1", container.port),))
+        for container in containers
+    )
     return VariantRoute(name, weight, targets)
 
 

@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, Desired, Variant
-from clary.core.ports import ModelData, ModelDataForm
+from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Variant
+from clary.core.ports import ModelData, ModelDataForm, Network, Repository
 from clary.core.resources import Resource
+from clary.core.routing import DataCapture, Strategy
 
 Request = Mapping[str, Any]
 """A request as it was received: names and nesting are the service model's, which the API has checked."""
@@ -31,14 +32,19 @@ class _Refused(Exception):
 def desired(resource: Resource) -> Desired:
     """Translate an endpoint. Never raises: what is not understood is refused too."""
     variants: tuple[Variant, ...] = ()
-    deployment, refusal = "", None
+    deployment, refusal, capture = "", None, None
     try:
         request = cast("Request", resource.spec)["_Deployment"]
         deployment = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
         config = request["EndpointConfig"]
         if "AsyncInferenceConfig" in config:
             raise _Refused("Clary does not run asynchronous endpoints yet (AsyncInferenceConfig).")
-        variants = tuple(_variant(each, request["Models"]) for each in config["ProductionVariants"])
+        shadows = config.get("ShadowProductionVariants") or ()
+        variants = (
+            *(_variant(each, request["Models"]) for each in config["ProductionVariants"]),
+            *(_variant(each, request["Models"], shadow=True) for each in shadows),
+        )
+        capture = _capture(config.get("DataCaptureConfig"))
     except _Refused as reason:
         refusal = str(reason)
     except Exception as error:  # whatever is wrong with it, the endpoint must end as Failed and not stay Creating
@@ -52,58 +58,96 @@ def desired(resource: Resource) -> Desired:
         created_at=resource.created_at,
         deployment=deployment,
         variants=() if refusal else variants,
+        capture=capture,
         deleting=resource.deleting,
         refusal=refusal,
     )
 
 
-def _variant(variant: Request, models: Mapping[str, Request]) -> Variant:
-    name = variant["VariantName"]
+def _variant(variant: Request, models: Mapping[str, Request], *, shadow: bool = False) -> Variant:
+    name, model = variant["VariantName"], variant.get("ModelName")
     if "ServerlessConfig" in variant:
         raise _Refused(f"Clary does not run serverless variants yet: production variant {name} has ServerlessConfig.")
-    if not variant.get("ModelName"):
+    if not model:
         raise _Refused(f"Clary does not run inference components yet: production variant {name} has no ModelName.")
-    if variant["ModelName"] not in models:
-        raise _Refused(f'Could not find model "{variant["ModelName"]}" of production variant {name}.')
-    definition = models[variant["ModelName"]]
-    container = _container(definition)
-    model = variant["ModelName"]
-    data, sources = _model_data(container, model), container.get("AdditionalModelDataSources") or ()
+    if model not in models:
+        raise _Refused(f'Could not find model "{model}" of production variant {name}.')
+    definition = models[model]
+    vpc = definition.get("VpcConfig") or {}
+    isolated = bool(definition.get("EnableNetworkIsolation"))
     return Variant(
         name=name,
-        image=container["Image"],
-        environment=dict(container.get("Environment") or {}),
-        model_data_url=data.url if data else None,
-        model_data_form=data.form if data else "archive",
-        additional=tuple(_s3_data(each["S3DataSource"], model, each["ChannelName"]) for each in sources),
+        containers=_containers(definition),
+        direct=(definition.get("InferenceExecutionConfig") or {}).get("Mode") == "Direct",
         instance_type=variant.get("InstanceType") or "ml.clary.local",
         count=int(variant.get("InitialInstanceCount", 1)),
         weight=float(variant.get("InitialVariantWeight", 1.0)),
         startup_timeout=float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
         download_timeout=float(variant.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT)),
         # An isolated container gets no credentials, as at the service.
-        role_arn=None if definition.get("EnableNetworkIsolation") else definition.get("ExecutionRoleArn"),
+        role_arn=None if isolated else definition.get("ExecutionRoleArn"),
+        network=Network(isolated, tuple(vpc.get("Subnets") or ()), tuple(vpc.get("SecurityGroupIds") or ())),
+        strategy=_strategy(variant),
+        shadow=shadow,
     )
 
 
-def _container(model: Request) -> Request:
-    name = model["ModelName"]
-    containers = [model["PrimaryContainer"]] if model.get("PrimaryContainer") else list(model.get("Containers") or ())
-    if len(containers) != 1:
-        raise _Refused(f"Clary runs models of one container only, yet: model {name} has {len(containers)}.")
-    container: Request = containers[0]
+def _strategy(variant: Request) -> Strategy:
+    asked = (variant.get("RoutingConfig") or {}).get("RoutingStrategy", "LEAST_OUTSTANDING_REQUESTS")
+    if asked not in ("LEAST_OUTSTANDING_REQUESTS", "RANDOM"):
+        raise _Refused(f"Clary does not route by {asked}: production variant {variant['VariantName']} asks for it.")
+    return cast("Strategy", asked)
+
+
+def _capture(config: Request | None) -> DataCapture | None:
+    if not config or not config.get("EnableCapture", True):
+        return None
+    modes = {each["CaptureMode"] for each in config["CaptureOptions"]}
+    types = config.get("CaptureContentTypeHeader") or {}
+    return DataCapture(
+        destination=config["DestinationS3Uri"].rstrip("/"),
+        percentage=int(config["InitialSamplingPercentage"]),
+        inputs=bool(modes & {"Input", "InputAndOutput"}),
+        outputs=bool(modes & {"Output", "InputAndOutput"}),
+        csv_types=tuple(types.get("CsvContentTypes") or ()),
+        json_types=tuple(types.get("JsonContentTypes") or ()),
+    )
+
+
+def _containers(model: Request) -> tuple[ContainerTemplate, ...]:
+    if model.get("PrimaryContainer"):
+        return (_container(model["PrimaryContainer"], model["ModelName"], ""),)
+    containers = model.get("Containers") or ()
+    if not containers:
+        raise _Refused(f"Model {model['ModelName']} has no container.")
+    return tuple(
+        _container(each, model["ModelName"], each.get("ContainerHostname") or f"container-{number}")
+        for number, each in enumerate(containers, 1)
+    )
+
+
+def _container(container: Request, model: str, hostname: str) -> ContainerTemplate:
     if container.get("Mode") == "MultiModel":
-        raise _Refused(f"Clary does not run multi-model containers yet: model {name} has Mode MultiModel.")
+        raise _Refused(f"Clary does not run multi-model containers yet: model {model} has Mode MultiModel.")
     if not container.get("Image"):
-        raise _Refused(f"Clary does not run model packages yet: the container of model {name} has no Image.")
-    return container
+        raise _Refused(f"A container of model {model} has no Image.")
+    config = container.get("ImageConfig") or {}
+    credentials = (config.get("RepositoryAuthConfig") or {}).get("RepositoryCredentialsProviderArn")
+    own, sources = _model_data(container, model), container.get("AdditionalModelDataSources") or ()
+    return ContainerTemplate(
+        image=container["Image"],
+        environment=dict(container.get("Environment") or {}),
+        model_data=(*own, *(_s3_data(each["S3DataSource"], model, each["ChannelName"]) for each in sources)),
+        hostname=hostname,
+        repository=Repository(config.get("RepositoryAccessMode", "Platform"), credentials),
+    )
 
 
-def _model_data(container: Request, model: str) -> ModelData | None:
+def _model_data(container: Request, model: str) -> tuple[ModelData, ...]:
     if source := container.get("ModelDataSource"):
-        return _s3_data(source["S3DataSource"], model)
+        return (_s3_data(source["S3DataSource"], model),)
     url = container.get("ModelDataUrl")
-    return ModelData(url) if url else None
+    return (ModelData(url),) if url else ()
 
 
 def _s3_data(s3: Request, model: str, channel: str = "") -> ModelData:

@@ -146,12 +146,12 @@ class EndpointController:
             self._log.info("endpoint", endpoint=resource.name, phase=status, seconds=self._age(resource), **reason)
         now = self._clock()
         known = self._phases.setdefault(key, {})
-        for instance in decided.instances:
-            id, phase = instance.spec.id, instance.phase
+        for judged in decided.judgements:
+            id, phase = judged.spec.id, judged.phase
             before, since = known.get(id, ("", now))
             if phase != before:
                 known[id] = (phase, now)
-                fields = {"phase": phase, "seconds": round(now - since, 3), "detail": instance.message}
+                fields = {"phase": phase, "seconds": round(now - since, 3), "detail": judged.message}
                 self._log.info("container", endpoint=resource.name, container=id, **fields)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clary.core.failure import Failure
-from clary.core.ports import Container, ContainerSpec, ModelData, ModelDataForm
-from clary.core.routing import EndpointRoute
+from clary.core.ports import Container, ContainerSpec, ModelData, Network, Repository
+from clary.core.routing import DataCapture, EndpointRoute, Strategy
 
 STARTUP_TIMEOUT = 480.0
 """Seconds from a container's start to its first good ping (ContainerStartupHealthCheckTimeoutInSeconds)."""
@@ -24,21 +24,50 @@ Answer = Literal["ok", "refused", "closed", "status", "timeout"]
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """A production variant: a container template and how many of it."""
+class ContainerTemplate:
+    """One container of a model, as CreateModel describes it."""
 
-    name: str
     image: str
     environment: Mapping[str, str] = field(default_factory=dict)
-    model_data_url: str | None = None
+    model_data: tuple[ModelData, ...] = ()
+    hostname: str = ""
+    """Its name in a pipeline; empty where it is the only one."""
+    repository: Repository = Repository()
+
+    @property
+    def name(self) -> str:
+        """Give what errors call it."""
+        return self.hostname or "primary"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A production variant: what runs on each of its instances, how many there are, and their share of the traffic."""
+
+    name: str
+    containers: tuple[ContainerTemplate, ...]
+    """In the order of the pipeline; one for most models."""
+    direct: bool = False
+    """Each container is invoked by its name, instead of one after the other."""
     instance_type: str = "ml.clary.local"
     count: int = 1
     weight: float = 1.0
     startup_timeout: float = STARTUP_TIMEOUT
     download_timeout: float = DOWNLOAD_TIMEOUT
-    model_data_form: ModelDataForm = "archive"
-    additional: tuple[ModelData, ...] = ()
     role_arn: str | None = None
+    network: Network = Network()
+    strategy: Strategy = "LEAST_OUTSTANDING_REQUESTS"
+    shadow: bool = False
+    """It gets copies of requests; its answers go nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for one container: of which variant, which of its templates, on which instance."""
+
+    variant: Variant
+    template: ContainerTemplate
+    spec: ContainerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +81,34 @@ class Desired:
     deployment: str = ""
     """Fingerprint: containers of another one are stale."""
     variants: tuple[Variant, ...] = ()
+    capture: DataCapture | None = None
     deleting: bool = False
     refusal: str | None = None
     """A sentence that says why Clary cannot run this at all."""
 
-    def slots(self) -> Iterator[tuple[Variant, ContainerSpec]]:
+    def slots(self) -> Iterator[Slot]:
         """Give each container that there should be."""
         for variant in self.variants:
-            for slot in range(variant.count):
-                yield variant, self._container(variant, slot)
+            for number in range(variant.count):
+                for template in variant.containers:
+                    yield Slot(variant, template, self._container(variant, number, template))
 
-    def _container(self, variant: Variant, slot: int) -> ContainerSpec:
+    def _container(self, variant: Variant, number: int, template: ContainerTemplate) -> ContainerSpec:
         # The creation time keeps an endpoint that is made anew under the same name from adopting the old containers.
-        seed = f"{self.arn}\n{self.created_at:.6f}\n{variant.name}\n{slot}"
-        unique = hashlib.sha256(seed.encode()).hexdigest()[:17]
+        seed = f"{self.arn}\n{self.created_at:.6f}\n{variant.name}\n{number}"
+        instance = hashlib.sha256(seed.encode()).hexdigest()[:17]
+        unique = hashlib.sha256(f"{seed}\n{template.hostname}".encode()).hexdigest()[:17]
         return ContainerSpec(
-            id=f"{self.name[:40].lower()}-{unique}",
+            id=f"{self.name[:40].lower()}-{unique if template.hostname else instance}",
             endpoint=self.name,
             variant=variant.name,
-            instance_id=f"i-{unique}",
-            image=variant.image,
-            environment=variant.environment,
-            model_data_url=variant.model_data_url,
-            model_data_form=variant.model_data_form,
-            additional=variant.additional,
+            instance_id=f"i-{instance}",
+            image=template.image,
+            environment=template.environment,
+            model_data=template.model_data,
+            hostname=template.hostname,
+            repository=template.repository,
+            network=variant.network,
             role_arn=variant.role_arn,
             instance_type=variant.instance_type,
             download_timeout=variant.download_timeout,
@@ -189,8 +222,8 @@ Action = Launch | Stop | Remove
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """One slot, judged."""
+class Judgement:
+    """One slot's container: how it is, and what to do about it."""
 
     spec: ContainerSpec
     phase: str
@@ -206,6 +239,30 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    """The containers of one instance: it serves when all of them do."""
+
+    id: str
+    containers: tuple[Judgement, ...]
+
+    @property
+    def ready(self) -> bool:
+        return all(container.ready for container in self.containers)
+
+
+@dataclass(frozen=True, slots=True)
+class VariantGroup:
+    """A variant and its instances as they are."""
+
+    variant: Variant
+    instances: tuple[Instance, ...]
+
+    @property
+    def containers(self) -> tuple[Judgement, ...]:
+        return tuple(container for instance in self.instances for container in instance.containers)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to do, say and route now. `route` None: the endpoint is in no table."""
 
@@ -214,9 +271,9 @@ class Plan:
     route: EndpointRoute | None = None
     wake_at: float | None = None
     """When to plan again even if nothing happens."""
-    instances: tuple[Instance, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
 
     @property
     def attempts(self) -> Mapping[str, Attempts]:
         """To be handed to the next plan."""
-        return {instance.spec.id: instance.attempts for instance in self.instances}
+        return {judged.spec.id: judged.attempts for judged in self.judgements}

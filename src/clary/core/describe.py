@@ -8,51 +8,49 @@ own (lists, not tuples), so that a status read back equals the one that was writ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
-from clary.core.deployment import Instance, Variant
+from clary.core.deployment import ContainerTemplate, Judgement, VariantGroup
 from clary.core.failure import LONGEST, shorten
 
-Group = tuple[Variant, Sequence[Instance]]
-"""A variant and its judged instances."""
 
-
-def creating_status(config: str, since: float, groups: Iterable[Group]) -> dict[str, object]:
+def creating_status(config: str, since: float, groups: Sequence[VariantGroup]) -> dict[str, object]:
     """Describe an endpoint that has not served yet, with what each variant is doing."""
-    groups = list(groups)
+    summaries = {
+        member: [
+            {
+                **_counts(group),
+                "InstanceType": group.variant.instance_type,
+                "VariantStatus": [_doing("Creating", group, since)],
+            }
+            for group in kind
+        ]
+        for member, kind in _kinds(groups)
+    }
     return {
         "EndpointStatus": "Creating",
         "EndpointConfigName": config,
-        "PendingDeploymentSummary": {
-            "EndpointConfigName": config,
-            "ProductionVariants": [
-                {
-                    **_counts(variant, instances),
-                    "InstanceType": variant.instance_type,
-                    "VariantStatus": [_doing("Creating", instances, since)],
-                }
-                for variant, instances in groups
-            ],
-            "StartTime": since,
-        },
+        "PendingDeploymentSummary": {"EndpointConfigName": config, **summaries, "StartTime": since},
         "_Ready": _ready(groups),
+        "_Images": _images(groups, {}),
     }
 
 
-def serving_status(config: str, groups: Iterable[Group], before: Mapping[str, object]) -> dict[str, object]:
+def serving_status(config: str, groups: Sequence[VariantGroup], before: Mapping[str, object]) -> dict[str, object]:
     """Describe an endpoint in service. `before` is the last status: it knows the images of what is down just now."""
-    groups = list(groups)
+    images = _images(groups, pinned_images(before))
+    summaries = {
+        member: [
+            {**_counts(group), "DeployedImages": _deployed(group, images), **_disturbance(group)} for group in kind
+        ]
+        for member, kind in _kinds(groups)
+    }
     return {
         "EndpointStatus": "InService",
         "EndpointConfigName": config,
-        "ProductionVariants": [
-            {
-                **_counts(variant, instances),
-                "DeployedImages": _deployed(variant, instances, before),
-                **_disturbance(instances),
-            }
-            for variant, instances in groups
-        ],
+        **summaries,
         "_Ready": _ready(groups),
+        "_Images": images,
     }
 
 
@@ -66,43 +64,72 @@ def failed_status(config: str, reason: str) -> dict[str, object]:
     }
 
 
-def _ready(groups: Iterable[Group]) -> list[str]:
-    return [instance.spec.id for _, instances in groups for instance in instances if instance.ready]
+Resolution = tuple[str, float]
+"""What an image was resolved to, and when."""
 
 
-def _counts(variant: Variant, instances: Sequence[Instance]) -> dict[str, object]:
+def pinned_images(status: Mapping[str, object]) -> dict[tuple[str, str], Resolution]:
+    """Give what a status remembers of its images, by variant and the container's name in a pipeline."""
+    entries = cast("Sequence[tuple[str, str, str, float]]", status.get("_Images", ()))
+    return {(variant, hostname): (resolved, at) for variant, hostname, resolved, at in entries}
+
+
+def _images(groups: Iterable[VariantGroup], before: Mapping[tuple[str, str], Resolution]) -> list[list[object]]:
+    known = dict(before)
+    for group in groups:
+        for container in group.containers:
+            if container.container is not None and container.container.resolved_image:
+                box = container.container
+                known.setdefault((group.variant.name, container.spec.hostname), (box.resolved_image, box.started_at))
+    return [[*key, *resolution] for key, resolution in sorted(known.items())]
+
+
+def _kinds(groups: Iterable[VariantGroup]) -> Iterable[tuple[str, list[VariantGroup]]]:
+    """Give the members for production and shadow variants, each with its own; no empty list, like the service."""
+    groups = list(groups)
+    yield "ProductionVariants", [group for group in groups if not group.variant.shadow]
+    if shadows := [group for group in groups if group.variant.shadow]:
+        yield "ShadowProductionVariants", shadows
+
+
+def _ready(groups: Iterable[VariantGroup]) -> list[str]:
+    return [container.spec.id for group in groups for container in group.containers if container.ready]
+
+
+def _counts(group: VariantGroup) -> dict[str, object]:
+    variant = group.variant
     return {
         "VariantName": variant.name,
         "CurrentWeight": variant.weight,
         "DesiredWeight": variant.weight,
-        "CurrentInstanceCount": sum(instance.ready for instance in instances),
+        "CurrentInstanceCount": sum(instance.ready for instance in group.instances),
         "DesiredInstanceCount": variant.count,
     }
 
 
-def _doing(status: str, instances: Sequence[Instance], since: float) -> dict[str, object]:
-    ready = sum(instance.ready for instance in instances)
-    messages = dict.fromkeys(instance.message for instance in instances if not instance.ready)
-    text = "; ".join((f"{ready} of {len(instances)} instances ready", *messages))
+def _doing(status: str, group: VariantGroup, since: float) -> dict[str, object]:
+    ready = sum(instance.ready for instance in group.instances)
+    messages = dict.fromkeys(_message(container) for container in group.containers if not container.ready)
+    text = "; ".join((f"{ready} of {len(group.instances)} instances ready", *messages))
     return {"Status": status, "StatusMessage": shorten(text, LONGEST), "StartTime": since}
 
 
-def _disturbance(instances: Sequence[Instance]) -> dict[str, object]:
+def _message(judged: Judgement) -> str:
+    return f"{judged.spec.hostname}: {judged.message}" if judged.spec.hostname else judged.message
+
+
+def _disturbance(group: VariantGroup) -> dict[str, object]:
     """VariantStatus is there only while something happens."""
-    failures = [i.attempts.last.at for i in instances if not i.ready and i.attempts.last is not None]
-    if all(instance.ready for instance in instances) or not failures:
-        return {}
-    return {"VariantStatus": [_doing("Updating", instances, min(failures))]}
+    failures = [c.attempts.last.at for c in group.containers if not c.ready and c.attempts.last is not None]
+    return {"VariantStatus": [_doing("Updating", group, min(failures))]} if failures else {}
 
 
-def _deployed(variant: Variant, instances: Sequence[Instance], before: Mapping[str, object]) -> list[object]:
-    for instance in instances:
-        if instance.ready and instance.container is not None:
-            box = instance.container
-            resolved = {"ResolvedImage": box.resolved_image} if box.resolved_image else {}
-            return [{"SpecifiedImage": variant.image, **resolved, "ResolutionTime": box.started_at}]
-    variants = before.get("ProductionVariants")
-    for summary in variants if isinstance(variants, list) else ():
-        if summary.get("VariantName") == variant.name and "DeployedImages" in summary:
-            return list(summary["DeployedImages"])
-    return [{"SpecifiedImage": variant.image}]
+def _deployed(group: VariantGroup, images: Iterable[Sequence[object]]) -> list[object]:
+    known = {(variant, hostname): (resolved, at) for variant, hostname, resolved, at in images}
+    return [_deployed_image(each, known.get((group.variant.name, each.hostname))) for each in group.variant.containers]
+
+
+def _deployed_image(template: ContainerTemplate, resolution: tuple[object, object] | None) -> dict[str, object]:
+    if resolution is None:
+        return {"SpecifiedImage": template.image}
+    return {"SpecifiedImage": template.image, "ResolvedImage": resolution[0], "ResolutionTime": resolution[1]}

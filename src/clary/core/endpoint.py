@@ -15,6 +15,7 @@ from clary.core.deployment import (
     Desired,
     GraceKind,
     Instance,
+    Judgement,
     Launch,
     LaunchFailed,
     Launching,
@@ -22,14 +23,16 @@ from clary.core.deployment import (
     Plan,
     Present,
     Remove,
+    Slot,
     Stop,
     Stopping,
     Variant,
+    VariantGroup,
 )
-from clary.core.describe import creating_status, failed_status, serving_status
+from clary.core.describe import creating_status, failed_status, pinned_images, serving_status
 from clary.core.failure import Failure, Scene, Severity, failure_reason
 from clary.core.ports import ContainerSpec
-from clary.core.routing import EndpointRoute, Target, VariantRoute
+from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
 
 UNHEALTHY_AFTER = 3
 """Failed pings in a row that end a ready container. AWS publishes no number."""
@@ -51,38 +54,61 @@ def plan(desired: Desired, observed: Observed, now: float) -> Plan:
     if desired.refusal is not None:
         # What serves is never given up, not even when a newer Clary no longer understands its description.
         return _fail(desired, observed, desired.refusal) if creating else Plan(observed.status)
-    judged = [(variant, _judge(variant, spec, _Context(observed, creating, now))) for variant, spec in desired.slots()]
+    context = _Context(observed, creating, now)
+    judged = [(slot, _judge(slot, context)) for slot in desired.slots()]
     if creating:
-        for variant, instance in judged:
-            if _is_hopeless(instance.attempts, variant):
-                return _fail(desired, observed, _explain(desired, variant, instance.attempts, now))
-    return _serve(desired, observed, judged, creating and not all(instance.ready for _, instance in judged))
+        for slot, judgement in judged:
+            if _is_hopeless(judgement.attempts, slot.variant):
+                return _fail(desired, observed, _explain(desired, slot, judgement.attempts, now))
+    return _serve(desired, observed, judged, creating and not all(judgement.ready for _, judgement in judged))
 
 
-def _serve(desired: Desired, observed: Observed, judged: list[tuple[Variant, Instance]], creating: bool) -> Plan:
-    instances = [instance for _, instance in judged]
-    by_variant = {v.name: (v, [i for w, i in judged if w is v]) for v in desired.variants}
-    strays = _stop_all(observed, "replace", keep={instance.spec.id for instance in instances})
-    wakes = [instance.wake_at for instance in instances if instance.wake_at is not None]
+def _serve(desired: Desired, observed: Observed, judged: list[tuple[Slot, Judgement]], creating: bool) -> Plan:
+    judgements = [judgement for _, judgement in judged]
+    groups = [
+        VariantGroup(variant, _instances([judgement for slot, judgement in judged if slot.variant is variant]))
+        for variant in desired.variants
+    ]
+    strays = _stop_all(observed, "replace", keep={judgement.spec.id for judgement in judgements})
+    wakes = [judgement.wake_at for judgement in judgements if judgement.wake_at is not None]
     if creating:
-        status = creating_status(desired.config_name, desired.created_at, by_variant.values())
+        status = creating_status(desired.config_name, desired.created_at, groups)
         route = EndpointRoute(desired.name, "Creating", ())
     else:
-        status = serving_status(desired.config_name, by_variant.values(), observed.status)
-        variants = (VariantRoute(v.name, v.weight, _targets(own)) for v, own in by_variant.values())
-        route = EndpointRoute(desired.name, "InService", tuple(variants))
+        status = serving_status(desired.config_name, groups, observed.status)
+        route = EndpointRoute(
+            desired.name,
+            "InService",
+            tuple(_variant_route(group) for group in groups if not group.variant.shadow),
+            tuple(_variant_route(group) for group in groups if group.variant.shadow),
+            desired.capture,
+        )
     return Plan(
         status,
-        (*(instance.action for instance in instances if instance.action is not None), *strays),
+        (*(judgement.action for judgement in judgements if judgement.action is not None), *strays),
         route,
         min(wakes, default=None),
-        tuple(instances),
+        tuple(judgements),
     )
 
 
-def _targets(instances: list[Instance]) -> tuple[Target, ...]:
-    ready = (i.container for i in instances if i.ready and i.container is not None)
-    return tuple(Target(c.id, c.host, c.port) for c in ready)
+def _instances(judgements: list[Judgement]) -> tuple[Instance, ...]:
+    by_instance: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        by_instance.setdefault(judgement.spec.instance_id, []).append(judgement)
+    return tuple(Instance(id, tuple(containers)) for id, containers in by_instance.items())
+
+
+def _variant_route(group: VariantGroup) -> VariantRoute:
+    variant = group.variant
+    targets = tuple(_target(variant, instance) for instance in group.instances if instance.ready)
+    return VariantRoute(variant.name, variant.weight, targets, variant.direct, variant.strategy)
+
+
+def _target(variant: Variant, instance: Instance) -> Target:
+    boxes = [judged.container for judged in instance.containers if judged.container is not None]
+    hops = zip(boxes, variant.containers, strict=True)
+    return Target(instance.id, tuple(Hop(box.id, box.host, box.port, template.name) for box, template in hops))
 
 
 def _delete(desired: Desired, observed: Observed) -> Plan:
@@ -113,10 +139,18 @@ def _stop_all(observed: Observed, grace: GraceKind, keep: set[str] | None = None
     return tuple(actions)
 
 
-def _explain(desired: Desired, variant: Variant, attempts: Attempts, now: float) -> str:
+def _explain(desired: Desired, slot: Slot, attempts: Attempts, now: float) -> str:
     assert attempts.last is not None
-    elapsed = max(0.0, now - desired.created_at)
-    scene = Scene(desired.name, variant.name, variant.image, variant.model_data_url, attempts.failures, elapsed)
+    scene = Scene(
+        endpoint=desired.name,
+        variant=slot.variant.name,
+        container=slot.template.name,
+        position=slot.variant.containers.index(slot.template) + 1,
+        image=slot.spec.image,
+        model_data_url=slot.spec.model_data[0].url if slot.spec.model_data else None,
+        starts=attempts.failures,
+        elapsed=max(0.0, now - desired.created_at),
+    )
     return failure_reason(attempts.last, scene)
 
 
@@ -140,13 +174,14 @@ class _Context:
         return isinstance(ready, (list, tuple)) and id in ready
 
 
-def _judge(variant: Variant, spec: ContainerSpec, context: _Context) -> Instance:
+def _judge(slot: Slot, context: _Context) -> Judgement:
+    variant, spec = slot.variant, slot.spec
     attempts = context.observed.attempts.get(spec.id, Attempts())
     match context.observed.containers.get(spec.id):
         case None:
             return _start(spec, attempts, context)
         case Stopping():
-            return Instance(spec, "stopping", attempts, "stopping")
+            return Judgement(spec, "stopping", attempts, "stopping")
         case LaunchFailed() as seen:
             severity: Severity = "transient" if seen.transient else "final"
             detail = f"{seen.step}: {seen.message}"
@@ -156,50 +191,53 @@ def _judge(variant: Variant, spec: ContainerSpec, context: _Context) -> Instance
         case Launching() as seen:
             return _launching(variant, spec, attempts, seen, context)
         case Present() as seen if seen.container.deployment != spec.deployment:
-            return Instance(spec, "stale", Attempts(), "replacing", None, Stop(spec.id, "replace"))
+            return Judgement(spec, "stale", Attempts(), "replacing", None, Stop(spec.id, "replace"))
         case Present() as seen if seen.container.phase == "exited":
             box = seen.container
             detail = box.exit_reason or "exited"
             failure = Failure("exit", detail, box.started_at, box.exited_at or context.now, "counted", seen.log)
-            return Instance(spec, "exited", attempts.after(failure), detail, box, Stop(spec.id, "replace"))
+            return Judgement(spec, "exited", attempts.after(failure), detail, box, Stop(spec.id, "replace"))
         case Present() as seen:
             return _running(variant, spec, attempts, seen, context)
 
 
-def _start(spec: ContainerSpec, attempts: Attempts, context: _Context) -> Instance:
+def _start(spec: ContainerSpec, attempts: Attempts, context: _Context) -> Judgement:
     if attempts.failures and attempts.last is not None:
         delays = CREATING_DELAYS if context.creating else SERVING_DELAYS
         due = attempts.last.at + delays[min(attempts.failures, len(delays)) - 1]
         if context.now < due:
-            return Instance(spec, "waiting", attempts, f"restarting after: {attempts.last.detail}", wake_at=due)
-    return Instance(spec, "launching", attempts, "launching", action=Launch(spec))
+            return Judgement(spec, "waiting", attempts, f"restarting after: {attempts.last.detail}", wake_at=due)
+    # What was resolved once stays: an image that was pushed anew does not mix two builds behind one endpoint.
+    pinned = pinned_images(context.observed.status).get((spec.variant, spec.hostname))
+    wanted = spec if pinned is None else replace(spec, resolved_image=pinned[0])
+    return Judgement(spec, "launching", attempts, "launching", action=Launch(wanted))
 
 
 def _launching(
     variant: Variant, spec: ContainerSpec, attempts: Attempts, seen: Launching, context: _Context
-) -> Instance:
+) -> Judgement:
     deadline = seen.since + variant.download_timeout + variant.startup_timeout
     if context.now < deadline:
-        return Instance(spec, "launching", attempts, seen.progress or "launching", wake_at=deadline)
+        return Judgement(spec, "launching", attempts, seen.progress or "launching", wake_at=deadline)
     detail = f"launch took longer than {deadline - seen.since:.0f} s; last: {seen.progress or 'nothing reported'}"
     failed = attempts.after(Failure("launch", detail, seen.since, context.now, "final"))
-    return Instance(spec, "overdue", failed, detail, None, Stop(spec.id, "replace"))
+    return Judgement(spec, "overdue", failed, detail, None, Stop(spec.id, "replace"))
 
 
-def _running(variant: Variant, spec: ContainerSpec, attempts: Attempts, seen: Present, context: _Context) -> Instance:
+def _running(variant: Variant, spec: ContainerSpec, attempts: Attempts, seen: Present, context: _Context) -> Judgement:
     box, ping, now = seen.container, seen.ping, context.now
     was_ready = context.was_ready(spec.id)
     if was_ready and ping is not None and ping.failures >= UNHEALTHY_AFTER:
         detail = f"{ping.failures} pings in a row failed; last: {ping.words}"
         failed = attempts.after(Failure("unhealthy", detail, box.started_at, now, "counted", seen.log))
-        return Instance(spec, "unhealthy", failed, detail, box, Stop(spec.id, "replace"))
+        return Judgement(spec, "unhealthy", failed, detail, box, Stop(spec.id, "replace"))
     if was_ready or (ping is not None and ping.answer == "ok"):
         since = now if attempts.ready_since is None else attempts.ready_since
-        return Instance(spec, "ready", replace(attempts, ready_since=since), container=box)
+        return Judgement(spec, "ready", replace(attempts, ready_since=since), container=box)
     deadline = box.started_at + variant.startup_timeout
     words = "not pinged yet" if ping is None else ping.words
     if now < deadline:
-        return Instance(spec, "starting", attempts, words, box, wake_at=deadline)
+        return Judgement(spec, "starting", attempts, words, box, wake_at=deadline)
     detail = f"{words}, for {variant.startup_timeout:.0f} s"
     failed = attempts.after(Failure("ping", detail, box.started_at, now, "final", seen.log))
-    return Instance(spec, "overdue", failed, detail, box, Stop(spec.id, "replace"))
+    return Judgement(spec, "overdue", failed, detail, box, Stop(spec.id, "replace"))

@@ -16,7 +16,7 @@ Severity = Literal["final", "counted", "transient"]
 """What it means for an endpoint that never served: the end at once, at the third time, or after a while."""
 
 _PING = (
-    "The primary container for production variant {variant} did not pass the ping health check. "
+    "The {container} container for production variant {variant} did not pass the ping health check. "
     "Please check CloudWatch logs for this endpoint."
 )
 _CANNOT_START = (
@@ -29,8 +29,9 @@ _WORDS = {
         "execution role used to create the model has permissions to access them."
     ),
     "download": (
-        'Failed to download model data for container "container_1" from URL: "{url}". Please ensure that there is an '
-        "object located at the URL and that the role passed to CreateModel has permissions to download the object."
+        'Failed to download model data for container "container_{position}" from URL: "{url}". Please ensure that '
+        "there is an object located at the URL and that the role passed to CreateModel has permissions to download "
+        "the object."
     ),
     "unpack": (
         'Failed to extract model data archive from URL "{url}". Please ensure that the object located at the URL is a '
@@ -79,6 +80,10 @@ class Scene:
 
     endpoint: str
     variant: str
+    container: str
+    """What errors call it: `primary`, or its name in a pipeline."""
+    position: int
+    """In the pipeline, from 1."""
     image: str
     model_data_url: str | None
     starts: int
@@ -91,7 +96,11 @@ def failure_reason(failure: Failure, scene: Scene) -> str:
     """Explain a failed endpoint in at most 1024 characters; what does not fit is cut from the log's older end."""
     image = printable(shorten(scene.image, 120))
     words = _WORDS.get(failure.step, _PING).format(
-        variant=scene.variant, image=image, url=printable(shorten(scene.model_data_url or "", 200))
+        variant=scene.variant,
+        container=scene.container,
+        position=scene.position,
+        image=image,
+        url=printable(shorten(scene.model_data_url or "", 200)),
     )
     times = f" ({scene.starts} starts)" if scene.starts > 1 else ""
     facts = f"{times}. Image: {image}. Elapsed: {scene.elapsed:.1f} s."

@@ -34,6 +34,26 @@ class ModelData(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """What a container may reach."""
+
+    isolated: bool = False
+    """EnableNetworkIsolation: nothing; only the gateway reaches it."""
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    """VpcConfig: the engine's operator says which of its networks these stand for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """How an image is fetched (ImageConfig)."""
+
+    access_mode: Literal["Platform", "Vpc"] = "Platform"
+    credentials_provider_arn: str | None = None
+    """A Lambda function that gives user name and password for one pull."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """One container to run. Equal ids mean the same container: launching twice is launching once."""
 
@@ -42,12 +62,12 @@ class ContainerSpec:
     endpoint: str
     variant: str
     instance_id: str
-    """Looks like EC2's (`i-` and 17 hexadecimal digits); names the log stream `<variant>/<instance id>`."""
+    """Looks like EC2's (`i-` and 17 hexadecimal digits). The containers of a pipeline share it."""
     image: str
     environment: Mapping[str, str] = field(default_factory=dict)
     """As in CreateModel. The engine adds the contract's own variables."""
-    model_data_url: str | None = None
-    """`s3://`, `https://` or `file://` URL; None: an empty /opt/ml/model."""
+    model_data: tuple[ModelData, ...] = ()
+    """What is to be downloaded; without one for the model itself, /opt/ml/model is empty."""
     instance_type: str = "ml.clary.local"
     download_timeout: float = 3600.0
     """Seconds for download and unpacking together (ModelDataDownloadTimeoutInSeconds)."""
@@ -55,15 +75,21 @@ class ContainerSpec:
     """Fingerprint of what it was launched from; a container of another deployment is stale."""
     role_arn: str | None = None
     """Whose temporary credentials the container gets; None: nobody's."""
-    model_data_form: ModelDataForm = "archive"
-    additional: tuple[ModelData, ...] = ()
-    """AdditionalModelDataSources."""
+    hostname: str = ""
+    """Its name in a pipeline (ContainerHostname, or `container-N`); empty for a model of one container."""
+    resolved_image: str | None = None
+    """What an earlier launch resolved the image to: it stays pinned to that. None: resolve it now."""
+    repository: Repository = Repository()
+    network: Network = Network()
 
     @property
-    def model_data(self) -> tuple[ModelData, ...]:
-        """Give all that is to be downloaded."""
-        own = (ModelData(self.model_data_url, self.model_data_form),) if self.model_data_url else ()
-        return (*own, *self.additional)
+    def log_group(self) -> str:
+        return f"/aws/sagemaker/Endpoints/{self.endpoint}"
+
+    @property
+    def log_stream(self) -> str:
+        """Give the name in AWS's form: `<variant>/<instance id>`, and the container's name in a pipeline."""
+        return "/".join(filter(None, (self.variant, self.instance_id, self.hostname)))
 
 
 @dataclass(frozen=True, slots=True)

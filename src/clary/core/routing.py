@@ -7,13 +7,15 @@ the last one while the control plane is away. As JSON it is what travels between
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import asdict, dataclass
+from typing import Literal, TypedDict, cast
+
+Strategy = Literal["LEAST_OUTSTANDING_REQUESTS", "RANDOM"]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One container that answers: `id` is the container's, `name` what ModelError calls it (`primary`)."""
+class Hop:
+    """One container that answers: `id` is the container's, `name` what errors call it (`primary`, `container-2`)."""
 
     id: str
     host: str
@@ -22,12 +24,36 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """One instance of a variant: its containers in the order of the pipeline, all ready. `id` is the instance's."""
+
+    id: str
+    hops: tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VariantRoute:
-    """A production variant. Only what is ready has targets; weight 0 gets targeted calls alone."""
+    """A variant. Only what is ready has targets; weight 0 gets targeted calls alone."""
 
     name: str
     weight: float
     targets: tuple[Target, ...]
+    direct: bool = False
+    """The caller names one of a target's containers; otherwise a request goes through all of them."""
+    strategy: Strategy = "LEAST_OUTSTANDING_REQUESTS"
+
+
+@dataclass(frozen=True, slots=True)
+class DataCapture:
+    """Which requests and answers of an endpoint are written down, and where (DataCaptureConfig)."""
+
+    destination: str
+    """`s3://bucket/prefix`."""
+    percentage: int
+    inputs: bool
+    outputs: bool
+    csv_types: tuple[str, ...] = ()
+    json_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +63,30 @@ class EndpointRoute:
     name: str
     status: str
     variants: tuple[VariantRoute, ...]
+    shadows: tuple[VariantRoute, ...] = ()
+    """These get copies of requests, as many as their weight's share of the variants' weights."""
+    capture: DataCapture | None = None
 
 
 class VariantDocument(TypedDict):
-    """A variant as JSON; a target is [id, host, port, name]."""
+    """A variant as JSON; a target is [id, [[id, host, port, name], ...]]."""
 
     name: str
     weight: float
-    targets: list[tuple[str, str, int, str]]
+    targets: list[tuple[str, list[tuple[str, str, int, str]]]]
+    direct: bool
+    strategy: Strategy
+
+
+class CaptureDocument(TypedDict):
+    """A data capture as JSON."""
+
+    destination: str
+    percentage: int
+    inputs: bool
+    outputs: bool
+    csv_types: list[str]
+    json_types: list[str]
 
 
 class RouteDocument(TypedDict):
@@ -52,6 +94,8 @@ class RouteDocument(TypedDict):
 
     status: str
     variants: list[VariantDocument]
+    shadows: list[VariantDocument]
+    capture: CaptureDocument | None
 
 
 class TableDocument(TypedDict):
@@ -75,14 +119,9 @@ class RouteTable:
             "endpoints": {
                 name: {
                     "status": route.status,
-                    "variants": [
-                        {
-                            "name": variant.name,
-                            "weight": variant.weight,
-                            "targets": [(t.id, t.host, t.port, t.name) for t in variant.targets],
-                        }
-                        for variant in route.variants
-                    ],
+                    "variants": [_variant_document(variant) for variant in route.variants],
+                    "shadows": [_variant_document(variant) for variant in route.shadows],
+                    "capture": _capture_document(route.capture),
                 }
                 for name, route in self.endpoints.items()
             },
@@ -90,19 +129,50 @@ class RouteTable:
 
     @classmethod
     def from_json(cls, document: TableDocument) -> RouteTable:
-        """Read what `to_json` gave. Raises KeyError, TypeError or AttributeError for anything else."""
+        """Read what `to_json` gave. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
         endpoints = {
             name: EndpointRoute(
                 name,
                 route["status"],
-                tuple(
-                    VariantRoute(v["name"], v["weight"], tuple(Target(*target) for target in v["targets"]))
-                    for v in route["variants"]
-                ),
+                tuple(map(_variant, route["variants"])),
+                tuple(map(_variant, route["shadows"])),
+                _capture(route["capture"]),
             )
             for name, route in document["endpoints"].items()
         }
         return cls(document["revision"], endpoints)
+
+
+def _variant_document(variant: VariantRoute) -> VariantDocument:
+    return {
+        "name": variant.name,
+        "weight": variant.weight,
+        "targets": [(t.id, [(h.id, h.host, h.port, h.name) for h in t.hops]) for t in variant.targets],
+        "direct": variant.direct,
+        "strategy": variant.strategy,
+    }
+
+
+def _variant(document: VariantDocument) -> VariantRoute:
+    targets = tuple(Target(id, tuple(Hop(*hop) for hop in hops)) for id, hops in document["targets"])
+    return VariantRoute(document["name"], document["weight"], targets, document["direct"], document["strategy"])
+
+
+def _capture_document(capture: DataCapture | None) -> CaptureDocument | None:
+    return None if capture is None else cast("CaptureDocument", asdict(capture))
+
+
+def _capture(document: CaptureDocument | None) -> DataCapture | None:
+    if document is None:
+        return None
+    return DataCapture(
+        document["destination"],
+        document["percentage"],
+        document["inputs"],
+        document["outputs"],
+        tuple(document["csv_types"]),
+        tuple(document["json_types"]),
+    )
 
 
 def pick(
@@ -116,12 +186,12 @@ def pick(
     """
     if wanted is not None:
         ready = [variant for variant in route.variants if variant.name == wanted and variant.targets]
-        return (ready[0], _least_loaded(ready[0].targets, chance, load)) if ready else None
+        return (ready[0], _choose(ready[0], chance, load)) if ready else None
     ready = [variant for variant in route.variants if variant.targets and variant.weight > 0]
     if not ready:
         return None
     if len(ready) == 1:  # nearly every endpoint, and this runs for each invocation
-        return ready[0], _least_loaded(ready[0].targets, chance, load)
+        return ready[0], _choose(ready[0], chance, load)
     point = chance * sum(variant.weight for variant in ready)
     chosen = ready[-1]
     for variant in ready:
@@ -130,11 +200,14 @@ def pick(
             break
         point -= variant.weight
     # What is left of `chance` is spread evenly over the chosen variant's share: it decides once more.
-    return chosen, _least_loaded(chosen.targets, point / chosen.weight % 1.0, load)
+    return chosen, _choose(chosen, point / chosen.weight % 1.0, load)
 
 
-def _least_loaded(targets: tuple[Target, ...], chance: float, load: Mapping[str, int]) -> Target:
+def _choose(variant: VariantRoute, chance: float, load: Mapping[str, int]) -> Target:
+    targets = variant.targets
     if len(targets) == 1:
         return targets[0]
     first = int(chance * len(targets))
+    if variant.strategy == "RANDOM":
+        return targets[first]
     return min(targets[first:] + targets[:first], key=lambda target: load.get(target.id, 0))

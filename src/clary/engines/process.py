@@ -133,7 +133,7 @@ class ProcessEngine:
     async def _launch(self, spec: ContainerSpec, progress: Progress) -> Container:
         if not all(is_safe(name) for name in (spec.id, spec.endpoint, spec.variant, spec.instance_id)):
             raise LaunchFailure("create", f"{spec.id}: its id or names cannot be names of files")
-        if any(data.channel in (".", "..") or "/" in data.channel for data in spec.additional):
+        if any(data.channel in (".", "..") or "/" in data.channel for data in spec.model_data):
             raise LaunchFailure("create", f"{spec.id}: a channel's name cannot be that of a directory")
         recipe = self._catalogue.resolve(spec.image)
         try:

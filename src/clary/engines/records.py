@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from clary.core.ports import Container, ContainerSpec, ModelData
+from clary.core.ports import Container, ContainerSpec, ModelData, Network, Repository
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -59,6 +59,15 @@ def is_safe(id: str) -> bool:
     return _SAFE.fullmatch(id) is not None
 
 
+def _spec(given: dict[str, Any]) -> ContainerSpec:
+    wanted = given["network"]
+    network = Network(wanted["isolated"], tuple(wanted["subnets"]), tuple(wanted["security_groups"]))
+    data = tuple(ModelData(*each) for each in given["model_data"])
+    return ContainerSpec(
+        **{**given, "model_data": data, "repository": Repository(**given["repository"]), "network": network}
+    )
+
+
 class Records:
     """The records in a folder, `<id>.json` each, written whole or not at all. The environment may hold secrets."""
 
@@ -78,8 +87,7 @@ class Records:
             table = json.loads((self._root / f"{id}.json").read_text())
         except FileNotFoundError:
             return None
-        given = table["spec"]
-        spec = ContainerSpec(**{**given, "additional": tuple(ModelData(*each) for each in given["additional"])})
+        spec = _spec(table["spec"])
         lists = {name: tuple(table[name]) for name in ("groups", "artifacts")}
         return Record(**{**table, **lists, "spec": spec})
 

@@ -160,7 +160,7 @@ def _listed() -> str:
 
 def log_file(logs: Path, spec: ContainerSpec) -> Path:
     """Give where a container's output goes: `<log stream>.log` in the folder of its endpoint."""
-    return logs / "endpoints" / spec.endpoint / spec.variant / f"{spec.instance_id}.log"
+    return logs / "endpoints" / spec.endpoint / f"{spec.log_stream}.log"
 
 
 async def start(plan: Plan, log: Path, record: Callable[[int], None]) -> int:

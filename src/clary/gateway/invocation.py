@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import random
 from urllib.parse import unquote_to_bytes
 
-from clary.core.routing import Target
+from clary.core.routing import Hop, Target
 from clary.errors import AwsError
 from clary.gateway import access, answers
 from clary.gateway.connection import Connection, Head
@@ -160,8 +160,8 @@ class Invocation:
         state.load[target.id] = state.load.get(target.id, 0) + 1
 
     def _send(self) -> None:
-        target = self._target
-        assert target is not None
+        assert self._target is not None
+        target = self._target.hops[0]
         headers = self._head.headers
         parts = [b"POST /invocations HTTP/1.1\r\nHost: ", f"{target.host}:{target.port}".encode()]
         for name, line in _TO_CONTAINER:
@@ -181,7 +181,7 @@ class Invocation:
         else:
             self._state.spawn(self._connect(target))
 
-    async def _connect(self, target: Target) -> None:
+    async def _connect(self, target: Hop) -> None:
         try:
             upstream = await self._state.pool.connect(target.host, target.port, CONNECT_TIMEOUT)
         except (OSError, TimeoutError) as error:
@@ -303,7 +303,7 @@ class Invocation:
 
     @property
     def _container(self) -> str:
-        return self._target.name if self._target is not None else "primary"
+        return self._target.hops[0].name if self._target is not None else "primary"
 
     def _too_large(self) -> None:
         self._done = True
