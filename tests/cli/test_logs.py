@@ -1,7 +1,9 @@
-"""Logs: the last lines of every file, and what is written after."""
+"""Logs: the last lines of every container, and what is written after."""
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,19 @@ from click.testing import CliRunner
 
 from clary.cli import logs
 from clary.cli.main import main
+from clary.core.resources import log_group
+from clary.logs.folder import LogFolder
+
+GROUP = log_group("tide")
+NOON = 1_800_000_000_000
+"""Milliseconds since the epoch: 2027-01-15T08:00:00Z."""
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "logs" / "endpoints" / "tide"
-    for variant, instance, text in (("blue", "i-1", "a\nb\nc\n"), ("green", "i-2", "d\n")):
-        (folder / variant).mkdir(parents=True)
-        (folder / variant / f"{instance}.log").write_text(text)
+def folder(tmp_path: Path) -> LogFolder:
+    folder = LogFolder(tmp_path / "logs")
+    for stream, text in (("blue/i-1", "a\nb\nc\n"), ("green/i-2", "d\n")):
+        folder.ensure(GROUP, stream).write_text(text)
     return folder
 
 
@@ -25,66 +32,88 @@ def run(data: Path, *arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_lines_are_prefixed_by_variant_and_instance(folder: Path, tmp_path: Path) -> None:
+def test_lines_are_prefixed_by_variant_and_instance(folder: LogFolder, tmp_path: Path) -> None:
     code, out, _ = run(tmp_path, "tide")
     assert code == 0
     assert sorted(out.splitlines()) == ["blue/i-1  a", "blue/i-1  b", "blue/i-1  c", "green/i-2  d"]
 
 
-def test_lines_and_variant_limit_the_output(folder: Path, tmp_path: Path) -> None:
+def test_a_pipelines_containers_are_told_apart(folder: LogFolder, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        folder.ensure(GROUP, f"red/i-3/{name}").write_text(f"I am {name}\n")
+    _, out, _ = run(tmp_path, "tide", "--variant", "red")
+    assert sorted(out.splitlines()) == ["red/i-3/first  I am first", "red/i-3/second  I am second"]
+
+
+def test_lines_and_variant_limit_the_output(folder: LogFolder, tmp_path: Path) -> None:
     assert run(tmp_path, "tide", "--variant", "blue", "--lines", "2")[1].splitlines() == ["blue/i-1  b", "blue/i-1  c"]
+    assert run(tmp_path, "tide", "--variant", "bl", "--lines", "2")[0] == 1
 
 
-def test_an_unknown_endpoint_is_one_line_that_names_the_known_ones(folder: Path, tmp_path: Path) -> None:
+def test_an_unknown_endpoint_is_one_line_that_names_the_known_ones(folder: LogFolder, tmp_path: Path) -> None:
     code, out, err = run(tmp_path, "ebb")
     assert (code, out) == (1, "")
     assert err.startswith("clary: no logs of endpoint ebb") and err.rstrip().endswith("there are logs of: tide")
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("lines", [0, 1, 5, 40_000])
-def test_tail_gives_the_last_lines_of_a_file_longer_than_a_chunk(tmp_path: Path, lines: int) -> None:
-    path = tmp_path / "x.log"
-    everything = [f"line {n}" for n in range(20_000)]
-    path.write_text("\n".join(everything) + "\nhalf")
-    texts, offset = logs.tail(path, lines)
-    assert texts == everything[-lines:] if lines else texts == []
-    assert path.read_bytes()[offset:] == b"half"
+def test_since_filter_and_timestamps(folder: LogFolder, tmp_path: Path) -> None:
+    with folder.writer(GROUP, "red/i-3") as writer:
+        for second, line in enumerate((b"INFO start", b"ERROR one", b"ERROR two", b"INFO end")):
+            writer.write(NOON + second * 1000, line)
+    red = ("tide", "--variant", "red")
+    assert run(tmp_path, *red, "--filter", "ERROR -one")[1] == "red/i-3  ERROR two\n"
+    assert run(tmp_path, *red, "--since", "2027-01-15T08:00:02Z")[1] == "red/i-3  ERROR two\nred/i-3  INFO end\n"
+    assert run(tmp_path, *red, "--lines", "1", "--timestamps")[1] == "2027-01-15T08:00:03.000Z red/i-3  INFO end\n"
+    assert run(tmp_path, "tide", "--since", "10m")[1].count("\n") == 8  # all were written just now, or later
+    for wrong in (("--since", "soon"), ("--filter", "{ a }")):
+        code, _, err = run(tmp_path, "tide", *wrong)
+        assert code == 2 and wrong[0] in err
 
 
-def test_a_follower_gives_complete_lines_once(tmp_path: Path) -> None:
-    path = tmp_path / "x.log"
+def test_a_progress_bar_shows_its_last_state_and_nothing_steers_the_terminal(tmp_path: Path) -> None:
+    folder = LogFolder(tmp_path / "logs")
+    folder.ensure(GROUP, "blue/i-1").write_bytes(b"10%\r50%\r100%\r\n\x1b]0;owned\x07\n")
+    assert run(tmp_path, "tide")[1] == "blue/i-1  100%\nblue/i-1  \ufffd]0;owned\ufffd\n"
+
+
+def test_following_gives_complete_lines_once_also_after_the_log_was_emptied(folder: LogFolder) -> None:
+    path = folder.path(GROUP, "blue/i-1")
+    positions: dict[str, int] = {}
+
+    def new() -> list[str]:
+        stream = folder.stream(GROUP, "blue/i-1")
+        return [] if stream is None else [event.message for event in logs.new_events(stream, positions)]
+
     path.write_text("one\ntw")
-    follower = logs.Follower(path)
-    assert list(follower.new_lines()) == ["one"]
-    assert list(follower.new_lines()) == []
+    assert new() == ["one"]
+    assert new() == []
     with path.open("a") as file:
         file.write("o\n")
-    assert list(follower.new_lines()) == ["two"]
-
-
-def test_a_follower_survives_rotation_truncation_and_removal(tmp_path: Path) -> None:
-    path = tmp_path / "x.log"
-    path.write_text("one\n")
-    follower = logs.Follower(path)
-    assert list(follower.new_lines()) == ["one"]
-    path.rename(tmp_path / "x.log.1")
-    assert list(follower.new_lines()) == []
-    path.write_text("a longer first line\n")
-    assert list(follower.new_lines()) == ["a longer first line"]
+    assert new() == ["two"]
     path.write_text("cut\n")
-    assert list(follower.new_lines()) == ["cut"]
+    assert new() == ["cut"]
+    path.unlink()
+    assert new() == []
 
 
-def test_following_shows_new_files_and_ends_well_on_ctrl_c(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_following_shows_new_containers_and_ends_well_on_ctrl_c(
+    folder: LogFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def next_round(_: float) -> None:
-        new = folder / "blue" / "i-3.log"
-        if new.exists():
+        if folder.stream(GROUP, "blue/i-3"):
             raise KeyboardInterrupt
-        new.write_text("born late\n")
+        folder.ensure(GROUP, "blue/i-3").write_text("born late\n")
 
     monkeypatch.setattr(logs.time, "sleep", next_round)
     code, out, _ = run(tmp_path, "tide", "-f", "--lines", "0")
     assert (code, out) == (0, "blue/i-3  born late\n")
+
+
+def test_the_last_words_of_a_process_that_was_killed_show_without_an_end(folder: LogFolder, tmp_path: Path) -> None:
+    path = folder.path(GROUP, "blue/i-1")
+    path.write_text("fine\nmemory exhau")
+    assert run(tmp_path, "tide", "--variant", "blue")[1] == "blue/i-1  fine\n"
+    long_ago = time.time() - 60
+    os.utime(path, (long_ago, long_ago))
+    assert run(tmp_path, "tide", "--variant", "blue")[1] == "blue/i-1  fine\nblue/i-1  memory exhau\n"

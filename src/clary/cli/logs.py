@@ -1,127 +1,144 @@
-"""`clary logs`: the files under `<data>/logs/endpoints/<endpoint>/<variant>/<instance id>.log`.
+"""`clary logs`: what an endpoint's containers wrote, read where it lies, below `<data>/logs/aws/sagemaker/Endpoints`.
 
-They are read where they lie: logs must be readable while Clary does not run, and after an endpoint is gone.
+Logs must be readable while Clary does not run, and after an endpoint is gone.
 """
 
 from __future__ import annotations
 
-import os
+import re
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 
 from clary.cli.connection import data_folder, data_option
-from clary.errors import ClaryError
+from clary.core.failure import printable
+from clary.core.resources import log_group
+from clary.errors import AwsError, ClaryError
+from clary.logs.folder import LogFolder
+from clary.logs.patterns import compile_pattern
+from clary.logs.stream import Event, Range, Stream
 
 POLL = 0.2
-CHUNK = 64 * 1024
+_LINES = 100
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 class NoLogs(ClaryError):
     """The endpoint has written nothing here."""
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which lines are shown, and how, by the names of the options. `since` in milliseconds since the epoch."""
+
+    since: int
+    lines: int | None
+    matches: Callable[[str], bool]
+    timestamps: bool
+
+    @property
+    def count(self) -> int | None:
+        """How many lines of each container are shown that are there already; None: all."""
+        return self.lines if self.lines is not None or self.since else _LINES
+
+    def print(self, stream: Stream, event: Event) -> None:
+        """Print one event as a terminal would leave it: of a progress bar, its last state."""
+        prefix = click.style(stream.name, fg="cyan")
+        if self.timestamps:
+            moment = datetime.fromtimestamp(event.timestamp / 1000, UTC)
+            prefix = f"{moment.isoformat(timespec='milliseconds').removesuffix('+00:00')}Z {prefix}"
+        for line in event.message.split("\n"):
+            click.echo(f"{prefix}  {printable(line.rstrip(chr(13)).rpartition(chr(13))[2])}")
+
+
+def _moment(_: click.Context, __: click.Parameter, text: str | None) -> int:
+    """Read `10m` or an ISO 8601 time, in milliseconds since the epoch; without an offset it is of this machine."""
+    if text is None:
+        return 0
+    if found := re.fullmatch(r"(\d+)([smhdw])", text):
+        return int((time.time() - int(found[1]) * _UNITS[found[2]]) * 1000)
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise click.BadParameter("must be a number with s, m, h, d or w, or a time such as 2026-01-31T12:00") from None
+
+
+def _pattern(_: click.Context, __: click.Parameter, text: str) -> Callable[[str], bool]:
+    try:
+        return compile_pattern(text)
+    except AwsError as error:
+        raise click.BadParameter(error.message) from None
+
+
 @click.command()
 @click.argument("endpoint")
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what is written, until Ctrl-C.")
 @click.option("--variant", help="Only this variant's.")
-@click.option("--lines", type=click.IntRange(min=0), default=100, show_default=True, help="Last lines of each file.")
+@click.option(
+    "--lines", type=click.IntRange(min=0), help=f"Last lines of each container [default {_LINES}; with --since, all]."
+)
+@click.option("--since", metavar="TIME", callback=_moment, help="Only lines since then: `10m`, `2026-01-31T12:00`.")
+@click.option(
+    "--filter", "matches", metavar="PATTERN", default="", callback=_pattern,
+    help="Only lines that match a pattern of CloudWatch Logs: `ERROR -health`, `{ $.level = \"warn\" }`.",
+)  # fmt: skip
+@click.option("--timestamps", is_flag=True, help="Begin each line with its time, in UTC.")
 @data_option
-def logs(endpoint: str, follow: bool, variant: str | None, lines: int, data: Path | None) -> None:
+def logs(endpoint: str, follow: bool, variant: str | None, data: Path | None, **shown: Any) -> None:
     """Print what an endpoint's containers wrote.
 
-    Each line begins with the container it comes from: `variant/instance`. Logs stay readable after the endpoint
-    failed or was deleted.
+    Each line begins with the container it comes from: `variant/instance`, and its name in a pipeline. Logs stay
+    readable after the endpoint failed or was deleted.
     """
-    root = data_folder(data) / "logs" / "endpoints"
-    folder = root / endpoint
-    if not follow and not files(folder, variant):
-        raise NoLogs(_nothing(root, endpoint, variant))
-    shown = {path: show_tail(path, lines) for path in files(folder, variant)}
-    if not follow:
-        return
-    followers = {path: Follower(path, offset) for path, offset in shown.items()}
+    folder = LogFolder(data_folder(data) / "logs")
+    streams = list(containers(folder, endpoint, variant))
+    if not follow and not streams:
+        raise NoLogs(_nothing(folder, endpoint, variant))
+    view = View(**shown)
+    positions = {stream.name: show_tail(stream, view) for stream in streams}
     try:
-        while True:
-            for path in files(folder, variant):
-                for line in followers.setdefault(path, Follower(path)).new_lines():
-                    _print(path, line)
+        while follow:
+            for stream in containers(folder, endpoint, variant):
+                for event in new_events(stream, positions):
+                    if event.timestamp >= view.since and view.matches(event.message):
+                        view.print(stream, event)
             time.sleep(POLL)
     except KeyboardInterrupt:
         return  # how following ends: not a failure
 
 
-def files(folder: Path, variant: str | None) -> list[Path]:
-    """Give an endpoint's log files, the newest last."""
-    found = [path for path in folder.glob("*/*.log") if variant is None or path.parent.name == variant]
-    return sorted(found, key=lambda path: (_modified(path), path))
+def containers(folder: LogFolder, endpoint: str, variant: str | None = None) -> list[Stream]:
+    """Give the streams of an endpoint's containers, the one that was written to last at the end."""
+    found = folder.streams(log_group(endpoint), f"{variant}/" if variant is not None else "")
+    return sorted(found, key=lambda stream: (stream.last_timestamp or stream.created, stream.name))
 
 
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0  # rotated away since it was listed
+def show_tail(stream: Stream, view: View) -> int:
+    """Print the last events of a stream, and give the position behind all that there are."""
+    matching = (event for event in stream.events_before(within=Range(view.since)) if view.matches(event.message))
+    for event in reversed(list(islice(matching, view.count))):
+        view.print(stream, event)
+    return next((event.after for event in stream.events_before()), stream.head)
 
 
-def tail(path: Path, lines: int) -> tuple[list[str], int]:
-    """Give the last lines of a file, and the offset after the last complete one of them. Reads from the end."""
-    with path.open("rb") as file:
-        position = end = file.seek(0, 2)
-        data = b""
-        while position > 0 and data.count(b"\n") <= lines:
-            position = max(0, position - CHUNK)
-            file.seek(position)
-            data = file.read(end - position)
-    complete = data[: data.rfind(b"\n") + 1]
-    texts = complete.decode(errors="replace").split("\n")[:-1]
-    return list(deque(texts, maxlen=lines)), end - len(data) + len(complete)
+def new_events(stream: Stream, positions: dict[str, int]) -> Iterator[Event]:
+    """Give what was written since a position, and move the position."""
+    position = positions.get(stream.name, 0)
+    if stream.size < position:  # emptied meanwhile
+        position = 0
+    for event in stream.events(position):
+        positions[stream.name] = event.after
+        yield event
 
 
-def show_tail(path: Path, lines: int) -> int:
-    """Print the last lines of a file and give the offset where they end."""
-    texts, offset = tail(path, lines)
-    for line in texts:
-        _print(path, line)
-    return offset
-
-
-class Follower:
-    """Reads what is appended to one file, also after it was replaced or cut (rotation)."""
-
-    def __init__(self, path: Path, offset: int = 0) -> None:
-        self._path = path
-        self._offset = offset
-        self._inode: int | None = None
-
-    def new_lines(self) -> Iterator[str]:
-        """Give the complete lines written since the last call; none where the file is gone."""
-        try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            status = os.fstat(file.fileno())
-            if self._inode not in (None, status.st_ino) or status.st_size < self._offset:
-                self._offset = 0
-            self._inode = status.st_ino
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return  # half a line: the rest is still to come
-                self._offset += len(line)
-                yield line.decode(errors="replace").rstrip("\n")
-
-
-def _print(path: Path, line: str) -> None:
-    prefix = click.style(f"{path.parent.name}/{path.stem}", fg="cyan")
-    click.echo(f"{prefix}  {line}")
-
-
-def _nothing(root: Path, endpoint: str, variant: str | None) -> str:
+def _nothing(folder: LogFolder, endpoint: str, variant: str | None) -> str:
     what = f"variant {variant} of endpoint {endpoint}" if variant else f"endpoint {endpoint}"
-    known = sorted(path.name for path in root.glob("*") if path.is_dir())
-    return f"no logs of {what} under {root}" + (f"; there are logs of: {', '.join(known)}" if known else "")
+    known = [group.name.removeprefix(log_group("")) for group in folder.groups(log_group(""))]
+    where = folder.path(log_group(endpoint), "").parent.parent
+    return f"no logs of {what} under {where}" + (f"; there are logs of: {', '.join(known)}" if known else "")
