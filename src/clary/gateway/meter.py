@@ -1,0 +1,281 @@
+"""The gateway's counters: what each invocation adds, and how it gets to the control plane.
+
+Counting is on the hot path, so it only writes down; adding up is done for many at once, mostly by loops in C. Once a
+second what was counted becomes points of the minute that it was counted in and is delivered. Deliveries are numbered,
+and one that was not acknowledged is sent again as it was, so that everything counts exactly once. While the control
+plane is away, seconds of one minute melt into one point: an hour of absence is sixty points for each series.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import aiohttp
+
+from clary.core.metrics import (
+    CLARY,
+    INVOCATIONS,
+    MINUTE,
+    Delivery,
+    Point,
+    Series,
+    Statistics,
+    series,
+)
+from clary.core.routing import RouteTable
+from clary.telemetry import logger
+
+PATH = "/_clary/metrics"
+"""Where deliveries go, on the control plane's socket."""
+INTERVAL = 1.0
+HEARTBEAT = 10.0
+"""Seconds after which a gateway that counted nothing says that it is there all the same."""
+MOST_WAITING = 50_000
+"""Points that are kept for a control plane that is away; beyond that the oldest minute is given up."""
+_LAST_DELIVERY = 2.0
+"""Seconds that the end of a gateway waits for its numbers to be taken."""
+
+_BATCH = 512
+"""Answers that are added up at once, in a third of a millisecond."""
+_MICROS = 1e6
+_Key = tuple[str, str, str]
+"""Endpoint, variant, and the container that was invoked by its name, else empty."""
+
+
+class Answered(NamedTuple):
+    """How one invocation ended."""
+
+    status: int
+    """The container's; 500 for one that gave no answer, and that of the answer to the client where none was asked."""
+    model_failed: bool
+    """The container gave no 2xx answer."""
+    model_seconds: float
+    """The containers' time; 0.0 where none was asked."""
+    overhead_seconds: float
+    active_instances: int
+
+
+class _Tally:
+    """What was counted of one variant, or of one container of it. Latencies in microseconds."""
+
+    def __init__(self) -> None:
+        self.invocations = self.client_errors = self.server_errors = self.model_errors = 0
+        self.instances: Counter[int] = Counter()
+        """Invocations by how many instances were active."""
+        self.model = Statistics()
+        self.overhead = Statistics()
+
+    def add(self, answers: Sequence[Answered]) -> None:
+        statuses, failures, model, overhead, instances = zip(*answers, strict=True)
+        self.invocations += len(answers)
+        self.client_errors += sum(400 <= status < 500 for status in statuses)
+        self.server_errors += sum(status >= 500 for status in statuses)
+        self.model_errors += sum(failures)
+        self.instances.update(instances)
+        self.model.extend(seconds * _MICROS for seconds in model if seconds > 0.0)
+        self.overhead.extend(seconds * _MICROS for seconds in overhead)
+
+
+class Meter:
+    """Counts. For one thread; `now` gives seconds since the epoch."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._answers: dict[_Key, list[Answered]] = {}
+        self._tallies: dict[_Key, _Tally] = {}
+        self._seconds: dict[_Key, list[float]] = {}
+        self._dropped: Counter[str] = Counter()
+        self._start = self._minute()
+
+    def count(self, route: str, variant: str, answer: Answered, container: str = "") -> None:
+        """Count an invocation, under AWS's names of endpoint and variant.
+
+        `container`: the one that was invoked by its name, whose own series this is for; call it again without for the
+        variant's.
+        """
+        key = (route, variant, container)
+        answers = self._answers.get(key)
+        if answers is None:
+            answers = self._answers[key] = []
+        answers.append(answer)
+        if len(answers) >= _BATCH:
+            self._tally(key)
+
+    def container(self, route: str, variant: str, container: str, seconds: float) -> None:
+        """Count the answer of one container of a pipeline (ContainerLatency)."""
+        self._seconds.setdefault((route, variant, container), []).append(seconds)
+
+    def dropped(self, kind: str, number: int = 1) -> None:
+        """Count what was given up so that requests need not wait."""
+        self._dropped[kind] += number
+
+    def take(self) -> list[Point]:
+        """Give what was counted since the last time, as points of the minute in which that time was."""
+        start, self._start = self._start, self._minute()
+        for key in list(self._answers):
+            self._tally(key)
+        tallies, self._tallies = self._tallies, {}
+        seconds, self._seconds = self._seconds, {}
+        dropped, self._dropped = self._dropped, Counter()
+        points = [Point(of, start, found) for key, tally in tallies.items() for of, found in _of_tally(key, tally)]
+        for names, values in seconds.items():
+            latency = Statistics()
+            latency.extend(each * _MICROS for each in values)
+            points.append(Point(series(INVOCATIONS, "ContainerLatency", *names), start, latency))
+        for kind, number in dropped.items():
+            points.append(Point(series(CLARY, "Dropped", kind), start, _repeated({float(number): 1})))
+        return points
+
+    def _tally(self, key: _Key) -> None:
+        self._tallies.setdefault(key, _Tally()).add(self._answers.pop(key))
+
+    def _minute(self) -> int:
+        return int(self._now()) // MINUTE * MINUTE
+
+
+def _of_tally(key: _Key, tally: _Tally) -> Iterator[tuple[Series, Statistics]]:
+    names = key if key[2] else key[:2]
+
+    def named(name: str) -> Series:
+        return series(INVOCATIONS, name, *names)
+
+    def flags(ones: int) -> Statistics:
+        return _repeated({0.0: tally.invocations - ones, 1.0: ones})
+
+    yield named("Invocations"), _repeated({1.0: tally.invocations})
+    yield named("Invocation4XXErrors"), flags(tally.client_errors)
+    yield named("Invocation5XXErrors"), flags(tally.server_errors)
+    yield named("OverheadLatency"), tally.overhead
+    if not key[2]:
+        yield named("InvocationModelErrors"), flags(tally.model_errors)
+        shares = {1.0 / active: number for active, number in tally.instances.items() if active > 0}
+        if shares:
+            yield named("InvocationsPerInstance"), _repeated(shares)
+        if tally.model.count:
+            yield named("ModelLatency"), tally.model
+
+
+def _repeated(values: dict[float, int]) -> Statistics:
+    statistics = Statistics()
+    for value, times in values.items():
+        if times:
+            statistics.add(value, times)
+    return statistics
+
+
+class Snapshot(NamedTuple):
+    """What a gateway process is like at one moment."""
+
+    gauges: dict[str, float]
+    concurrency: dict[tuple[str, str], int]
+    """Requests under way by endpoint and variant, shadows included."""
+
+
+class Concurrency:
+    """Counts requests by variant, where a gateway counts them by instance."""
+
+    def __init__(self) -> None:
+        self._table: RouteTable | None = None
+        self._owners: dict[str, tuple[str, str]] = {}
+
+    def of(self, table: RouteTable, load: Mapping[str, int]) -> dict[tuple[str, str], int]:
+        """Give the requests under way; those on instances that have left the table since count no more."""
+        if table is not self._table:
+            self._table = table
+            self._owners = {
+                target.id: (route.name, variant.name)
+                for route in table.endpoints.values()
+                for variant in (*route.variants, *route.shadows)
+                for target in variant.targets
+            }
+        found: Counter[tuple[str, str]] = Counter()
+        for id, number in load.items():
+            if (owner := self._owners.get(id)) is not None:
+                found[owner] += number
+        return dict(found)
+
+
+class MeterFeed:
+    """Delivers a meter's numbers to the control plane."""
+
+    def __init__(self, meter: Meter, snapshot: Callable[[], Snapshot], control_socket: Path) -> None:
+        self._meter = meter
+        self._snapshot = snapshot
+        self._socket = control_socket
+        self._source = uuid4().hex
+        self._number = 0
+        self._unacknowledged: Delivery | None = None
+        self._waiting: dict[tuple[Series, int], Point] = {}
+        self._last: tuple[Snapshot, float] = (Snapshot({}, {}), -math.inf)
+        self._log = logger("meter")
+
+    async def follow(self) -> None:
+        """Deliver once a second, on the second, for ever."""
+        async with self._session() as session:
+            while True:
+                await asyncio.sleep(INTERVAL - time.time() % INTERVAL)
+                self.collect()
+                await self.deliver(session)
+
+    async def finish(self) -> None:
+        """Deliver what is left; at most two seconds long."""
+        self.collect()
+        async with self._session() as session:
+            try:
+                async with asyncio.timeout(_LAST_DELIVERY):
+                    while (self._unacknowledged or self._waiting) and await self.deliver(session):
+                        continue
+            except TimeoutError:
+                self._log.warning("the last numbers were not delivered", points=len(self._waiting))
+
+    def collect(self) -> None:
+        """Take what was counted, to be delivered."""
+        for point in self._meter.take():
+            before = self._waiting.setdefault((point.series, point.start), point)
+            if before is not point:
+                before.statistics.merge(point.statistics)
+        while len(self._waiting) > MOST_WAITING:
+            oldest = min(start for _, start in self._waiting)
+            given_up = [key for key in self._waiting if key[1] == oldest]
+            for key in given_up:
+                del self._waiting[key]
+            self._meter.dropped("metrics", len(given_up))
+
+    async def deliver(self, session: aiohttp.ClientSession) -> bool:
+        """Hand over what waits, if anything does or changed; False where the control plane did not take it."""
+        snapshot = self._snapshot()
+        now = asyncio.get_running_loop().time()
+        if not (self._unacknowledged or self._waiting) and (
+            snapshot == self._last[0] and now - self._last[1] < HEARTBEAT
+        ):
+            return True
+        if self._unacknowledged is None:
+            self._number += 1
+            points, self._waiting = list(self._waiting.values()), {}
+            self._unacknowledged = Delivery(self._source, self._number, points, {}, ())
+        concurrency = [(*names, number) for names, number in snapshot.concurrency.items()]
+        delivery = self._unacknowledged._replace(gauges=snapshot.gauges, concurrency=concurrency)
+        try:
+            async with session.post(f"http://control{PATH}", data=json.dumps(delivery.to_json()).encode()) as answer:
+                if answer.status >= 500:
+                    return False
+                if answer.status != 200:  # sending it again would change nothing
+                    self._log.error("numbers were refused", status=answer.status, reason=await answer.text())
+                    self._meter.dropped("metrics", len(delivery.points))
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+        self._unacknowledged = None
+        self._last = (snapshot, now)
+        return True
+
+    def _session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.UnixConnector(str(self._socket))
+        return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10))

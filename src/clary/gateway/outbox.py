@@ -1,0 +1,40 @@
+"""Writes of one turn of the event loop, made together at its end.
+
+Whoever is written to wakes up. Written to one by one, while requests are worked at in between, peers fall asleep again
+after each, and the kernel's price for waking them is paid every time; written to in a row, they stay awake. With 32
+clients that is a quarter of a request's CPU time. Nothing waits for long: the turn ends before the loop polls again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+LARGE = 32 * 1024
+"""Bytes that are written at once: pieces of a body that flows, whose writer has to feel the reader's pace."""
+
+
+class Outbox:
+    """What one process has to write; order is kept."""
+
+    __slots__ = ("_call_soon", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call_soon = loop.call_soon
+        self._waiting: list[tuple[asyncio.WriteTransport, bytes]] = []
+
+    def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
+        """Write at the end of this turn; nothing to a transport that is closing by then."""
+        if len(data) > LARGE:
+            self.flush()
+            transport.write(data)
+            return
+        if not self._waiting:
+            self._call_soon(self.flush)
+        self._waiting.append((transport, data))
+
+    def flush(self) -> None:
+        """Write now: before a transport is closed in good order."""
+        waiting, self._waiting = self._waiting, []
+        for transport, data in waiting:
+            if not transport.is_closing():
+                transport.write(data)
