@@ -1,0 +1,107 @@
+"""One container under the contract, as the body of Docker's create request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clary.core.ports import ContainerSpec
+from clary.engines.docker.networks import Attachment
+from clary.engines.instance_types import Limits
+
+PORT = 8080
+_SAFE_RANGE = "23000-23999"
+"""As at the service; every container has the ports of its network namespace to itself."""
+_LOG = {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "3"}}
+"""The least common denominator of engines. Clary copies the output away; the bound is for the time in which it is not
+there to do so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the engine has and allows each container. Sizes in bytes."""
+
+    cpus: int
+    memory: int
+    shm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """Everything that a container is made from."""
+
+    spec: ContainerSpec
+    image: str
+    trees: Mapping[str, Path]
+    """What to show, by its directory below /opt/ml."""
+    attachment: Attachment
+    limits: Limits | None
+    machine: Machine
+    region: str
+    role_variables: Mapping[str, str]
+    labels: Mapping[str, str]
+
+    def body(self) -> dict[str, Any]:
+        """Give what to send to POST /containers/create."""
+        spec, mode = self.spec, self.attachment.mode
+        exposed: dict[str, Any] = {f"{PORT}/tcp": {}} if self.attachment.published else {}
+        body: dict[str, Any] = {
+            "Image": self.image,
+            "Cmd": ["serve"],  # the image's ENTRYPOINT stays
+            "Env": [f"{name}={value}" for name, value in self._environment().items()],
+            "Labels": dict(self.labels),
+            "StopSignal": "SIGTERM",
+            "ExposedPorts": exposed,
+            "HostConfig": self._host_config(),
+        }
+        if spec.hostname:
+            body["Hostname"] = spec.hostname
+        if mode != "none":
+            aliases = [f"{spec.hostname}.{spec.instance_id}"] if spec.hostname else []
+            body["NetworkingConfig"] = {"EndpointsConfig": {mode: {"Aliases": aliases}}}
+        return body
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            **self.role_variables,
+            **self.spec.environment,
+            "SAGEMAKER_BIND_TO_PORT": str(PORT),
+            "SAGEMAKER_SAFE_PORT_RANGE": _SAFE_RANGE,
+        }
+
+    def _host_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "NetworkMode": self.attachment.mode,
+            "Mounts": [
+                {"Type": "bind", "Source": str(tree), "Target": f"/opt/ml/{place}", "ReadOnly": True}
+                for place, tree in self.trees.items()
+            ],
+            "ShmSize": self.machine.shm,
+            "SecurityOpt": ["no-new-privileges"],
+            "LogConfig": _LOG,
+            "RestartPolicy": {"Name": "no"},  # whoever reconciles decides
+        }
+        if self.attachment.published:
+            config["PortBindings"] = {f"{PORT}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+        if self.spec.hostname:
+            # All containers are in one network, where a pipeline's names are those of its instance: looked up as
+            # `container-1`, one is found as `container-1.i-0123...`. A network for each pipeline would be simpler,
+            # and Docker has addresses for some thirty.
+            config |= {"DnsSearch": [self.spec.instance_id], "DnsOptions": ["ndots:1"]}
+        if self.limits is not None:
+            config |= self._bounds(self.limits)
+        return config
+
+    def _bounds(self, limits: Limits) -> dict[str, Any]:
+        bounds: dict[str, Any] = {
+            "NanoCpus": int(min(limits.cpus, self.machine.cpus) * 1e9),  # Docker refuses more than there are
+            "Memory": limits.memory,
+            "MemorySwap": limits.memory,  # together: no swap, which instances do not have either
+        }
+        if limits.gpus:
+            bounds["DeviceRequests"] = [{"Count": limits.gpus, "Capabilities": [["gpu"]]}]
+        return bounds

@@ -1,0 +1,86 @@
+"""The door to Docker: finding it, and its errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import aiohttp
+from aiodocker import Docker, DockerError
+
+from clary.errors import LaunchFailure, SettingsError, Transient
+
+_NOWHERE = "no Docker engine was found: DOCKER_HOST is not set, and there is no socket at the usual places"
+_NO_GPU = "could not select device driver"
+"""The one refusal that Docker gives the status of its own failures (500)."""
+_LONGEST = aiohttp.ClientTimeout(total=60)
+"""For one answer of Docker's. What takes longer by nature (stopping, following) says so."""
+
+
+async def connect() -> Docker:
+    """Give a client of the engine that DOCKER_HOST, Docker's context or the usual sockets lead to; it asks nothing yet.
+
+    Raises Transient where there is none, SettingsError where it is on another machine.
+    """
+    try:
+        found = Docker(timeout=_LONGEST)
+    except (AssertionError, ValueError, DockerError) as error:
+        raise Transient(str(error) or _NOWHERE, retry_after=2.0) from error
+    connector = found.connector
+    await found.close()
+    if not isinstance(connector, aiohttp.UnixConnector):
+        # Its containers could not mount the models, which are files of this machine.
+        raise SettingsError(f"--engine docker: {found.docker_host} is not a unix socket on this machine")
+    # Each container's log is followed on a connection of its own: the default limit of a hundred would end in silence.
+    # The host in the URL is one for show, as aiodocker has it for its own sockets.
+    return Docker("unix://localhost", connector=aiohttp.UnixConnector(connector.path, limit=0), timeout=_LONGEST)
+
+
+async def close(docker: Docker) -> None:
+    """Close a client of `connect`, with its connections."""
+    await docker.close()
+    await docker.connector.close()
+
+
+async def version() -> str | None:
+    """Give the version of the Docker engine that answers here; None where none does. For `--engine auto`."""
+    try:
+        docker = await connect()
+    except (Transient, SettingsError):
+        return None
+    try:
+        with translated("asking for the version"):
+            return str((await docker.version())["Version"])
+    except (Transient, LaunchFailure):
+        return None
+    finally:
+        await close(docker)
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn Docker's errors into LaunchFailure(create) where it refuses, and Transient where it cannot or is away.
+
+    That something is missing (404) is transient: it was there, an image or a network, when it was looked for.
+    """
+    try:
+        yield
+    except DockerError as error:
+        refused = 400 <= error.status < 500 and error.status != 404
+        if refused or _NO_GPU in error.message:
+            raise LaunchFailure("create", error.message) from error
+        raise Transient(f"{doing}: {error.message}", retry_after=2.0) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Transient(
+            f"{doing}: Docker does not answer ({type(error).__name__}: {error})", retry_after=2.0
+        ) from error
+
+
+@contextlib.contextmanager
+def gone_is_fine() -> Iterator[None]:
+    """Let pass that there is no such container, or that it is being removed already (409)."""
+    try:
+        yield
+    except DockerError as error:
+        if error.status not in (404, 409):
+            raise

@@ -1,0 +1,350 @@
+"""The Docker engine: a container is a container.
+
+Docker keeps all that is needed to find one again, in its labels; what lies on our own disk is how far its log has
+been copied, and the relays of isolated ones. A name is made from our id, so Docker itself refuses to make it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from aiodocker import Docker
+from aiodocker.containers import DockerContainer
+
+from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
+from clary.engines.artifacts import Artifact, Artifacts
+from clary.engines.context import EngineContext
+from clary.engines.docker import daemon, labels, usage
+from clary.engines.docker.creation import PORT, Creation, Machine
+from clary.engines.docker.daemon import gone_is_fine, translated
+from clary.engines.docker.events import Events
+from clary.engines.docker.follower import Followers
+from clary.engines.docker.identity import identity
+from clary.engines.docker.images import Images, ResolvedImage
+from clary.engines.docker.labels import Inspected
+from clary.engines.docker.networks import Networks
+from clary.engines.docker.provider import CredentialsProvider
+from clary.engines.docker.registries import Registries
+from clary.engines.docker.shared import Shared
+from clary.engines.instance_types import limits
+from clary.engines.launches import Launches
+from clary.engines.records import check_names, is_safe
+from clary.engines.relay import Relays
+from clary.errors import LaunchFailure, Transient
+from clary.logs.folder import LogFolder
+from clary.telemetry import logger
+
+_BIND_LABEL = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
+_NO_LIMITS = "This Docker engine cannot limit memory: models may use all that there is."
+_NO_LINK = "Containers of this Docker engine cannot reach Clary, so they get no credentials of their role."
+_log = logger("docker")
+
+
+def create(context: EngineContext) -> Engine:
+    """Make the engine (entry point `docker`). Raises SettingsError for a table of registries that cannot be meant."""
+    return DockerEngine(context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    """What needs a Docker to exist."""
+
+    docker: Docker
+    images: Images
+    networks: Networks
+    followers: Followers
+    machine: Machine
+    notes: tuple[str, ...]
+    events: Events
+
+
+class DockerEngine:
+    """Implements core.ports.Engine."""
+
+    name = "docker"
+
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._root = context.data / "run" / "docker"
+        self._empty = self._root / "empty"
+        self._owner = identity(context.data, self._root)
+        self._registries = Registries(context.registries)
+        self._artifacts = Artifacts(
+            context.data / "artifacts",
+            context.objects,
+            context.artifact_cache_bytes,
+            context.max_artifact_bytes,
+            context.read_refusal,
+        )
+        self._relays = Relays(self._root / "relays")
+        self._launches = Launches()
+        self._seen: dict[str, Inspected] = {}
+        """By Docker's id, as of the last look."""
+        self._news: set[str] = set()
+        """Our ids of those that an event has told of since."""
+        self._gone: set[str] = set()
+        """Docker's ids of those that we have removed: a look that began before may still tell of them."""
+        self._look = Shared(self._look_now)
+        self._connecting: asyncio.Task[_Connected] | None = None
+
+    # -- the port -----------------------------------------------------------------------------------------------------
+
+    async def launch(self, spec: ContainerSpec, progress: Progress) -> Container:
+        here = await self._connected()
+        return await self._launches.run(spec.id, lambda: self._launch(here, spec, progress))
+
+    async def observe(self) -> Sequence[Container]:
+        return [await self._adopted(inspected) for inspected in await self._look()]
+
+    async def stop(self, id: str, grace: float) -> None:
+        here = await self._connected()
+        await self._launches.cancel(id)
+        box = here.docker.containers.container(self._name(id))
+        with translated(f"stopping {id}"), gone_is_fine():
+            await box.stop(t=math.ceil(grace))
+            await here.followers.finish(id)
+        await self._remove(here, id)
+
+    async def logs(self, id: str, lines: int) -> Sequence[str]:
+        here = await self._connected()
+        if not is_safe(id):
+            return ()
+        if id in {labels.id_of(each) for each in self._seen.values() if not _runs(each)}:
+            await here.followers.finish(id)
+        return await here.followers.tail(id, lines)
+
+    async def capacity(self) -> Capacity:
+        here = await self._connected()
+        return Capacity(float(here.machine.cpus), here.machine.memory, here.notes)
+
+    async def knows_image(self, image: str, repository: Repository) -> bool | None:
+        try:
+            here = await self._connected()
+        except Transient:
+            return None
+        return await here.images.known(image, repository)
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Give what each running container uses (core.ports.Meters)."""
+        here = await self._connected()
+        running = [(container_id, labels.id_of(each)) for container_id, each in self._seen.items() if _runs(each)]
+        return await usage.measure(here.docker, running, self._root)
+
+    async def close(self) -> None:
+        if self._connecting is None:
+            return
+        await asyncio.wait({self._connecting})
+        if self._connecting.exception() is not None:
+            return
+        here = self._connecting.result()
+        await self._launches.close()
+        await self._look.close()
+        await here.events.close()
+        await here.followers.close()
+        await self._relays.close()
+        with contextlib.suppress(Transient, LaunchFailure), translated("removing networks"):
+            await here.networks.remove_unused()
+        await daemon.close(here.docker)
+
+    # -- launching ----------------------------------------------------------------------------------------------------
+
+    async def _launch(self, here: _Connected, spec: ContainerSpec, progress: Progress) -> Container:
+        check_names(spec)
+        if (found := await self._find(here, spec.id)) is not None:
+            return await self._container(found)
+        image = await here.images.resolve(spec, progress)
+        if spec.hostname and image.labels.get(_BIND_LABEL) != "true":
+            # As the service does: its containers of one instance may have to share a port range.
+            raise LaunchFailure(
+                "image", f"Your Ecr Image {spec.image} does not contain required {_BIND_LABEL}=true Docker label(s)."
+            )
+        try:
+            artifacts = await self._artifacts.collect(spec, progress)
+            progress("create")
+            # Docker goes on with what it was asked for when we are gone: it is let finish, and then undone.
+            starting = asyncio.ensure_future(self._start(here, spec, image, artifacts))
+            try:
+                return await asyncio.shield(starting)
+            except BaseException:
+                await asyncio.wait({starting})
+                await self._remove(here, spec.id)
+                raise
+        except BaseException:
+            self._artifacts.release(spec.id)
+            raise
+
+    async def _start(
+        self, here: _Connected, spec: ContainerSpec, image: ResolvedImage, artifacts: Mapping[str, Artifact]
+    ) -> Container:
+        variables = self._context.role_variables(spec)
+        attachment = await here.networks.attach(spec, wants_credentials=bool(variables))
+        if variables and not attachment.linked:
+            _log.warning(_NO_LINK, id=spec.id)
+            variables = {}
+        creation = Creation(
+            spec=spec,
+            image=image.reference,
+            trees={"model": self._empty, **{place: artifact.path for place, artifact in artifacts.items()}},
+            attachment=attachment,
+            limits=limits(spec.instance_type),
+            machine=here.machine,
+            region=self._context.region,
+            role_variables=variables,
+            labels=labels.to_labels(
+                self._owner, spec, image.resolved, tuple(artifact.key for artifact in artifacts.values())
+            ),
+        )
+        with translated(f"starting {spec.id}"):
+            box = await here.docker.containers.create(creation.body(), name=self._name(spec.id))
+            for name in creation.attachment.others:
+                network = await here.docker.networks.get(name)
+                await network.connect({"Container": box.id})
+            await box.start()
+            inspected = await box.show()
+        self._note(here, inspected)
+        return await self._container(inspected)
+
+    async def _find(self, here: _Connected, id: str) -> Inspected | None:
+        """Look whether there is a container already; one that was never started is removed: its launch has died."""
+        with translated(f"looking for {id}"), gone_is_fine():
+            inspected = await here.docker.containers.container(self._name(id)).show()
+            if labels.phase(inspected) == "started":
+                self._note(here, inspected)
+                return inspected
+            await self._remove(here, id)
+        return None
+
+    async def _remove(self, here: _Connected, id: str) -> None:
+        """Remove all that is left of a container but its log. Idempotent."""
+        with translated(f"removing {id}"), gone_is_fine():
+            await here.docker.containers.container(self._name(id)).delete(v=True, force=True)
+        await self._relays.end(id)
+        await here.followers.forget(id)
+        self._artifacts.release(id)
+        self._news.discard(id)
+        for container_id, inspected in list(self._seen.items()):
+            if labels.id_of(inspected) == id:
+                del self._seen[container_id]
+                self._gone.add(container_id)
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def _look_now(self) -> list[Inspected]:
+        """Give every container of ours that was started. Raises Transient where Docker does not answer."""
+        here = await self._connected()
+        with translated("looking at the containers"):
+            boxes = await self._boxes(here.docker)
+            self._gone &= {box.id for box in boxes}
+            looked = [await self._look_at(box) for box in boxes]
+        found = [each for each in looked if each is not None and labels.phase(each) == "started"]
+        found = [each for each in found if each["Id"] not in self._gone]
+        self._seen = {}
+        for inspected in found:
+            self._note(here, inspected)
+        return found
+
+    async def _boxes(self, docker: Docker) -> list[DockerContainer]:
+        ours = [f"{labels.OWNER}={self._owner}", labels.ID]
+        return await docker.containers.list(all=True, filters=json.dumps({"label": ours}))
+
+    async def _look_at(self, box: DockerContainer) -> Inspected | None:
+        """Ask about one container if there is news of it: the list does not say when it began and how it ended."""
+        known = self._seen.get(box.id)
+        if known is not None and known["State"]["Status"] == box["State"] and labels.id_of(known) not in self._news:
+            return known
+        if known is not None:
+            self._news.discard(labels.id_of(known))  # before asking: what happens from here on is news again
+        with gone_is_fine():
+            return await box.show()
+        return None
+
+    def _note(self, here: _Connected, inspected: Inspected) -> None:
+        """Remember a container: its log is copied from now on, and its artifacts are kept."""
+        self._seen[inspected["Id"]] = inspected
+        here.followers.follow(labels.id_of(inspected), labels.kept(inspected))
+        self._hold(inspected)
+
+    async def _container(self, inspected: Inspected) -> Container:
+        container = labels.to_container(inspected, PORT)
+        if not labels.is_isolated(inspected) or container.pid is None:
+            return container
+        try:
+            relay = await self._relays.ensure(container.id, container.pid, PORT)
+        except Transient:  # it has ended meanwhile; Docker will say so
+            return container
+        return replace(container, port=relay.port)
+
+    async def _adopted(self, inspected: Inspected) -> Container:
+        try:
+            return await self._container(inspected)
+        except LaunchFailure as failure:  # launched by a Clary that had more rights
+            _log.error("an isolated container cannot be reached", reason=failure.message)
+            return labels.to_container(inspected, PORT)
+
+    def _changed(self, id: str) -> None:
+        self._news.add(id)
+        self._context.on_change(id)
+
+    def _reconnected(self) -> None:
+        """Anything may have happened to anybody."""
+        for inspected in list(self._seen.values()):
+            self._changed(labels.id_of(inspected))
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+
+    async def _connected(self) -> _Connected:
+        """Find Docker and take over what an earlier life left; once, whoever asks first. Raises Transient."""
+        failed = self._connecting is not None and self._connecting.done() and self._connecting.exception() is not None
+        if self._connecting is None or failed:
+            self._connecting = asyncio.ensure_future(self._connect())
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> _Connected:
+        self._empty.mkdir(parents=True, exist_ok=True)
+        self._empty.chmod(0o755)
+        docker = await daemon.connect()
+        try:
+            with translated("asking what the machine has"):
+                info = await docker.system.info()
+                await self._take_over(docker)
+            context = self._context
+            here = _Connected(
+                docker=docker,
+                images=Images(docker, self._registries, CredentialsProvider(context.lambda_endpoint)),
+                networks=Networks(docker, self._owner, context.networks),
+                followers=Followers(docker, LogFolder(context.logs), self._root / "logs"),
+                machine=Machine(int(info["NCPU"]), int(info["MemTotal"]), context.shm_bytes),
+                notes=() if info.get("MemoryLimit", True) else (_NO_LIMITS,),
+                events=Events(docker, self._owner, self._changed, self._reconnected),
+            )
+        except BaseException:
+            await daemon.close(docker)
+            raise
+        for note in here.notes:
+            _log.warning(note)
+        return here
+
+    async def _take_over(self, docker: Docker) -> None:
+        """Keep the artifacts of what is there; remove what never was started: its launch died with our past life."""
+        for box in await self._boxes(docker):
+            with gone_is_fine():
+                if labels.phase(inspected := await box.show()) == "created":
+                    await box.delete(v=True, force=True)
+                    continue
+                self._hold(inspected)
+
+    def _hold(self, inspected: Inspected) -> None:
+        for artifact in labels.kept(inspected).artifacts:
+            self._artifacts.hold(artifact, labels.id_of(inspected))
+
+    def _name(self, id: str) -> str:
+        return f"clary-{self._owner}-{id}"
+
+
+def _runs(inspected: Inspected) -> bool:
+    return bool(inspected["State"]["Running"])

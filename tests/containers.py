@@ -1,0 +1,90 @@
+"""A real Docker for tests: whether one answers, and images that are made on this machine."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+BASE = "clary/test-base:bookworm-1"
+"""Debian with Python; made once on a machine, and kept."""
+_INCLUDE = "python3,ca-certificates"
+BIND_LABEL = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
+
+
+@functools.cache
+def missing() -> str | None:
+    """Say what tests with containers lack here; None: nothing."""
+    if shutil.which("docker") is None:
+        return "no docker command: apt-get install docker.io, start dockerd, and run the tests as root once"
+    if _docker("version", "--format", "{{.Server.Version}}").returncode:
+        return "no Docker engine answers: start dockerd (Debian: docker.io) or point DOCKER_HOST to one"
+    if _docker("image", "inspect", BASE).returncode and not _can_bootstrap():
+        return f"no image {BASE}: install debootstrap and run the tests as root once, which makes it"
+    return None
+
+
+def _docker(*arguments: str, given: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["docker", *arguments], capture_output=True, input=given, timeout=600)
+
+
+def docker(*arguments: str, given: bytes | None = None) -> str:
+    """Run a docker command that has to work; give what it prints."""
+    done = _docker(*arguments, given=given)
+    assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.decode()}"
+    return done.stdout.decode().strip()
+
+
+def _can_bootstrap() -> bool:
+    return os.geteuid() == 0 and shutil.which("debootstrap") is not None
+
+
+@functools.cache
+def base_image() -> str:
+    """Give the image that the others are made from."""
+    if _docker("image", "inspect", BASE).returncode == 0:
+        return BASE
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        words = ["debootstrap", "--variant=minbase", f"--include={_INCLUDE}", "bookworm", str(tree)]
+        made = subprocess.run(words, capture_output=True, text=True, timeout=1200)
+        assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
+        with subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE) as packing:
+            imported = subprocess.run(["docker", "import", "-", BASE], stdin=packing.stdout, capture_output=True)
+    assert imported.returncode == 0, imported.stderr.decode()
+    return BASE
+
+
+def build(name: str, files: Mapping[str, str | bytes], *lines: str) -> str:
+    """Build an image from the base and give its name.
+
+    Files that are text go to the root and are executable; bytes are for the lines of a Dockerfile that follow.
+    """
+    texts = [file for file, content in files.items() if isinstance(content, str)]
+    recipe = "\n".join([f"FROM {base_image()}", *(f"COPY {file} /{file}" for file in texts), *lines])
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for file, content in {"Dockerfile": recipe, **files}.items():
+            data = content.encode() if isinstance(content, str) else content
+            member = tarfile.TarInfo(file)
+            member.size, member.mode = len(data), 0o755
+            archive.addfile(member, io.BytesIO(data))
+    docker("build", "-q", "-t", name, "-", given=buffer.getvalue())
+    return name
+
+
+def left_of(owner: str) -> list[str]:
+    """Give the containers, networks and volumes that there are of one data folder."""
+    kinds = (("ps", "-a"), ("network", "ls"), ("volume", "ls"))
+    return [id for kind in kinds for id in docker(*kind, "-q", "--filter", f"label=clary.owner={owner}").split()]
+
+
+needs_docker = pytest.mark.skipif(missing() is not None, reason=f"containers: {missing()}")

@@ -1,0 +1,449 @@
+"""The Docker engine on a real Docker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clary.core.ports import ModelData, Network
+from clary.engines.context import EngineContext
+from clary.engines.docker.engine import DockerEngine
+from clary.errors import LaunchFailure
+from clary.testing import Specimens, engine_conformance
+from tests.containers import build, docker, needs_docker
+from tests.engines.conftest import MakeSpec, pack
+from tests.engines.docker.conftest import ask, end, exited, quiet, until
+
+pytestmark = [needs_docker, pytest.mark.usefixtures("nothing_is_left")]
+
+MakeContext = Callable[..., EngineContext]
+
+
+def inspect(id: str) -> Any:
+    """Give what Docker says of a container of ours."""
+    return json.loads(docker("inspect", docker("ps", "-q", "--filter", f"label=clary.id={id}")))[0]
+
+
+async def test_it_keeps_the_promises_of_every_engine(make_context: MakeContext, make_spec: MakeSpec) -> None:
+    async def create() -> DockerEngine:
+        return DockerEngine(make_context())
+
+    await engine_conformance(
+        create,
+        Specimens(
+            serves=make_spec(),
+            exits=make_spec(environment={"EXIT": "3"}),
+            broken=make_spec(image="clary/no-such:image"),
+        ),
+    )
+
+
+async def test_a_container_gets_what_the_contract_says(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    container = await engine.launch(make_spec(environment={"MINE": "1", "SAGEMAKER_BIND_TO_PORT": "9"}), quiet)
+    seen = await ask(container, do="describe")
+    environment = seen["environment"]
+    assert seen["argv"] == ["serve"]
+    assert (seen["pid"], seen["privileges"]) == (1, "1")
+    assert environment["MINE"] == "1"
+    assert environment["SAGEMAKER_BIND_TO_PORT"] == "8080"
+    assert environment["SAGEMAKER_SAFE_PORT_RANGE"] == "23000-23999"
+    assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == "eu-west-1"
+    assert seen["shm"] == 64 * 1024 * 1024
+    assert container.resolved_image.startswith("clary/test-server@sha256:")
+
+
+async def test_nothing_of_our_own_environment_leaks(
+    engine: DockerEngine, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    container = await engine.launch(make_spec(), quiet)
+    assert "hidden" not in str(await ask(container, do="describe"))
+
+
+async def test_labels_hold_no_variable(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    spec = make_spec(environment={"TOKEN": "secret-of-the-model"})
+    await engine.launch(spec, quiet)
+    labels = inspect(spec.id)["Config"]["Labels"]
+    assert "secret-of-the-model" not in str(labels)
+    assert labels["clary.endpoint"] == "iris"
+
+
+async def test_models_are_at_their_places_read_only_and_readable_by_everybody(
+    engine: DockerEngine, make_spec: MakeSpec, server_image: str, tmp_path: Path
+) -> None:
+    data = (
+        ModelData(pack(tmp_path / "models" / "m.tar.gz", {"weights/w.bin": "w" * 10})),
+        ModelData(pack(tmp_path / "models" / "d.tar.gz", {"draft.bin": "d"}), channel="draft"),
+    )
+    image = build("clary/test-server:user", {}, "USER 1234")
+    recipe = f"FROM {server_image}\nUSER 1234\n"
+    docker("build", "-q", "-t", image, "-", given=recipe.encode())
+    before = os.umask(0o077)
+    try:
+        container = await engine.launch(make_spec(model_data=data, image=image), quiet)
+    finally:
+        os.umask(before)
+    assert (await ask(container, do="describe"))["user"] == 1234
+    assert await ask(container, do="read", path="/opt/ml/model/weights/w.bin") == "w" * 10
+    assert await ask(container, do="read", path="/opt/ml/additional-model-data-sources/draft/draft.bin") == "d"
+    assert await ask(container, do="write", path="/opt/ml/model/x") == "Read-only file system"
+    assert await ask(container, do="write", path="/tmp/x") == "written"
+
+
+async def test_without_model_data_the_directory_is_there_and_empty(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    container = await engine.launch(make_spec(), quiet)
+    assert await ask(container, do="files", path="/opt/ml/model") == []
+    assert await ask(container, do="write", path="/opt/ml/model/x") == "Read-only file system"
+
+
+async def test_an_image_without_an_entrypoint_runs_its_serve(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    image = build(
+        "clary/test-serve:1", {"serve": "#!/bin/sh\necho started as $0; exec sleep 1000\n"}, "ENV PATH=/:/bin:/usr/bin"
+    )
+    spec = make_spec(image=image)
+    await engine.launch(spec, quiet)
+
+    async def started() -> bool:
+        return await engine.logs(spec.id, 5) == ["started as /serve"]
+
+    await until(started)
+
+
+async def test_an_image_that_has_nothing_to_serve_with_is_a_failure_in_dockers_words(
+    engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    image = build("clary/test-nothing:1", {}, 'CMD ["python3"]')
+    with pytest.raises(LaunchFailure, match=r'exec: "serve": executable file not found') as caught:
+        await engine.launch(make_spec(image=image), quiet)
+    assert caught.value.step == "create"
+    assert not await engine.observe()
+
+
+# -- limits and ends --------------------------------------------------------------------------------------------------
+
+
+async def test_the_instance_type_limits_cpu_and_memory(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    spec = make_spec(instance_type="ml.c5.large")
+    await engine.launch(spec, quiet)
+    found = inspect(spec.id)["HostConfig"]
+    assert found["Memory"] == found["MemorySwap"] == 4 * 1024**3
+    assert found["NanoCpus"] == min(2, (await engine.capacity()).cpus) * 10**9
+
+
+async def test_the_local_type_has_no_limit(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    await engine.launch(spec, quiet)
+    found = inspect(spec.id)["HostConfig"]
+    assert (found["Memory"], found["NanoCpus"]) == (0, 0)
+
+
+async def test_a_container_that_wants_too_much_memory_is_said_to_have_been_killed_for_it(
+    engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(instance_type="ml.c6g.medium")
+    container = await engine.launch(spec, quiet)
+    asking = asyncio.ensure_future(ask(container, do="eat", size=3 * 1024**3))
+    ended = await exited(engine, spec.id)
+    await asyncio.gather(asking, return_exceptions=True)
+    assert ended.exit_reason == "killed for memory (limit 2 GiB)"
+
+
+@pytest.mark.parametrize(("code", "reason"), [(0, "exited with 0"), (3, "exited with 3"), (139, "killed by SIGSEGV")])
+async def test_an_exit_has_its_reason(engine: DockerEngine, make_spec: MakeSpec, code: int, reason: str) -> None:
+    spec = make_spec()
+    container = await engine.launch(spec, quiet)
+    await asyncio.gather(ask(container, do="leave", code=code), return_exceptions=True)
+    assert (await exited(engine, spec.id)).exit_reason == reason
+
+
+async def test_an_exit_is_told(make_context: MakeContext, make_spec: MakeSpec) -> None:
+    told: list[str] = []
+    engine = DockerEngine(make_context(on_change=told.append))
+    spec = make_spec()
+    container = await engine.launch(spec, quiet)
+    await asyncio.gather(ask(container, do="leave", code=1), return_exceptions=True)
+    async with asyncio.timeout(10):
+        while spec.id not in told[1:]:  # noqa: ASYNC110 - by whom is what is tested
+            await asyncio.sleep(0.02)
+    await end(engine)
+
+
+async def test_stopping_asks_first(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    await ask(await engine.launch(spec, quiet), do="describe")
+    await engine.stop(spec.id, 20)
+    assert (await engine.logs(spec.id, 1)) == ["asked to end"]
+
+
+async def test_what_does_not_end_is_killed(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    spec = make_spec(environment={"IGNORE_TERM": "1"})
+    await ask(await engine.launch(spec, quiet), do="describe")
+    async with asyncio.timeout(20):
+        await engine.stop(spec.id, 1)
+    assert not docker("ps", "-a", "-q", "--filter", f"label=clary.id={spec.id}")
+    assert (await engine.logs(spec.id, 1)) == ["not now"]
+
+
+async def test_stopping_takes_anonymous_volumes_along(
+    engine: DockerEngine, make_spec: MakeSpec, server_image: str
+) -> None:
+    docker("build", "-q", "-t", "clary/test-server:volume", "-", given=f"FROM {server_image}\nVOLUME /cache\n".encode())
+    before = set(docker("volume", "ls", "-q").split())
+    spec = make_spec(image="clary/test-server:volume")
+    await engine.launch(spec, quiet)
+    assert len(set(docker("volume", "ls", "-q").split()) - before) == 1
+    await engine.stop(spec.id, 0)
+    assert set(docker("volume", "ls", "-q").split()) <= before
+
+
+@pytest.mark.parametrize("moment", ["create", "start"])
+async def test_a_launch_that_is_cancelled_in_the_middle_leaves_nothing(
+    engine: DockerEngine, make_spec: MakeSpec, moment: str
+) -> None:
+    spec = make_spec()
+    reached = asyncio.Event()
+
+    def progress(text: str) -> None:
+        if text == "create":
+            reached.set()
+
+    task = asyncio.ensure_future(engine.launch(spec, progress))
+    await reached.wait()
+    if moment == "start":
+        while not docker("ps", "-a", "-q", "--filter", f"label=clary.id={spec.id}"):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not docker("ps", "-a", "-q", "--filter", f"label=clary.id={spec.id}")
+
+
+async def test_stopping_ends_a_launch_that_is_under_way(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    begun = asyncio.Event()
+    task = asyncio.ensure_future(engine.launch(spec, lambda text: begun.set() if text == "create" else None))
+    await begun.wait()
+    await engine.stop(spec.id, 0)
+    with pytest.raises(LaunchFailure, match="stopped before it had started"):
+        await task
+    assert not docker("ps", "-a", "-q", "--filter", f"label=clary.id={spec.id}")
+
+
+# -- finding again ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_ended_while_nobody_looked_is_found_ended(make_context: MakeContext, make_spec: MakeSpec) -> None:
+    engine = DockerEngine(make_context())
+    spec = make_spec()
+    container = await engine.launch(spec, quiet)
+    await ask(container, do="describe")
+    await engine.close()
+    await asyncio.gather(ask(container, do="leave", code=4), return_exceptions=True)
+    engine = DockerEngine(make_context())
+    ended = await exited(engine, spec.id)
+    assert ended.exit_reason == "exited with 4"
+    assert ended.started_at == container.started_at
+    await end(engine)
+
+
+async def test_what_was_made_and_never_started_is_removed_at_the_next_start(
+    make_context: MakeContext, make_spec: MakeSpec
+) -> None:
+    engine = DockerEngine(make_context())
+    spec = make_spec()
+    await engine.launch(spec, quiet)
+    told = inspect(spec.id)["Config"]["Labels"]
+    words = [word for name, value in {**told, "clary.id": "orphan"}.items() for word in ("--label", f"{name}={value}")]
+    docker("create", *words, spec.image)
+    assert {each.id for each in await engine.observe()} == {spec.id}
+    await engine.close()
+    engine = DockerEngine(make_context())
+    assert {each.id for each in await engine.observe()} == {spec.id}
+    assert not docker("ps", "-a", "-q", "--filter", "label=clary.id=orphan")
+    await end(engine)
+
+
+async def test_a_container_that_is_removed_behind_our_back_is_no_longer_seen_and_that_is_told(
+    make_context: MakeContext, make_spec: MakeSpec
+) -> None:
+    told: list[str] = []
+    engine = DockerEngine(make_context(on_change=told.append))
+    spec = make_spec()
+    await engine.launch(spec, quiet)
+    docker("rm", "-f", inspect(spec.id)["Id"])
+
+    async def noticed() -> bool:
+        return spec.id in told and not await engine.observe()
+
+    await until(noticed)
+    assert (await engine.launch(spec, quiet)).phase == "running"
+    await end(engine)
+
+
+async def test_a_restart_behind_our_back_is_another_run(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    first = await engine.launch(spec, quiet)
+    docker("restart", "-t", "0", inspect(spec.id)["Id"])
+
+    async def seen() -> bool:
+        return any(each.started_at > first.started_at for each in await engine.observe())
+
+    await until(seen)
+
+
+async def test_two_data_folders_do_not_see_each_other(
+    make_context: MakeContext, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    one, other = (DockerEngine(make_context(data=tmp_path / name, logs=tmp_path / name / "logs")) for name in "ab")
+    spec = make_spec()
+    first, second = await one.launch(spec, quiet), await other.launch(spec, quiet)
+    assert first.pid != second.pid
+    await other.stop(spec.id, 0)
+    assert [each.pid for each in await one.observe()] == [first.pid]
+    await end(one)
+    await end(other)
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_containers_of_a_pipeline_know_each_other_by_name_and_no_other_instances(
+    engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    named = {}
+    for instance in ("i-00000000000000001", "i-00000000000000002"):
+        for name in ("pre", "model"):
+            spec = make_spec(hostname=name, instance_id=instance)
+            named[instance, name] = await engine.launch(spec, quiet)
+    for instance in ("i-00000000000000001", "i-00000000000000002"):
+        asker, asked = named[instance, "pre"], named[instance, "model"]
+        assert await ask(asker, do="resolve", name="model") == asked.host
+        assert (await ask(asked, do="describe"))["hostname"] == "model"
+        assert await ask(asker, do="connect", host="model", port=8080) == "connected"
+        assert (await ask(asker, do="resolve", name="post")).startswith("no:")
+
+
+async def test_an_image_of_a_pipeline_needs_the_label_that_the_service_asks_for(
+    engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    image = build("clary/test-unlabelled:1", {}, 'ENTRYPOINT ["sleep"]')
+    with pytest.raises(LaunchFailure, match=r"does not contain required .*accept-bind-to-port=true"):
+        await engine.launch(make_spec(hostname="first", image=image), quiet)
+
+
+@pytest.fixture
+def networks() -> Iterator[dict[str, str]]:
+    """Two networks of an operator's, one with a way out."""
+    names = {"subnet-0a": f"test-{os.getpid()}-a", "sg-0b": f"test-{os.getpid()}-b"}
+    docker("network", "create", names["subnet-0a"])
+    docker("network", "create", "--internal", names["sg-0b"])
+    yield names
+    docker("network", "rm", *names.values())
+
+
+async def test_a_vpc_config_is_the_networks_that_the_table_says(
+    networks: dict[str, str], make_context: MakeContext, make_spec: MakeSpec
+) -> None:
+    engine = DockerEngine(make_context(networks=networks))
+    other = await engine.launch(make_spec(), quiet)
+    spec = make_spec(network=Network(subnets=("subnet-0a",), security_groups=("sg-0b",)))
+    container = await engine.launch(spec, quiet)
+    joined = inspect(spec.id)["NetworkSettings"]["Networks"]
+    assert set(networks.values()) < set(joined)
+    assert len(joined) == 3
+    [way_out] = [line.split()[2] for line in (await ask(container, do="describe"))["routes"] if _is_default(line)]
+    assert _address(way_out) == joined[networks["subnet-0a"]]["Gateway"]
+    assert (await ask(container, do="connect", host=other.host, port=other.port)).startswith("no:")
+    assert container in await engine.observe()
+    await end(engine)
+
+
+async def test_where_the_operators_networks_lead_nowhere_there_is_no_way_out(
+    networks: dict[str, str], make_context: MakeContext, make_spec: MakeSpec
+) -> None:
+    engine = DockerEngine(make_context(networks=networks))
+    other = await engine.launch(make_spec(), quiet)
+    container = await engine.launch(make_spec(network=Network(security_groups=("sg-0b",))), quiet)
+    assert (await ask(container, do="connect", host=other.host, port=other.port)).startswith("no:")
+    assert (await ask(container, do="connect", host="192.0.2.77", port=80)).startswith("no:")
+    await end(engine)
+
+
+def _is_default(route: str) -> bool:
+    return route.split()[1] == "00000000"
+
+
+def _address(kernels: str) -> str:
+    """Turn what /proc/net/route has for an address into the usual form."""
+    return socket.inet_ntoa(struct.pack("<L", int(kernels, 16)))
+
+
+async def test_ids_that_are_not_in_the_table_are_refused(make_context: MakeContext, make_spec: MakeSpec) -> None:
+    engine = DockerEngine(make_context(networks={"subnet-1": "no-such-network"}))
+    with pytest.raises(LaunchFailure, match=r"sg-9 is not in \[networks\]"):
+        await engine.launch(make_spec(network=Network(subnets=("subnet-1",), security_groups=("sg-9",))), quiet)
+    with pytest.raises(LaunchFailure, match="docker network create no-such-network"):
+        await engine.launch(make_spec(network=Network(subnets=("subnet-1",))), quiet)
+    await end(engine)
+
+
+async def test_an_isolated_container_reaches_nothing_and_is_reached(
+    make_context: MakeContext, make_spec: MakeSpec
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("entering a container's network namespace takes root")
+    engine = DockerEngine(make_context())
+    other = await engine.launch(make_spec(), quiet)
+    spec = make_spec(network=Network(isolated=True))
+    container = await engine.launch(spec, quiet)
+    seen = await ask(container, do="describe")
+    assert seen["routes"] == []
+    assert (await ask(container, do="resolve", name="deb.debian.org")).startswith("no:")
+    assert (await ask(container, do="connect", host=other.host, port=other.port)).startswith("no:")
+    with socket.create_server(("0.0.0.0", 0)) as listening:
+        gateway = other.host.rpartition(".")[0] + ".1"
+        port = listening.getsockname()[1]
+        assert await ask(other, do="connect", host=gateway, port=port) == "connected", "the proof proves something"
+        assert (await ask(container, do="connect", host=gateway, port=port)).startswith("no:")
+    await engine.close()
+    engine = DockerEngine(make_context())
+    adopted = next(each for each in await engine.observe() if each.id == spec.id)
+    assert (adopted.host, adopted.port) == (container.host, container.port)
+    assert await ask(adopted, do="files", path="/opt/ml/model") == []
+    await end(engine)
+
+
+async def test_where_containers_have_no_address_here_a_port_is_published(
+    engine: DockerEngine, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clary.engines.docker.networks._is_here", lambda _: False)
+    container = await engine.launch(make_spec(), quiet)
+    assert container.host == "127.0.0.1"
+
+    async def listens() -> bool:  # Docker accepts in the model's place before it does
+        with contextlib.suppress(aiohttp.ClientError):
+            return await ask(container, do="files", path="/opt/ml") == ["model"]
+        return False
+
+    await until(listens)
+    assert await ask(container, do="files", path="/opt/ml/model") == []
+    [again] = await engine.observe()
+    assert again == replace(container)
+
+
+async def test_a_gpu_that_is_not_there_is_a_refusal(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    if "nvidia" in docker("info", "--format", "{{json .Runtimes}}"):
+        pytest.skip("this machine has what it takes")
+    with pytest.raises(LaunchFailure, match=r"device driver.*gpu"):
+        await engine.launch(make_spec(instance_type="ml.g4dn.xlarge"), quiet)
