@@ -1,11 +1,9 @@
-"""What a user reads when a model does not start, and that nothing is ever stuck."""
+"""What a user reads when a model does not start, and that nothing is ever stuck; test_failure_table.py has the rest."""
 
 from __future__ import annotations
 
-import io
 import os
 import signal
-import tarfile
 import time
 
 import pytest
@@ -14,20 +12,6 @@ from botocore.exceptions import ClientError
 from tests.acceptance.conftest import IMAGE, Clary, model_processes, running, wait_until
 
 pytestmark = pytest.mark.acceptance
-
-
-def test_a_model_that_exits_says_how_and_shows_its_last_words(clary: Clary) -> None:
-    clary.create("broken", EXIT_WITH="7")
-    reason = clary.wait("broken", "Failed")["FailureReason"]
-    assert reason.startswith(
-        "The primary container for production variant AllTraffic did not pass the ping health check."
-    )
-    for words in ("exited with 7", IMAGE, "cannot load the model: weights are missing", "clary doctor broken"):
-        assert words in reason
-    doctor = clary.clary("doctor", "broken")
-    assert "exited with 7" in " ".join(doctor.stdout.split())
-    assert "weights are missing" in clary.clary("logs", "broken").stdout
-    clary.delete("broken")
 
 
 def test_a_missing_artifact_is_named(clary: Clary) -> None:
@@ -42,17 +26,6 @@ def test_a_missing_artifact_is_named(clary: Clary) -> None:
     reason = clary.wait("nodata", "Failed")["FailureReason"]
     assert reason.startswith('Failed to download model data for container "container_1" from URL: "s3://models/not-th')
     clary.delete("nodata")
-
-
-def test_a_hostile_archive_is_refused_and_the_member_named(clary: Clary) -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("../../etc/passwd"), io.BytesIO())
-    clary.create("hostile", archive=buffer.getvalue())
-    reason = clary.wait("hostile", "Failed")["FailureReason"]
-    assert reason.startswith("Failed to extract model data archive")
-    assert "../../etc/passwd" in reason
-    clary.delete("hostile")
 
 
 def test_an_image_that_nobody_knows_is_refused_when_the_model_is_made(clary: Clary) -> None:

@@ -30,3 +30,13 @@ def test_it_is_what_aws_says(name: str, cpus: int, gib: int) -> None:
 @pytest.mark.parametrize("name", [LOCAL, "ml.z99.large", "", "m5.large"])
 def test_others_are_the_whole_machine(name: str) -> None:
     assert limits(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus"),
+    [("ml.m5.large", 0), ("ml.g4dn.xlarge", 1), ("ml.g5.12xlarge", 4), ("ml.p3.16xlarge", 8), ("ml.p4d.24xlarge", 8)],
+)
+def test_gpus_are_counted(name: str, gpus: int) -> None:
+    found = limits(name)
+    assert found is not None
+    assert found.gpus == gpus

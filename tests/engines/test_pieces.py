@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from clary.core.ports import ContainerSpec, ModelData
 from clary.engines.artifacts import Artifacts
 from clary.engines.pieces import Piece, download, find
 from clary.errors import LaunchFailure, Transient
@@ -94,31 +96,97 @@ async def test_the_pieces_together_have_a_limit(bucket: Bucket, tmp_path: Path) 
 
 async def test_progress_counts_all_pieces_together(bucket: Bucket, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    pieces = await find(bucket, FOLDER, "prefix")
+    pieces = await find(bucket, ModelData(FOLDER, "prefix"))
     await download(bucket, pieces, tmp_path / "model", lambda done, total: told.append((done, total)))
     assert told == [(2, 8), (5, 8), (8, 8)]
 
 
 async def test_an_empty_prefix_and_a_missing_object_are_named() -> None:
     with pytest.raises(LaunchFailure, match="s3://b/m/: there is no object"):
-        await find(Bucket(), FOLDER, "prefix")
+        await find(Bucket(), ModelData(FOLDER, "prefix"))
     with pytest.raises(LaunchFailure, match="s3://b/m/none: there is no such object"):
-        await find(Bucket(), f"{FOLDER}none", "object")
+        await find(Bucket(), ModelData(f"{FOLDER}none", "object"))
 
 
 @pytest.mark.parametrize("path", ["", "a//b", "../x", "a/../x", ".", "a\0b", "é" * 128])
 async def test_keys_that_cannot_be_files_are_refused(path: str) -> None:
     with pytest.raises(LaunchFailure, match="cannot be the name of a file") as refused:
-        await find(Bucket(**{path: "x"}), FOLDER, "prefix")
+        await find(Bucket(**{path: "x"}), ModelData(FOLDER, "prefix"))
     assert refused.value.step == "download"
 
 
 async def test_a_file_that_is_a_directory_too_is_refused() -> None:
     with pytest.raises(LaunchFailure, match="'weights' would be a file and a directory"):
-        await find(Bucket(**{"weights": "", "weights/a/b": "x"}), FOLDER, "prefix")
+        await find(Bucket(**{"weights": "", "weights/a/b": "x"}), ModelData(FOLDER, "prefix"))
 
 
 async def test_names_of_the_longest_length_are_fine() -> None:
-    assert await find(Bucket(**{"a" * 255: "x"}), FOLDER, "prefix") == [
+    assert await find(Bucket(**{"a" * 255: "x"}), ModelData(FOLDER, "prefix")) == [
         Piece(FOLDER + "a" * 255, "a" * 255, ObjectHead(1, "x"))
     ]
+
+
+MANIFEST = f"{FOLDER}lists/wanted"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        json.dumps([{"prefix": FOLDER}, "weights/1", "config.json"]),
+        json.dumps([{"prefix": f"{FOLDER}weights/"}, "1", "1"]),
+        "weights/1,3\n\nconfig.json,2\n",
+        f'{FOLDER}weights/1\n"{FOLDER}config.json"\n',
+    ],
+)
+async def test_a_manifest_chooses_among_the_objects_below_the_prefix(
+    bucket: Bucket, tmp_path: Path, manifest: str
+) -> None:
+    bucket.objects["lists/wanted"] = manifest
+    found = await Artifacts(tmp_path, bucket, 10**9, 10**8).get(FOLDER, "c1", quiet, "prefix", MANIFEST)
+    wanted = {"weights/1", "config.json"} if "config" in manifest else {"weights/1"}
+    assert tree(found.path) == {name: bucket.objects[name] for name in wanted}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        (json.dumps([{"prefix": FOLDER}, "none"]), f"names {FOLDER}none, which is not there below {FOLDER}"),
+        (json.dumps([{"prefix": "s3://secret/"}, "k"]), "names s3://secret/k, which is not there below"),
+        ("s3://secret/k\n", "names s3://secret/k, which is not there below"),
+        ("[", "a manifest is CSV, or in JSON"),
+        (json.dumps(["k"]), "a manifest is CSV, or in JSON"),
+        (json.dumps([{"prefix": FOLDER}, 1]), "a manifest is CSV, or in JSON"),
+        ("[]", "a manifest is CSV, or in JSON"),
+        (json.dumps([{"prefix": 1}, "k"]), "a manifest is CSV, or in JSON"),
+        ("x" * 200_000, "a manifest is CSV, or in JSON"),
+        ("", "there is no object"),
+    ],
+)
+async def test_a_manifest_that_names_something_else_is_refused(bucket: Bucket, manifest: str, reason: str) -> None:
+    bucket.objects["lists/wanted"] = manifest
+    with pytest.raises(LaunchFailure) as refused:
+        await find(bucket, ModelData(FOLDER, "prefix", manifest=MANIFEST))
+    assert refused.value.step == "download"
+    assert reason in str(refused.value)
+
+
+async def test_another_manifest_makes_another_tree(bucket: Bucket, tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8)
+    whole = await artifacts.get(FOLDER, "c1", quiet, "prefix")
+    bucket.objects["lists/wanted"] = "config.json"
+    part = await artifacts.get(FOLDER, "c2", quiet, "prefix", MANIFEST)
+    assert tree(part.path) == {"config.json": "{}"}
+    assert tree(whole.path).keys() > tree(part.path).keys()
+
+
+async def test_data_that_the_role_may_no_longer_read_is_not_given_even_from_the_cache(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    refusals: dict[str | None, str] = {}
+    artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8, lambda role, data: refusals.get(role))
+    spec = ContainerSpec("c1", "e", "v", "i-1", "image", model_data=(ModelData(FOLDER, "prefix"),), role_arn="arn:r")
+    assert tree((await artifacts.collect(spec, quiet))["model"].path) == bucket.objects
+    refusals["arn:r"] = "The role arn:r may not read it"
+    with pytest.raises(LaunchFailure, match="The role arn:r may not read it") as refused:
+        await artifacts.collect(spec, quiet)
+    assert refused.value.step == "download"

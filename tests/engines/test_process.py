@@ -110,8 +110,8 @@ async def test_the_model_is_at_its_place_and_cannot_be_written(engine: ProcessEn
 async def test_without_mounts_the_variables_say_where_the_model_is(
     engine: ProcessEngine, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refused(*_: object, mounts: bool) -> bool:
-        return not mounts
+    async def refused(*_: object, **tried: bool) -> str | None:
+        return "not permitted" if tried else None
 
     monkeypatch.setattr(ProcessEngine, "_probe", refused)
     container = await engine.launch(make_spec(), quiet)
@@ -126,8 +126,8 @@ async def test_without_mounts_the_variables_say_where_the_model_is(
 async def test_additional_data_is_beside_the_model_also_for_the_next_engine(
     make_context: MakeContext, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: bool
 ) -> None:
-    async def probe(*_: object, mounts: bool) -> bool:
-        return False
+    async def probe(*_: object, **__: bool) -> str:
+        return "not permitted"
 
     if not mounts:
         monkeypatch.setattr(ProcessEngine, "_probe", probe)
@@ -215,7 +215,7 @@ async def test_stop_ends_children_that_ignore_sigterm(
     child = await ask(container.port, do="stubborn_child", new_session=new_session)
     assert isinstance(child, int)
     born = posix.birth(child)
-    log = engine._context.logs / "endpoints" / "iris" / "AllTraffic" / "i-0123456789abcdef0.log"
+    log = engine._context.logs / "aws/sagemaker/Endpoints/iris/AllTraffic:i-0123456789abcdef0.log"
     await engine.stop(container.id, grace=0.2)
     assert not posix.alive(child, born)
     assert not await engine.observe()

@@ -1,3 +1,3 @@
 """What runs containers: each engine is a module, found by entry point, independent of the others. Artifacts become
-directories here. May import `objects` and below.
+directories here. May import `objects`, `logs` and below.
 """

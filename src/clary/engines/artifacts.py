@@ -16,19 +16,22 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from clary.core.ports import ModelDataForm, Progress
+from clary.core.ports import ContainerSpec, ModelData, ModelDataForm, Progress
 from clary.engines import archive
 from clary.engines.pieces import Piece, download, find
 from clary.errors import LaunchFailure, Transient
 from clary.objects import Count, Objects
 
 MB = 1_000_000
+
+ReadRefusal = Callable[[str | None, ModelData], str | None]
+"""Says in a sentence why a role may not read some data now; None where it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +45,38 @@ class Artifact:
 class Artifacts:
     """The cache. `limit`: bytes to keep, beyond which what no container holds goes, the longest unused first.
 
-    `max_bytes`: largest artifact, unpacked.
+    `max_bytes`: largest artifact, unpacked. `refusal` is asked before a container gets anything, downloaded or not.
     """
 
-    def __init__(self, root: Path, objects: Objects, limit: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        objects: Objects,
+        limit: int,
+        max_bytes: int,
+        refusal: ReadRefusal = lambda role_arn, data: None,
+    ) -> None:
         self._root = root
         self._incoming = root / "incoming"
         self._objects = objects
         self._limit = limit
         self._max_bytes = max_bytes
+        self._refusal = refusal
         self._held: dict[str, set[str]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._incoming.mkdir(parents=True, exist_ok=True)
         _sweep(self._incoming)
 
-    async def get(self, url: str, holder: str, progress: Progress, form: ModelDataForm = "archive") -> Artifact:
+    async def get(
+        self, url: str, holder: str, progress: Progress, form: ModelDataForm = "archive", manifest: str = ""
+    ) -> Artifact:
         """Give the artifact at the URL, held for `holder` until it releases all that it holds.
 
         Raises LaunchFailure (download, unpack) or Transient, after which the holder holds nothing. Those who want the
         same artifact wait for one download.
         """
-        pieces = await find(self._objects, url, form)
+        data = ModelData(url, form, manifest=manifest)
+        pieces = await find(self._objects, data)
         # The same object unpacked and as it is are two artifacts.
         seed = "\n".join(["" if form == "archive" else form, *(f"{piece.url}\n{piece.head.etag}" for piece in pieces)])
         key = hashlib.sha256(seed.encode()).hexdigest()[:32]
@@ -73,7 +87,7 @@ class Artifacts:
                 if not (self._root / key).exists():
                     if sum(piece.head.size for piece in pieces) > self._max_bytes:
                         raise _too_large(self._max_bytes)
-                    await self._fetch(url, form, key, pieces, progress)
+                    await self._fetch(data, key, pieces, progress)
         except BaseException:
             self.release(holder)
             raise
@@ -82,6 +96,28 @@ class Artifacts:
             await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
         return Artifact(key, self._root / key / "model")
 
+    async def collect(self, spec: ContainerSpec, progress: Progress) -> dict[str, Artifact]:
+        """Give all that a container is to be shown, by its directory below /opt/ml, held for it.
+
+        Raises what `get` raises, and LaunchFailure(download) for what the spec's role may not read, and where it takes
+        longer than the spec allows.
+        """
+        # The role's policies may have changed since CreateModel, or were never asked (--defer-checks).
+        for data in spec.model_data:
+            if refusal := self._refusal(spec.role_arn, data):
+                raise LaunchFailure("download", refusal)
+        try:
+            async with asyncio.timeout(spec.download_timeout) as timer:
+                return {
+                    data.place: await self.get(data.url, spec.id, progress, data.form, data.manifest)
+                    for data in spec.model_data
+                }
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            late = f"It took longer than {spec.download_timeout:g} s (ModelDataDownloadTimeoutInSeconds)."
+            raise LaunchFailure("download", late) from None
+
     def hold(self, key: str, holder: str) -> None:
         """Keep an artifact from being evicted until its holder releases all that it holds."""
         self._held.setdefault(holder, set()).add(key)
@@ -89,20 +125,20 @@ class Artifacts:
     def release(self, holder: str) -> None:
         self._held.pop(holder, None)
 
-    async def _fetch(
-        self, url: str, form: ModelDataForm, key: str, pieces: Sequence[Piece], progress: Progress
-    ) -> None:
+    async def _fetch(self, data: ModelData, key: str, pieces: Sequence[Piece], progress: Progress) -> None:
+        url, form = data.url, data.form
         with _workplace(self._incoming) as place:
             tree = place / "model"
             incoming = place / "packed" if form == "archive" else tree
             await download(self._objects, pieces, incoming, _in_steps(progress))
-            if await find(self._objects, url, form) != pieces:
+            if await find(self._objects, data) != pieces:
                 raise Transient(f"{url} was replaced while it was downloaded")
             size = sum(piece.head.size for piece in pieces)
             if form == "archive":
                 progress(f"unpack {size / MB:.0f} MB")
                 size = await self._unpack(url, incoming / pieces[0].path, tree)
                 shutil.rmtree(incoming)
+            await asyncio.to_thread(_open_to_readers, tree)
             (place / "artifact.json").write_text(json.dumps({"url": url, "form": form, "bytes": size}))
             place.rename(self._root / key)
 
@@ -144,6 +180,18 @@ class Artifacts:
                 evicted.append(directory.rename(self._incoming / uuid.uuid4().hex))
                 total -= size
         return evicted
+
+
+def _open_to_readers(tree: Path) -> None:
+    """Let every user of a container read the files, whatever our umask says; nobody else gets into the data folder."""
+    tree.chmod(0o755)
+    for folder, folders, files in os.walk(tree):
+        for name in folders:
+            Path(folder, name).chmod(0o755)
+        for name in files:
+            file = Path(folder, name)
+            if not file.is_symlink():
+                file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
 
 
 def _too_large(limit: int) -> LaunchFailure:

@@ -17,10 +17,11 @@ LOCAL = "ml.clary.local"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a container may use. Memory in bytes."""
+    """What a container may use. Memory in bytes; `gpus` matters to engines that hand out devices."""
 
     cpus: float
     memory: int
+    gpus: int = 0
 
 
 _SIZES = {"medium": 1, "large": 2, "xlarge": 4}
@@ -45,6 +46,15 @@ _IRREGULAR = {
     "trn1.2xlarge": (8, 32.0), "trn1.32xlarge": (128, 512.0),
 }  # fmt: skip
 
+_GPUS = {
+    "p2.xlarge": 1, "p2.8xlarge": 8, "p2.16xlarge": 16, "p3.2xlarge": 1, "p3.8xlarge": 4, "p3.16xlarge": 8,
+    "p3dn.24xlarge": 8, "p4d.24xlarge": 8, "p4de.24xlarge": 8, "p5.48xlarge": 8, "p5e.48xlarge": 8, "p5en.48xlarge": 8,
+    "g4dn.12xlarge": 4, "g5.12xlarge": 4, "g5.24xlarge": 4, "g5.48xlarge": 8, "g6.12xlarge": 4, "g6.24xlarge": 4,
+    "g6.48xlarge": 8, "g6e.12xlarge": 4, "g6e.24xlarge": 4, "g6e.48xlarge": 8,
+}  # fmt: skip
+_ONE_GPU = frozenset({"g4dn", "g5", "g6", "g6e", "gr6"})
+"""Families of which every size has one, but those of the table."""
+
 _TYPE = re.compile(r"ml\.(?P<family>[a-z0-9]+)\.(?P<size>(?P<times>\d*)(?:xlarge|large|medium))")
 
 
@@ -61,4 +71,5 @@ def limits(instance_type: str) -> Limits | None:
         gib = cpus * _GIB_PER_CPU[family]
     else:
         return None
-    return Limits(float(cpus), int(gib * GIB))
+    gpus = _GPUS.get(f"{family}.{size}", int(family in _ONE_GPU))
+    return Limits(float(cpus), int(gib * GIB), gpus)

@@ -11,22 +11,40 @@ Python 3.11 has neither unshare nor mount: they are libc's here.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
 import stat
+import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+PR_CAPBSET_DROP = 24
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 32, 4096, 8192, 16384, 1 << 18
 _KEPT = ((os.ST_NOSUID, MS_NOSUID), (os.ST_NODEV, MS_NODEV), (os.ST_NOEXEC, MS_NOEXEC))
 
+_CAPABILITIES = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31})
+"""What root keeps in isolation: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE,
+SYS_CHROOT, AUDIT_WRITE, SETFCAP. With others (SYS_ADMIN, SYS_PTRACE) it could walk back into the machine's network."""
+
 MODEL_DIR = "/opt/ml/model"
+
+
+class Isolation(TypedDict):
+    """What isolation hides besides the network. All paths are absolute and free of links."""
+
+    hidden: list[str]
+    """Directories that are shown empty, because sockets in them lead out."""
+    kept: list[str]
+    """Directories that are shown nevertheless where they lie in a hidden one."""
 
 
 class Plan(TypedDict):
@@ -42,6 +60,8 @@ class Plan(TypedDict):
     """An empty directory to build the new /opt on."""
     groups: list[str]
     """`cgroup.procs` or `tasks` files to write our pid to."""
+    isolation: Isolation | None
+    """Have a network namespace of our own, with nothing but a loopback."""
 
 
 def main() -> None:
@@ -60,6 +80,9 @@ def main() -> None:
         if plan["trees"]:
             step = f"mount the model at {MODEL_DIR}"
             show({place: Path(tree) for place, tree in plan["trees"].items()}, Path(plan["stage"]))
+        if plan["isolation"]:
+            step = "isolate its network"
+            isolate(plan["isolation"])
         step = f"run {plan['command'][0]}"
         os.chdir(plan["directory"])
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would pass that on
@@ -83,8 +106,7 @@ def show(trees: Mapping[str, Path], stage: Path) -> None:
     The host's /opt is not touched: a new one is built on a tmpfs, with all that the old one has bound into it, and
     put over it in a mount namespace of our own. Its ml/ can be written to, as in a container. Raises OSError.
     """
-    _enter_namespace()
-    _mount(None, "/", None, MS_REC | MS_PRIVATE)
+    _enter_namespaces(CLONE_NEWNS)
     _mount("tmpfs", stage, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
     for entry in os.scandir("/opt"):
         if entry.name != "ml":
@@ -103,15 +125,56 @@ def _bind(tree: Path, place: Path) -> None:
     _mount(None, place, None, MS_BIND | MS_REMOUNT | MS_RDONLY | kept)
 
 
-def _enter_namespace() -> None:
-    if os.geteuid() == 0:
-        _check(_libc().unshare(CLONE_NEWNS), "unshare")
-        return
+def _enter_namespaces(flags: int) -> None:
+    """Leave the machine's namespaces; by way of a user namespace where we lack the right. Ids stay what they are."""
     user, group = os.geteuid(), os.getegid()
-    _check(_libc().unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    if _libc().unshare(flags) != 0:
+        _check(_libc().unshare(CLONE_NEWUSER | flags), "unshare")
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    _mount(None, "/", None, MS_REC | MS_PRIVATE)
+
+
+def isolate(wanted: Isolation) -> None:
+    """Leave the machine's network: a loopback of our own is all there is, for this process and its children.
+
+    What leads out without a network is closed too: sockets in the file system (name services, the bus, container
+    engines, Clary's own) and what root may do beyond its files. Raises OSError.
+    """
+    _enter_namespaces(CLONE_NEWNS | CLONE_NEWNET)
+    _raise_loopback()
+    _hide([Path(path) for path in wanted["hidden"]], [Path(path) for path in wanted["kept"]])
+    for capability in range(64):
+        if capability not in _CAPABILITIES and _libc().prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            if ctypes.get_errno() == errno.EINVAL:
+                break  # the kernel has no more
+            _check(-1, "prctl")
+
+
+def _raise_loopback() -> None:
+    import fcntl
+    import socket  # here, because every other launch starts faster without them
+
+    request = struct.Struct("16sH14x")
+    with socket.socket() as any_socket:
+        _, flags = request.unpack(fcntl.ioctl(any_socket, SIOCGIFFLAGS, request.pack(b"lo", 0)))
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, request.pack(b"lo", flags | IFF_UP))
+
+
+def _hide(hidden: Sequence[Path], kept: Sequence[Path]) -> None:
+    """Put empty directories over some, and back into them what is to be kept."""
+    held = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in kept if path.is_dir()}
+    for place in hidden:
+        if not place.is_dir():
+            continue
+        _mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
+        for path, descriptor in held.items():
+            if path.is_relative_to(place):
+                path.mkdir(parents=True, exist_ok=True)
+                _mount(f"/proc/self/fd/{descriptor}", path, None, MS_BIND | MS_REC)
+    for descriptor in held.values():
+        os.close(descriptor)
 
 
 def _rebuild(entry: os.DirEntry[str], place: Path) -> None:

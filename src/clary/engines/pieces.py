@@ -1,19 +1,25 @@
 """The objects that a model's data is made of, and where each goes: one archive, one file, or a tree of files.
 
-The rules for names are those of the API reference of S3ModelDataSource.
+The rules for names are those of the API reference of S3ModelDataSource. Of manifests it says only that they are CSV;
+the JSON that other operations take for one (S3DataType ManifestFile) is read too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
-from clary.core.ports import ModelDataForm
+from clary.core.ports import ModelData
 from clary.errors import LaunchFailure
-from clary.objects import Count, ObjectHead, ObjectNotFound, ObjectRefused, Objects
+from clary.objects import Count, ObjectHead, ObjectNotFound, ObjectRefused, Objects, as_s3
 
 _LONGEST_NAME = 255
+"""Bytes."""
+_LARGEST_MANIFEST = 16 * 1024 * 1024
 """Bytes."""
 
 
@@ -26,20 +32,60 @@ class Piece:
     head: ObjectHead
 
 
-async def find(objects: Objects, url: str, form: ModelDataForm) -> list[Piece]:
-    """Look up what the URL stands for, in the order of keys.
+async def find(objects: Objects, data: ModelData) -> list[Piece]:
+    """Look up what the data's URL stands for, in the order of keys.
 
     Raises LaunchFailure(download) where there is nothing, or where a key cannot be the name of a file; or Transient.
     """
+    url = data.url
     try:
-        if form != "prefix":
+        if data.form != "prefix":
             return _checked([Piece(url, url.rpartition("/")[2], await objects.head(url))], url)
-        found = await objects.below(url)
+        found = [Piece(*each) for each in await objects.below(url)]
+        if data.manifest:
+            found = _selected(found, await _read(objects, data.manifest), data)
     except (ObjectNotFound, ObjectRefused) as error:
         raise LaunchFailure("download", error.message) from error
     if not found:
         raise LaunchFailure("download", f"{url}: there is no object whose key begins with it")
-    return _checked([Piece(*each) for each in found], url)
+    return _checked(found, url)
+
+
+async def _read(objects: Objects, manifest: str) -> str:
+    if (await objects.head(manifest)).size > _LARGEST_MANIFEST:
+        raise LaunchFailure("download", f"{manifest}: a manifest has at most {_LARGEST_MANIFEST} bytes")
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "manifest")
+        await objects.download(manifest, file, lambda done, total: None)
+        try:
+            return file.read_text()
+        except UnicodeDecodeError as error:
+            raise LaunchFailure("download", f"{manifest}: a manifest is text in UTF-8") from error
+
+
+def _selected(found: list[Piece], manifest: str, data: ModelData) -> list[Piece]:
+    """Keep the pieces that a manifest names. It may only name what lies below the data's own URL."""
+    by_url = {piece.url: piece for piece in found}
+    wanted = dict.fromkeys(_locations(manifest, data))
+    if missing := next((url for url in wanted if url not in by_url), None):
+        raise LaunchFailure("download", f"{data.manifest} names {missing}, which is not there below {data.url}")
+    return [piece for url, piece in by_url.items() if url in wanted]
+
+
+def _locations(manifest: str, data: ModelData) -> Iterator[str]:
+    """Give the URLs in a manifest: a JSON list of a prefix and of keys below it, or CSV, each line begun by one."""
+    try:
+        if manifest.lstrip().startswith("["):
+            first, *keys = json.loads(manifest)
+            prefix = as_s3(first["prefix"])
+        else:
+            keys = [row[0].strip() for row in csv.reader(manifest.splitlines()) if row]
+            prefix = as_s3(data.url)
+        for key in filter(None, keys):
+            yield key if key.startswith("s3://") else prefix + key
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+        message = f'{data.manifest}: a manifest is CSV, or in JSON [{{"prefix": "s3://..."}}, "key", ...]'
+        raise LaunchFailure("download", message) from error
 
 
 async def download(objects: Objects, pieces: Sequence[Piece], target: Path, progress: Count) -> None:

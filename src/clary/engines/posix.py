@@ -7,12 +7,13 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 PROC = Path("/proc")
 LAUNCHER = Path(__file__).with_name("launcher.py")
+FORWARDER = Path(__file__).with_name("forwarder.py")
 _HIGH = 16
 """Descriptors for a child are first moved up here, out of the way of the numbers that they get there."""
 
@@ -79,47 +80,43 @@ def reap(pid: int) -> int | None:
 
 def spawn_launcher(plan: int, report: int, log: int) -> int:
     """Start the launcher in a session of its own, with nothing of our environment; give its pid."""
+    return _spawn(LAUNCHER, (plan, report), (), log)
+
+
+def spawn_forwarder(descriptors: tuple[int, int, int], inside_port: int) -> int:
+    """Start a forwarder (listening socket, target's pidfd, talk socket) in a session of its own; give its pid."""
+    return _spawn(FORWARDER, descriptors, (str(inside_port),), None)
+
+
+def _spawn(program: Path, descriptors: tuple[int, ...], arguments: tuple[str, ...], log: int | None) -> int:
+    """Run a program of ours, which finds the descriptors from 3 on and their numbers before its other arguments."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    moved = [_moved_up(number) for number in (log, plan, report)]
-    try:
+    with contextlib.ExitStack() as stack:
+
+        def moved(number: int) -> int:
+            high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+            stack.callback(os.close, high)
+            return high
+
+        output = moved(log if log is not None else stack.enter_context(Path(os.devnull).open("wb")).fileno())
+        numbers = range(3, 3 + len(descriptors))
         return os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", str(LAUNCHER), "3", "4"],
+            [sys.executable, "-I", "-S", str(program), *map(str, numbers), *arguments],
             kept,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, moved[0], 1),
-                (os.POSIX_SPAWN_DUP2, moved[0], 2),
-                (os.POSIX_SPAWN_DUP2, moved[1], 3),
-                (os.POSIX_SPAWN_DUP2, moved[2], 4),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+                *(
+                    (os.POSIX_SPAWN_DUP2, moved(given), number)
+                    for given, number in zip(descriptors, numbers, strict=True)
+                ),
             ],
             setsid=True,
             setsigmask=(),
             setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD),
         )
-    finally:
-        for number in moved:
-            os.close(number)
-
-
-def last_lines(file: Path, count: int) -> Sequence[str]:
-    """Give the last lines of a file without reading all of it; a line longer than 64 KiB loses its start."""
-    wanted = 64 * 1024
-    try:
-        with file.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            while True:
-                stream.seek(max(0, size - wanted))
-                text = stream.read(wanted)
-                if text.count(b"\n") > count or wanted >= size or wanted >= 4 * 1024 * 1024:
-                    return text.decode(errors="replace").splitlines()[-count:] if count > 0 else []
-                wanted *= 4
-    except FileNotFoundError:
-        return []
-
-
-def _moved_up(number: int) -> int:
-    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _HIGH)
 
 
 def _boot() -> str:

@@ -18,17 +18,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import clary
-from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress
-from clary.engines import cgroups, posix, staging
+from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
+from clary.engines import cgroups, isolation, posix, staging, usage
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.catalogue import Catalogue, Recipe
 from clary.engines.context import EngineContext
+from clary.engines.endings import ending
 from clary.engines.environments import Environments, PythonEnvironment
 from clary.engines.instance_types import limits
-from clary.engines.launcher import Plan
+from clary.engines.launches import Launches
 from clary.engines.ports import Ports
-from clary.engines.records import Record, Records, is_safe
-from clary.errors import LaunchFailure, Transient
+from clary.engines.records import Record, Records, check_names, is_safe
+from clary.engines.relay import Relays
+from clary.errors import Transient
+from clary.logs.folder import LogFolder
+from clary.logs.stream import last_texts
 from clary.telemetry import logger
 
 _log = logger("engine")
@@ -59,40 +63,35 @@ class ProcessEngine:
         run = context.data / "run"
         self._context = context
         self._run = run
+        self._logs = LogFolder(context.logs)
         self._catalogue = Catalogue(context.catalogue)
         self._artifacts = Artifacts(
-            context.data / "artifacts", context.objects, context.artifact_cache_bytes, context.max_artifact_bytes
+            context.data / "artifacts",
+            context.objects,
+            context.artifact_cache_bytes,
+            context.max_artifact_bytes,
+            context.read_refusal,
         )
         self._environments = Environments(context.data / "environments")
         self._disk = Records(run / "containers")
         self._records: dict[str, Record] = {}
-        self._launches: dict[str, asyncio.Task[Container]] = {}
+        self._launches = Launches()
         self._watches: dict[str, int] = {}
         self._settling: set[asyncio.Task[None]] = set()
         seed = hashlib.sha256(os.fsencode(context.data)).hexdigest()[:8]
         self._ports = Ports(seed)
         self._groups = cgroups.discover(f"clary-{seed}")
         self._mounts = False
+        self._relays = Relays(run / "relays")
+        self._no_isolation: str | None = None
+        """Why this machine cannot isolate, and what would let it."""
         self._prepared: asyncio.Task[None] | None = None
 
     # -- the port -----------------------------------------------------------------------------------------------------
 
     async def launch(self, spec: ContainerSpec, progress: Progress) -> Container:
         await self._ready()
-        while (running := self._launches.get(spec.id)) is not None:
-            await asyncio.wait({running})
-        if (record := self._records.get(spec.id)) is not None:
-            return record.container
-        task = asyncio.ensure_future(self._launch(spec, progress))
-        self._launches[spec.id] = task
-        task.add_done_callback(lambda _: self._launches.pop(spec.id, None))
-        try:
-            return await task
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if caller is not None and caller.cancelling():
-                raise
-            raise LaunchFailure("create", "it was stopped before it had started") from None
+        return await self._launches.run(spec.id, lambda: self._launch(spec, progress))
 
     async def observe(self) -> Sequence[Container]:
         await self._ready()
@@ -100,44 +99,61 @@ class ProcessEngine:
 
     async def stop(self, id: str, grace: float) -> None:
         await self._ready()
-        if (launch := self._launches.get(id)) is not None:
-            launch.cancel()
-            await asyncio.wait({launch})
+        await self._launches.cancel(id)
         if (record := self._records.get(id)) is not None:
             self._unwatch(id)
-            await _end(record, grace)
+            await self._end(record, grace)
             self._forget(record)
 
     async def logs(self, id: str, lines: int) -> Sequence[str]:
         await self._ready()
         if not is_safe(id):
             return ()
-        return await asyncio.to_thread(posix.last_lines, self._run / "logs" / id, lines)
+        return await asyncio.to_thread(last_texts, self._run / "logs" / id, lines)
 
     async def capacity(self) -> Capacity:
         await self._ready()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return Capacity(float(len(os.sched_getaffinity(0))), memory, self._notes())
 
+    async def knows_image(self, image: str, repository: Repository) -> bool:
+        return image in self._catalogue
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Give what each running container uses (core.ports.Meters)."""
+        await self._ready()
+        running = [record for record in self._records.values() if record.phase == "running" and record.pid is not None]
+        return await asyncio.to_thread(self._measure, running)
+
+    def _measure(self, records: Sequence[Record]) -> dict[str, Usage]:
+        found = {}
+        for record in records:
+            groups = [Path(group) for group in record.groups]
+            pids = posix.members(record.pid or 0, record.birth) | cgroups.members(groups)
+            found[record.spec.id] = usage.measure(pids, groups, record.spec.instance_type, self._run)
+        return found
+
     async def close(self) -> None:
         if self._prepared is not None:
             await asyncio.wait({self._prepared})
-        for task in [*self._launches.values(), *self._settling]:
+        await self._launches.close()
+        for task in list(self._settling):
             task.cancel()
             await asyncio.wait({task})
+        await self._relays.close()
         for id in list(self._watches):
             self._unwatch(id)
 
     # -- launching ----------------------------------------------------------------------------------------------------
 
     async def _launch(self, spec: ContainerSpec, progress: Progress) -> Container:
-        if not all(is_safe(name) for name in (spec.id, spec.endpoint, spec.variant, spec.instance_id)):
-            raise LaunchFailure("create", f"{spec.id}: its id or names cannot be names of files")
-        if any(data.channel in (".", "..") or "/" in data.channel for data in spec.model_data):
-            raise LaunchFailure("create", f"{spec.id}: a channel's name cannot be that of a directory")
+        if (record := self._records.get(spec.id)) is not None:
+            return record.container
+        check_names(spec)
+        isolation.check(spec.network, self._no_isolation, ignore_vpc=self._context.ignore_vpc)
         recipe = self._catalogue.resolve(spec.image)
         try:
-            artifacts = await self._fetch(spec, progress)
+            artifacts = await self._artifacts.collect(spec, progress)
             folders = self._folders(spec.id)
             folders.create({place: artifact.path for place, artifact in artifacts.items()})
             python = await self._environments.get(recipe, folders.base / "model", progress)
@@ -149,20 +165,6 @@ class ProcessEngine:
             if spec.id not in self._records:
                 self._artifacts.release(spec.id)
                 self._folders(spec.id).remove()
-
-    async def _fetch(self, spec: ContainerSpec, progress: Progress) -> dict[str, Artifact]:
-        """Give what there is to show, by its directory below /opt/ml."""
-        try:
-            async with asyncio.timeout(spec.download_timeout) as timer:
-                return {
-                    data.place: await self._artifacts.get(data.url, spec.id, progress, data.form)
-                    for data in spec.model_data
-                }
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            late = f"It took longer than {spec.download_timeout:g} s (ModelDataDownloadTimeoutInSeconds)."
-            raise LaunchFailure("download", late) from None
 
     async def _start(
         self, spec: ContainerSpec, recipe: Recipe, python: PythonEnvironment, artifacts: Mapping[str, Artifact]
@@ -184,22 +186,37 @@ class ProcessEngine:
             limits=bounds,
             mounts=self._mounts,
             serving=self._run / "serving",
+            data=self._context.data,
             region=self._context.region,
             role_variables=self._context.role_variables(spec),
         )
         self._write(record)
         try:
             plan = staged.plan([Path(group) for group in record.groups])
-            log = staging.log_file(self._context.logs, spec)
+            log = self._logs.ensure(spec.log_group, spec.log_stream)
             _link(self._run / "logs" / spec.id, log)  # by which a log is found when its container is forgotten
             pid = await staging.start(plan, log, lambda pid: self._note_birth(record, pid))
+            if spec.network.isolated:
+                await self._connect(self._records[spec.id])
         except BaseException:
+            with contextlib.suppress(Transient):  # of what outlives SIGKILL nothing can be had back
+                await self._end(self._records[spec.id], grace=0.0)
             self._forget(record)
             raise
         record = replace(_born(record, pid), phase="running", started_at=time.time())
         self._write(record)
         self._watch(record)
         return record.container
+
+    async def _connect(self, record: Record) -> None:
+        """Let the gateway reach an isolated container: inside and outside, its port has the same number."""
+        assert record.pid is not None, "it was started"
+        try:
+            await self._relays.ensure(record.spec.id, record.pid, record.port, record.port)
+        except Transient:
+            if posix.alive(record.pid, record.birth):
+                raise
+            # It ended at once: how is told as for every other.
 
     def _note_birth(self, record: Record, pid: int) -> None:
         self._exit_file(pid).unlink(missing_ok=True)  # of an earlier process with this number
@@ -225,6 +242,11 @@ class ProcessEngine:
         self._ports.give_back(record.port)
         self._disk.remove(id)
         self._records.pop(id, None)
+
+    async def _end(self, record: Record, grace: float) -> None:
+        """End all processes of a container, its relay after what it answered. Raises Transient as `_end`."""
+        await _end(record, grace)
+        await self._relays.end(record.spec.id)
 
     # -- the end of a container ---------------------------------------------------------------------------------------
 
@@ -261,7 +283,7 @@ class ProcessEngine:
         status = await self._exit_status(record.pid)
         kills = cgroups.memory_kills([Path(group) for group in record.groups])
         with contextlib.suppress(Transient):  # stop tries again, and says so
-            await _end(record, grace=0.0)
+            await self._end(record, grace=0.0)
         if self._records.get(id) is not record:
             return  # stopped meanwhile
         reason = _reason(status, kills, record)
@@ -307,23 +329,26 @@ class ProcessEngine:
         for folder in private.iterdir():
             if folder.name not in self._records:
                 staging.Folders(folder).remove()
-        self._mounts = await self._probe([], mounts=True)
+        self._mounts = await self._probe(mounts=True) is None
+        trouble = await self._probe(isolated=True)
+        self._no_isolation = None if trouble is None else isolation.obstacle(trouble)
         groups = self._groups.create("probe", None)
-        if groups and not await self._probe(groups, mounts=False):
+        if groups and await self._probe(groups) is not None:
             self._groups = cgroups.ControlGroups(())
         cgroups.remove(groups)
         for note in self._notes():
             _log.warning(note)
 
     def _notes(self) -> tuple[str, ...]:
-        return self._groups.notes if self._mounts else (*self._groups.notes, _NO_MOUNT)
+        others = (None if self._mounts else _NO_MOUNT, self._no_isolation)
+        return (*self._groups.notes, *(note for note in others if note is not None))
 
     async def _adopt(self, record: Record) -> None:
         if record.phase == "starting":
             # Its launch never returned, so nobody counts on it. What cannot be ended now is shown as exited: whoever
             # reconciles stops it, as often as it takes.
             try:
-                await _end(record, grace=0.0)
+                await self._end(record, grace=0.0)
             except Transient as trouble:
                 record = replace(record, phase="exited", exit_reason=trouble.message, exited_at=time.time())
             else:
@@ -337,31 +362,18 @@ class ProcessEngine:
             assert record.pid is not None, "a running container has a process"
             if posix.alive(record.pid, record.birth):
                 self._watch(record)
+                self._relays.adopt(record.spec.id)
             else:
                 self._settle_soon(record.spec.id)
 
-    async def _probe(self, groups: Sequence[Path], *, mounts: bool) -> bool:
-        """Try on an empty directory and a shell whether the machine lets us do the one or the other."""
+    async def _probe(self, groups: Sequence[Path] = (), *, mounts: bool = False, isolated: bool = False) -> str | None:
+        """Try whether the machine lets us do the one or the other; give why not."""
         folders = self._folders(".probe")
-        folders.create({})
-        plan: Plan = {
-            "command": ["/bin/sh", "-c", "exit 0"],
-            "environment": {},
-            "directory": str(folders.work),
-            "trees": {"model": str(folders.empty)} if mounts else {},
-            "stage": str(folders.stage),
-            "groups": [str(group / cgroups.MEMBERS) for group in groups],
-        }
-        try:
-            pid = await staging.start(plan, folders.root / "log", lambda _: None)
-            while posix.reap(pid) is None:  # noqa: ASYNC110 - a shell that exits at once
-                await asyncio.sleep(0.005)
-        except LaunchFailure as failure:
-            _log.info("not permitted here", reason=failure.message)
-            return False
-        finally:
-            folders.remove()
-        return True
+        empty = isolation.plan(self._context.data, [folders.root]) if isolated else None
+        trouble = await staging.try_out(folders, groups, empty, mounts=mounts)
+        if trouble is not None:
+            _log.info("not permitted here", reason=trouble)
+        return trouble
 
 
 def _born(record: Record, pid: int) -> Record:
@@ -396,17 +408,8 @@ def _reason(status: int | None, memory_kills: int, record: Record) -> str:
     """Say how a process ended."""
     if status is None:
         return "exited while nobody watched"
-    code = os.waitstatus_to_exitcode(status)
-    bounds = limits(record.spec.instance_type)
-    limit = f" (limit {cgroups.describe(bounds.memory)})" if bounds else ""
-    if code >= 0:
-        return f"exited with {code}" + (f", a process of it having been killed for memory{limit}" * (memory_kills > 0))
-    if -code == signal.SIGKILL and memory_kills:
-        return f"killed for memory{limit}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:  # real-time signals have no names
-        return f"killed by signal {-code}"
+    code, bounds = os.waitstatus_to_exitcode(status), limits(record.spec.instance_type)
+    return ending(code, short_of_memory=memory_kills > 0, limits=bounds)
 
 
 def _link(link: Path, target: Path) -> None:

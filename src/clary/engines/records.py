@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clary.core.ports import Container, ContainerSpec, ModelData, Network, Repository
+from clary.errors import LaunchFailure
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -57,6 +58,14 @@ class Record:
 def is_safe(id: str) -> bool:
     """Tell whether an id can be a file's name."""
     return _SAFE.fullmatch(id) is not None
+
+
+def check_names(spec: ContainerSpec) -> None:
+    """Refuse a spec of which an id or name could lead out of a folder. Raises LaunchFailure(create)."""
+    if not all(is_safe(name) for name in (spec.id, spec.endpoint, spec.variant, spec.instance_id)):
+        raise LaunchFailure("create", f"{spec.id}: its id or names cannot be names of files")
+    if any(data.channel in (".", "..") or "/" in data.channel for data in spec.model_data):
+        raise LaunchFailure("create", f"{spec.id}: a channel's name cannot be that of a directory")
 
 
 def _spec(given: dict[str, Any]) -> ContainerSpec:

@@ -8,17 +8,17 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from clary.core.ports import ContainerSpec
-from clary.engines import posix
+from clary.engines import isolation, posix
 from clary.engines.catalogue import Recipe, fill_in
 from clary.engines.environments import PythonEnvironment
 from clary.engines.instance_types import Limits
-from clary.engines.launcher import MODEL_DIR, Plan
+from clary.engines.launcher import MODEL_DIR, Isolation, Plan
 from clary.engines.ports import PortBlock
 from clary.errors import LaunchFailure
 
@@ -85,6 +85,8 @@ class Staged:
     """Whether this machine lets us show the model at /opt/ml/model."""
     serving: Path
     """The folder that holds `clary_serving` and nothing else."""
+    data: Path
+    """The data folder: an isolated container sees nothing of it but what is its own."""
     region: str
     role_variables: Mapping[str, str]
     """By which the container finds the credentials of its role."""
@@ -107,7 +109,12 @@ class Staged:
             "trees": {place: str(t) for place, t in {**self.trees, "model": self.model}.items()} if self.mounts else {},
             "stage": str(self.folders.stage),
             "groups": [str(group / "cgroup.procs") for group in groups],
+            "isolation": self._isolation(),
         }
+
+    def _isolation(self) -> Isolation | None:
+        own = (self.folders.root, self.serving, self.python.path)
+        return isolation.plan(self.data, own) if self.spec.network.isolated else None
 
     def _command(self) -> list[str]:
         python = str(self.python.python)
@@ -158,9 +165,27 @@ def _listed() -> str:
     return ", ".join(_SERVE[:-1]) + f" or {_SERVE[-1]}"
 
 
-def log_file(logs: Path, spec: ContainerSpec) -> Path:
-    """Give where a container's output goes: `<log stream>.log` in the folder of its endpoint."""
-    return logs / "endpoints" / spec.endpoint / f"{spec.log_stream}.log"
+async def try_out(folders: Folders, groups: Sequence[Path], isolated: Isolation | None, *, mounts: bool) -> str | None:
+    """Try on an empty directory and a shell whether the machine lets us do something; give why not."""
+    folders.create({})
+    plan: Plan = {
+        "command": ["/bin/sh", "-c", "exit 0"],
+        "environment": {},
+        "directory": str(folders.work),
+        "trees": {"model": str(folders.empty)} if mounts else {},
+        "stage": str(folders.stage),
+        "groups": [str(group / "cgroup.procs") for group in groups],
+        "isolation": isolated,
+    }
+    try:
+        pid = await start(plan, folders.root / "log", lambda _: None)
+        while posix.reap(pid) is None:  # noqa: ASYNC110 - a shell that exits at once
+            await asyncio.sleep(0.005)
+    except LaunchFailure as failure:
+        return failure.message
+    finally:
+        folders.remove()
+    return None
 
 
 async def start(plan: Plan, log: Path, record: Callable[[int], None]) -> int:
