@@ -1,193 +1,195 @@
-"""Requests per second and added latency of the gateway, beside nginx in front of the same backend.
+"""Requests per second and added latency of the gateway, beside nginx and others in front of the same backend.
 
-Each proxy has core 0 to itself, the backend and the load share core 1. Rounds alternate between the proxies, so that
-a machine that changes its speed changes it for all; ratios are of medians in one run. Needs `nginx` and `wrk`.
+Each proxy has core 0 to itself, the backends and the load share core 1. Rounds alternate between the proxies, so that
+a machine that changes its speed changes it for all; ratios are of one round each, and their median is shown. Needs
+`nginx` and `wrk`; HAProxy and an ASGI framework's proxy are compared where they are installed.
 
-    .venv/bin/python bench/gateway.py [--rounds 5] [--seconds 4]
+    .venv/bin/python bench/gateway.py [--rounds 5] [--seconds 4] [--connections 1 32 256] [--asgi-python PATH]
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
-import os
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from proxies import KEY, SECRET, Proxy, backends, start
 
-from clary import settings
-
-BODY = json.dumps({"instances": ["x" * 1000]}).encode()
-PATH = "/endpoints/demo/invocations"
-HERE = Path(__file__).parent
-NGINX = """
-worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; keepalive_requests 1000000000; client_max_body_size 0;
-  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
-  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-  upstream backend {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}
-  server {{ listen 127.0.0.1:{port};
-    location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
-}}
+SIZES = {"1 KB": 1_000, "100 KB": 100_000, "1 MB": 1_000_000, "6 MB": 6_000_000}
+VARIETY = 64
+"""Different requests that are sent in turn, each with a body and a signature of its own."""
+LUA = """
+local plain, made, turn = {}, {}, 0
+%s
+init = function() for i, r in ipairs(plain) do made[i] = wrk.format("POST", nil, r[1], r[2]) end end
+request = function() turn = turn %% #made + 1; return made[turn] end
+%s
 """
 
 
 @dataclass
-class Proxy:
-    name: str
-    port: int
-    process: subprocess.Popen[bytes]
-    lua: Path
+class Measured:
+    """What the rounds of one proxy gave. Times in milliseconds, CPU in microseconds per request."""
+
     rps: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def headers(proxy: Proxy, name: str, body: bytes) -> dict[str, str]:
+    """Give the headers of an invocation as an SDK sends them."""
+    url = f"http://127.0.0.1:{proxy.port}/endpoints/{name}/invocations"
+    request = AWSRequest("POST", url, data=body, headers={"Content-Type": "application/json"})
+    request.headers["Accept"] = "application/json"
+    if proxy.signed:
+        SigV4Auth(Credentials(KEY, SECRET), "sagemaker", "us-east-1").add_auth(request)
+    request.headers["Host"] = f"127.0.0.1:{proxy.port}"
+    request.headers["User-Agent"] = "Boto3/1.44.5 md/Botocore#1.44.5 ua/2.0 os/linux lang/python#3.11"
+    return dict(request.headers.items())
 
 
-def pinned(core: int, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["taskset", "-c", str(core), *command], env={**os.environ, **environment}, stderr=subprocess.DEVNULL
-    )
+def script(file: Path, proxy: Proxy, pause: int) -> None:
+    """Write wrk's script. Signatures are good for five minutes, so it is made anew for each round."""
+    lines = []
+    for number in range(VARIETY):
+        body = json.dumps({"instances": [f"{number:04}" + "x" * 996]})
+        given = ", ".join(f'["{k}"] = "{v}"' for k, v in headers(proxy, "demo", body.encode()).items())
+        lines.append(f"plain[{number + 1}] = {{{{{given}}}, [[{body}]]}}")
+    delay = f"delay = function() return math.random(0, {2 * pause}) end" if pause else ""
+    file.write_text(LUA % ("\n".join(lines), delay))
 
 
-def sign(lua: Path, port: int, *, signed: bool) -> None:
-    """Write wrk's script; the signature is good for five minutes, so it is made anew for each round."""
-    request = AWSRequest(
-        "POST", f"http://127.0.0.1:{port}{PATH}", data=BODY, headers={"Content-Type": "application/json"}
-    )
-    if signed:
-        SigV4Auth(Credentials("AKIABENCH", "secret"), "sagemaker", "us-east-1").add_auth(request)
-    request.headers["Host"] = f"127.0.0.1:{port}"
-    lines = ['wrk.method = "POST"', f"wrk.body = [[{BODY.decode()}]]"]
-    lines += [f'wrk.headers["{name}"] = "{value}"' for name, value in request.headers.items()]
-    lua.write_text("\n".join(lines))
-
-
-def cpu_seconds(pid: int) -> float:
-    """Give user and system time of a process and its children."""
-    pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-    ticks = 0
-    for each in pids:
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def measure(proxy: Proxy, connections: int, seconds: int) -> None:
-    sign(proxy.lua, proxy.port, signed="SigV4" in proxy.name)
-    before = cpu_seconds(proxy.process.pid)
-    command = [
-        "taskset",
-        "-c",
-        "1",
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds}",
-        "--latency",
-        "-s",
-        str(proxy.lua),
-    ]
-    output = subprocess.run(
-        [*command, f"http://127.0.0.1:{proxy.port}{PATH}"], capture_output=True, text=True, check=True
-    ).stdout
+def load(proxy: Proxy, folder: Path, connections: int, seconds: int, pause: int, into: Measured) -> None:
+    """Send requests for some seconds; each connection waits `pause` milliseconds in between, on average."""
+    lua = folder / "load.lua"
+    script(lua, proxy, pause)
+    before = proxy.cpu_seconds()
+    command = f"taskset -c 1 wrk -t1 -c{connections} -d{seconds} --latency -s {lua} http://127.0.0.1:{proxy.port}"
+    command += "/endpoints/demo/invocations"
+    output = subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in output:
         raise SystemExit(f"{proxy.name} answered errors:\n{output}")
-    requests = int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
-    proxy.cpu.append((cpu_seconds(proxy.process.pid) - before) / requests * 1e6)
-    proxy.rps.append(float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]))  # type: ignore[index]
-    for percentile, values in (("50%", proxy.p50), ("99%", proxy.p99)):
-        number, unit = re.search(rf"{percentile}\s+([\d.]+)(us|ms|s)", output).groups()  # type: ignore[union-attr]
+    requests = int(_find(r"(\d+) requests in", output)[0])
+    into.cpu.append((proxy.cpu_seconds() - before) / requests * 1e6)
+    into.rps.append(float(_find(r"Requests/sec:\s+([\d.]+)", output)[0]))
+    for percentile, values in (("50%", into.p50), ("99%", into.p99)):
+        number, unit = _find(rf"{percentile}\s+([\d.]+)(us|ms|s)", output)
         values.append(float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit])
 
 
-def start(folder: Path) -> tuple[list[subprocess.Popen[bytes]], list[Proxy]]:
-    backend = free_port()
-    processes = [pinned(1, sys.executable, str(HERE / "backend.py"), str(backend))]
-    proxies = []
-    port = free_port()
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, backend=backend))
-    nginx = pinned(0, "nginx", "-c", str(folder / "nginx.conf"))
-    proxies.append(Proxy("nginx", port, nginx, folder / "nginx.lua"))
-    target = ["i-0", "127.0.0.1", backend, "primary"]
-    routes = {"demo": {"status": "InService", "variants": [{"name": "A", "weight": 1.0, "targets": [target]}]}}
-    for name, auth in (("Clary with SigV4", "sigv4"), ("Clary without", "off")):
-        data = folder / auth
-        (data / "run").mkdir(parents=True)
-        (data / "run" / "routes.json").write_text(json.dumps({"revision": 1, "endpoints": routes}))
-        port = free_port()
-        flags = {"data": data, "port": port, "auth": auth}
-        keys = {"access_key_id": "AKIABENCH", "secret_access_key": "secret"}
-        environment = settings.to_environment(settings.load(flags | keys, {}))
-        gateway = pinned(0, sys.executable, "-m", "clary.server", "gateway", **environment)
-        proxies.append(Proxy(name, port, gateway, folder / f"{auth}.lua"))
-    for each in proxies:
-        wait_for(each.port)
-    return processes + [proxy.process for proxy in proxies], proxies
+def _find(pattern: str, text: str) -> tuple[str, ...]:
+    found = re.search(pattern, text)
+    if found is None:
+        raise SystemExit(f"wrk said:\n{text}")
+    return found.groups()
 
 
-def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+def throughput(proxies: list[Proxy], folder: Path, arguments: argparse.Namespace) -> None:
+    """Print the table of all loads: as many requests as go on some connections, and half of what Clary can."""
+    print(f"\n{arguments.rounds} rounds of {arguments.seconds} s, 1 KB of JSON, one core each; medians")
+    print(f"{'load':>16}  {'':18} {'requests/s':>10} {'to nginx':>8} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>7}")
+    able = 0.0
+    for connections in arguments.connections:
+        results = rounds(proxies, folder, arguments, connections, 0)
+        show(f"{connections} connections", proxies, results)
+        able = max([able, *(statistics.median(m.rps) for p, m in zip(proxies, results, strict=True) if p.signed)])
+    pause = round(256_000 / (able / 2))
+    calm = [proxy for proxy in proxies if "httpx" not in proxy.name]  # half of Clary's load is more than it can
+    show(f"{able / 2:.0f}/s", calm, rounds(calm, folder, arguments, 256, pause))
 
 
-def table(proxies: list[Proxy], connections: int) -> None:
-    nginx = proxies[0]
-    print(f"\n{connections} connections, {len(BODY)} byte body, one core each; medians of {len(nginx.rps)} rounds")
-    print(f"{'':18} {'requests/s':>11} {'to nginx':>9} {'p50 ms':>8} {'p99 ms':>8} {'CPU us/request':>15}")
-    for proxy in proxies:
-        rps, p50, p99, cpu = (statistics.median(v) for v in (proxy.rps, proxy.p50, proxy.p99, proxy.cpu))
-        ratio = statistics.median(a / b for a, b in zip(proxy.rps, nginx.rps, strict=True))
-        print(f"{proxy.name:18} {rps:11.0f} {ratio:9.2f} {p50:8.2f} {p99:8.2f} {cpu:15.1f}")
+def rounds(
+    proxies: list[Proxy], folder: Path, arguments: argparse.Namespace, connections: int, pause: int
+) -> list[Measured]:
+    results = [Measured() for _ in proxies]
+    for _ in range(arguments.rounds):
+        for proxy, measured in zip(proxies, results, strict=True):
+            load(proxy, folder, connections, arguments.seconds, pause, measured)
+    return results
+
+
+def show(title: str, proxies: list[Proxy], results: list[Measured]) -> None:
+    for proxy, m in zip(proxies, results, strict=True):
+        rps, p50, p99, cpu = (statistics.median(values) for values in (m.rps, m.p50, m.p99, m.cpu))
+        ratio = statistics.median(a / b for a, b in zip(m.rps, results[0].rps, strict=True))
+        print(f"{title:>16}  {proxy.name:18} {rps:10.0f} {ratio:8.2f} {p50:8.2f} {p99:8.2f} {cpu:7.1f}", flush=True)
+
+
+def bodies(proxies: list[Proxy], echo: int, times: int) -> None:
+    """Print what each proxy adds to the time that a body takes there and back, and to a stream's first chunk."""
+    direct = Proxy("the backend alone", echo, proxies[0].process)
+    print(f"\nadded milliseconds over the backend alone, one connection, body there and back; medians of {times}")
+    print(f"{'':18} " + " ".join(f"{size:>8}" for size in SIZES) + f" {'chunk of a stream':>18}")
+    taken: dict[str, list[list[float]]] = {each.name: [] for each in (direct, *proxies)}
+    for size in (*SIZES.values(), 0):
+        for each in (direct, *proxies):
+            taken[each.name].append([])
+        for _ in range(times):
+            for each in (direct, *proxies):
+                taken[each.name][-1] += exchange(each, size)
+    for name, columns in taken.items():
+        base = [0.0 if name == direct.name else statistics.median(each) for each in taken[direct.name]]
+        shown = [statistics.median(column) - less for column, less in zip(columns, base, strict=True)]
+        print(f"{name:18} " + " ".join(f"{each:8.2f}" for each in shown[:-1]) + f" {shown[-1]:18.2f}", flush=True)
+
+
+def exchange(proxy: Proxy, size: int) -> list[float]:
+    """Send one body and give the milliseconds until it is back; for size 0, how old each chunk of a stream is."""
+    body = b"x" * size or b"stream"
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port)
+    connection.connect()
+    began = time.perf_counter()
+    connection.request("POST", "/endpoints/echo/invocations", body, headers(proxy, "echo", body))
+    answer = connection.getresponse()
+    if size:
+        if len(answer.read()) != size:
+            raise SystemExit(f"{proxy.name} lost some of the body: {answer.status}")
+        ages = [(time.perf_counter() - began) * 1000]
+    else:
+        ages = [(time.monotonic_ns() - int(stamp)) / 1e6 for stamp in chunks(answer)]
+    connection.close()
+    return ages
+
+
+def chunks(answer: http.client.HTTPResponse) -> Iterator[str]:
+    while piece := answer.read1(65536):
+        yield from re.findall(r"<(\d+)>", piece.decode())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 32, 256])
+    parser.add_argument("--asgi-python", default=sys.executable, help="a Python that has starlette and httpx")
     arguments = parser.parse_args()
     missing = [name for name in ("nginx", "wrk", "taskset") if shutil.which(name) is None]
     if missing:
         raise SystemExit(f"this benchmark needs {', '.join(missing)}; on Debian: apt-get install nginx-light wrk")
     with tempfile.TemporaryDirectory() as name:
-        processes, proxies = start(Path(name))
+        processes, backend, echo = backends()
+        proxies: list[Proxy] = []
         try:
-            for connections in (1, 32):
-                for proxy in proxies:
-                    for values in (proxy.rps, proxy.p50, proxy.p99, proxy.cpu):
-                        values.clear()
-                for _ in range(arguments.rounds):
-                    for proxy in proxies:
-                        measure(proxy, connections, arguments.seconds)
-                table(proxies, connections)
+            start(proxies, Path(name), backend, echo, arguments.asgi_python)
+            throughput(proxies, Path(name), arguments)
+            bodies(proxies, echo, 4 * arguments.rounds)
         finally:
+            processes += [proxy.process for proxy in proxies]
             for process in processes:
                 process.send_signal(signal.SIGTERM)
             for process in processes:

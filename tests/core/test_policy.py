@@ -120,6 +120,17 @@ MODEL = "sagemaker:TargetModel"
         ({"ForAnyValue:StringNotEquals": {"aws:TagKeys": "a"}}, {"aws:TagKeys": ("a", "b")}, True),
         ({"StringNotEquals": {"sagemaker:InstanceTypes": "x"}}, {"sagemaker:InstanceTypes": ("a", "x")}, False),
         ({"StringEquals": {"aws:RequestTag/Team": "s"}}, {"aws:RequestTag/team": "s"}, True),
+        ({"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "::1"]}}, {"aws:SourceIp": "10.1.2.3"}, True),
+        ({"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "::1"]}}, {"aws:SourceIp": "::1"}, True),
+        ({"IpAddress": {"aws:SourceIp": "10.1.2.3/8"}}, {"aws:SourceIp": "11.0.0.1"}, False),
+        ({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, {}, False),
+        ({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, {"aws:SourceIp": "10.1.2.3"}, False),
+        ({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, {}, True),
+        ({"Bool": {"aws:SecureTransport": "false"}}, {"aws:SecureTransport": "false"}, True),
+        ({"BoolIfExists": {"aws:MultiFactorAuthPresent": "true"}}, {}, True),
+        ({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}, {}, True),
+        ({"StringEqualsIfExists": {"aws:PrincipalTag/Team": "s"}}, {}, True),
+        ({"StringEquals": {"aws:PrincipalTag/Team": "s"}}, {"aws:principaltag/team": "s"}, True),
         ({"StringEquals": {MODEL: "a", "aws:username": "u"}}, {MODEL: "a"}, False),
         (
             {"StringEquals": {MODEL: "a"}, "StringLike": {"aws:username": "u*"}},
@@ -166,12 +177,12 @@ def test_what_cannot_be_known_denies_either_way() -> None:
         ({"Statement": statement(Condition={"NullIfExists": {}})}, "Invalid Condition type : NullIfExists."),
         ({"Statement": statement(Condition={"Some:StringLike": {}})}, "Invalid Condition type : Some:StringLike."),
         (
-            {"Statement": statement("Deny", Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}})},
-            "Invalid Condition type : IpAddress.",
+            {"Statement": statement("Deny", Condition={"BinaryEquals": {"aws:SourceIp": "10.0.0.0/8"}})},
+            "Invalid Condition type : BinaryEquals.",
         ),
         (
-            {"Statement": statement("Deny", Condition={"StringEquals": {"aws:SourceVpc": "v"}})},
-            "Clary does not know the condition key aws:SourceVpc and could not enforce the policy.",
+            {"Statement": statement("Deny", Condition={"StringEquals": {"aws:SourceArn": "v"}})},
+            "Clary does not know the condition key aws:SourceArn and could not enforce the policy.",
         ),
         (
             {"Statement": statement(Resource="arn:aws:s3:::${aws:username}")},
@@ -238,6 +249,7 @@ def test_order_decides_nothing_and_a_deny_always_wins(drawn: list[dict[str, Any]
         ("Null", "aws:RequestTag/x", "banana"),
         ("Bool", "sagemaker:NetworkIsolation", "yes"),
         ("DateGreaterThan", "aws:CurrentTime", "notadate"),
+        ("NotIpAddress", "aws:SourceIp", "10.0.0.256"),
         ("NumericLessThanIfExists", "sagemaker:ServerlessMaxConcurrency", "abc"),
     ],
 )

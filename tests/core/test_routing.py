@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clary.core.routing import DataCapture, EndpointRoute, Hop, RouteTable, Target, VariantRoute, pick
+from clary.core.routing import DataCapture, EndpointRoute, Hop, RouteTable, Target, VariantRoute, copies, find, pick
 
 
 def route(*variants: tuple[str, float, int]) -> EndpointRoute:
@@ -74,3 +74,19 @@ def test_a_table_survives_json() -> None:
     )
     table = RouteTable(3, {"demo": made})
     assert RouteTable.from_json(json.loads(json.dumps(table.to_json()))) == table
+
+
+def test_a_target_is_found_by_its_id_in_the_wanted_variant() -> None:
+    made = route(("a", 1, 2), ("b", 1, 1))
+    found = find(made, None, "a1")
+    assert found is not None and (found[0].name, found[1].id) == ("a", "a1")
+    assert find(made, "b", "a1") is None
+    assert find(made, None, "gone") is None
+
+
+def test_a_shadow_gets_its_weights_share_of_the_requests() -> None:
+    variants = route(("a", 3, 1), ("b", 1, 1)).variants
+    shadows = (VariantRoute("dark", 1, (Target("s", ()),)), VariantRoute("down", 4, ()))
+    made = EndpointRoute("demo", "InService", variants, shadows)
+    got = [shadow.name for step in range(400) for shadow in copies(made, iter([step / 400] * 2))]
+    assert Counter(got) == {"dark": 100}

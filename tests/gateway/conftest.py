@@ -18,7 +18,7 @@ from clary.core.routing import EndpointRoute, Hop, RouteTable, Target, VariantRo
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
 from clary.gateway.listener import listener
-from clary.gateway.state import State
+from clary.gateway.state import Limits, State
 from clary.gateway.streamed import Streamed
 from clary.gateway.worker import Door
 from clary.wire.sigv4 import Verifier
@@ -89,8 +89,10 @@ class Gateway:
     s3_requests: list[Streamed] = field(default_factory=list)
 
     def route(self, name: str, *variants: VariantRoute, status: str = "InService") -> None:
-        endpoints = {**self.state.routes.table.endpoints, name: EndpointRoute(name, status, variants)}
-        self.state.routes.table = RouteTable(1, endpoints)
+        self.put(EndpointRoute(name, status, variants))
+
+    def put(self, route: EndpointRoute) -> None:
+        self.state.routes.table = RouteTable(1, {**self.state.routes.table.endpoints, route.name: route})
 
     async def container(self, script: Script) -> Container:
         container = Container(script)
@@ -137,6 +139,21 @@ def variant(*containers: Container, name: str = "AllTraffic", weight: float = 1.
     return VariantRoute(name, weight, targets)
 
 
+def pipeline(*containers: Container, direct: bool = False) -> VariantRoute:
+    """Give a variant of one instance that runs these containers, named `container-1` and so on."""
+    hops = tuple(
+        Hop(f"c-{each.port}", "127.0.0.1", each.port, f"container-{n}") for n, each in enumerate(containers, 1)
+    )
+    return VariantRoute("AllTraffic", 1.0, (Target("i-1", hops),), direct)
+
+
+async def wait_for(true: Callable[[], object]) -> None:
+    """Wait until something is true; five seconds at most."""
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.005)
+
+
 async def read_reply(reader: asyncio.StreamReader) -> Reply:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
@@ -159,8 +176,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         PARTITION,
         Verifier({KEY: SECRET}, REGION, time.time),
         tmp_path,
-        max_payload=1_000_000,
-        model_timeout=5.0,
+        Limits(1_000_000, 5.0),
     )
     control = ControlPlane(tmp_path / "control.sock")
     under_test = Gateway(0, state)
@@ -170,7 +186,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         body = b"".join([piece async for piece in request.body])
         await request.answer(200, [], b"s3 got %d" % len(body))
 
-    door = Door(Front(state, control, s3).open)
+    door = Door(Front(state, control, s3).open, state.outbox)
     sock = listener("127.0.0.1", 0)
     under_test.port = sock.getsockname()[1]
     server = await asyncio.get_running_loop().create_server(door.connect, sock=sock)

@@ -14,7 +14,7 @@ from clary.core.resources import Partition
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
 from clary.gateway.s3 import S3
-from clary.gateway.state import State
+from clary.gateway.state import Limits, State
 from clary.gateway.streamed import Streamed
 from clary.gateway.worker import Door, listener
 from clary.wire.sigv4 import Verifier
@@ -46,9 +46,9 @@ def gateway(
         verifier = Verifier(secrets, REGION, time.time) if secrets is not None else None
         with tempfile.TemporaryDirectory() as sockets:
             partition = Partition("123456789012", REGION)
-            state = State(partition, verifier, Path(sockets), max_payload=10**6, model_timeout=5.0)
+            state = State(partition, verifier, Path(sockets), Limits(10**6, 5.0))
             control = ControlPlane(Path(sockets) / "control.sock")
-            door = Door(Front(state, control, handle).open)
+            door = Door(Front(state, control, handle).open, state.outbox)
             server = await asyncio.get_running_loop().create_server(door.connect, sock=sock)
             ready.set()
             await stop.wait()

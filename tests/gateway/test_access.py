@@ -174,6 +174,8 @@ async def test_what_is_no_session_is_refused(guarded: Guarded, credentials: Cred
 class Request:
     """As much of a streamed request as the check looks at."""
 
+    source_ip = "127.0.0.1"
+
     def __init__(self, gateway_state: Any, method: str, target: str, headers: dict[bytes, bytes]) -> None:
         self.method = method
         self.path, _, self.query = target.partition("?")
@@ -272,3 +274,31 @@ def test_a_server_behind_is_given_nothing_that_it_may_take_for_something_else() 
     assert not s3("GET", "/b/a/%2e%2e/k", policy("*"), bulk=False)
     assert s3("POST", "/b?delete")  # its keys are asked for one by one
     assert not s3("POST", "/b?delete", policy("*"), bulk=False)
+
+
+async def test_a_policy_may_name_addresses_and_programs(guarded: Guarded) -> None:
+    for condition, status in (
+        ({"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}, 200),
+        ({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, 403),
+        ({"StringLike": {"aws:UserAgent": "Boto3/*"}}, 200),
+        ({"Bool": {"aws:SecureTransport": "true"}}, 403),
+    ):
+        publish(guarded.file, [user(policy("sagemaker:InvokeEndpoint", Condition=condition))])
+        assert (await guarded.invoke("fish", USER, User_Agent="Boto3/1.43")).status == status
+
+
+def test_an_s3_request_is_asked_for_its_circumstances() -> None:
+    near, far = ({"IpAddress": {"aws:SourceIp": each}} for each in ("127.0.0.1", "10.0.0.0/8"))
+    write, read = policy("s3:PutObject", OBJECTS), policy("s3:GetObject", "arn:aws:s3:::from/*", Condition=far)
+    assert s3("GET", "/b/k", policy("s3:GetObject", Condition=near))
+    assert not s3("GET", "/b/k", policy("s3:GetObject", Condition=far))
+    assert not s3("PUT", "/b/k", write, read, x_amz_copy_source="from/k")
+
+
+@pytest.mark.parametrize(
+    "query", ["prefix=mine/&prefix=yours/", "prefix=mine/&PREFIX=yours/", "uploadId=a&uploadId=b", "tagging&tagging"]
+)
+def test_of_two_values_for_one_name_nobody_knows_which_counts(query: str) -> None:
+    level = "/b/k" if "prefix" not in query else "/b"
+    assert not s3("GET", f"{level}?{query}", policy("*"))
+    assert not s3("GET", f"{level}?{query}", policy("*"), bulk=False)

@@ -141,3 +141,84 @@ async def test_an_endpoint_that_will_not_be_ready_is_not_called_unavailable(gate
     reply = await gateway.invoke("gone")
     assert (reply.status, reply.headers["x-amzn-errortype"]) == (400, "ValidationError")
     assert b"NO_SUCH_ENDPOINT" in reply.body and status.encode() in reply.body
+
+
+async def test_a_client_that_has_nothing_more_to_say_still_gets_its_answers(gateway: Gateway) -> None:
+    async def slow(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)
+        writer.write(answer(b"late"))
+
+    await gateway.serve("demo", slow)
+    reader, writer = await gateway.connect()
+    writer.write(HEALTH + gateway.signed("/endpoints/demo/invocations", b"{}"))
+    writer.write_eof()
+    assert (await read_reply(reader)).status == 200
+    assert (await read_reply(reader)).body == b"late"
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_a_client_that_ends_in_the_middle_of_a_request_is_let_go(gateway: Gateway) -> None:
+    container = await gateway.serve("demo", says(answer(b"never")))
+    reader, writer = await gateway.connect()
+    writer.write(gateway.signed("/endpoints/demo/invocations", b"{}")[:-1])
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert container.requests == []
+    writer.close()
+
+
+async def test_a_request_that_comes_byte_by_byte_is_one_request(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"ok")))
+    reader, writer = await gateway.connect()
+    for byte in gateway.signed("/endpoints/demo/invocations", b"{}"):
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0)
+    assert (await asyncio.wait_for(read_reply(reader), 5)).body == b"ok"
+    writer.close()
+
+
+async def test_an_old_client_is_answered_in_its_own_way(gateway: Gateway) -> None:
+    whole = answer(b"whole")
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n"
+    for said, length in ((whole, "5"), (chunked, None)):
+        await gateway.serve("demo", says(said))
+        reply = await gateway.send(
+            gateway.signed("/endpoints/demo/invocations", b"{}").replace(b" HTTP/1.1", b" HTTP/1.0", 1)
+        )
+        assert (reply.status, reply.body) == (200, b"whole")
+        assert reply.headers.get("content-length") == length and "transfer-encoding" not in reply.headers
+
+
+async def test_a_client_that_waits_for_100_continue_is_told_once(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"ok")))
+    head, _, body = gateway.signed("/endpoints/demo/invocations", b"12345").partition(b"\r\n\r\n")
+    reader, writer = await gateway.connect()
+    writer.write(head + b"\r\nExpect: 100-continue\r\n\r\n")
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert (await read_reply(reader)).body == b"ok"
+    writer.close()
+
+
+async def test_an_answer_is_fetched_no_faster_than_it_is_read(gateway: Gateway) -> None:
+    piece, sent = b"x" * 65536, 0
+
+    async def endless(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+
+    await gateway.serve("demo", endless)
+    reader, writer = await gateway.connect()
+    writer.write(gateway.signed("/endpoints/demo/invocations", b"{}"))
+    await reader.readuntil(b"\r\n\r\n")
+    before = -1
+    while before != sent:  # until it stands still
+        before = sent
+        await asyncio.sleep(0.3)
+    assert sent < 64_000_000  # what sockets hold, not the whole
+    writer.transport.abort()  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from clary.core.ejection import LONGEST, THRESHOLD
 from tests.gateway.conftest import Gateway, Script, answer, read_reply, says, variant
 
 
@@ -161,6 +162,92 @@ async def test_an_answer_that_breaks_off_breaks_off_for_the_client(gateway: Gate
     await gateway.serve("demo", half)
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await gateway.invoke("demo")
+
+
+async def test_an_error_that_breaks_off_is_still_told_by_its_status(gateway: Gateway) -> None:
+    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+
+    await gateway.serve("demo", half)
+    document = json.loads((await gateway.invoke("demo")).body)
+    assert document["OriginalStatusCode"] == 500
+    assert document["Message"].startswith(
+        "Received server error (500) from primary and could not load the entire response body. See "
+    )
+
+
+async def test_an_instance_that_fails_again_and_again_is_left_alone_and_comes_back(gateway: Gateway) -> None:
+    failing = True
+
+    async def moody(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if failing:
+            writer.close()
+        else:
+            writer.write(answer(b"moody"))
+
+    sick, well = await gateway.container(moody), await gateway.container(says(answer(b"well")))
+    gateway.route("demo", variant(sick, well))
+    for _ in range(30):
+        assert (await gateway.invoke("demo")).body == b"well"
+    assert gateway.state.outliers.out == {f"i-{sick.port}"}
+    asked = len(sick.requests)
+    assert asked == THRESHOLD
+    for _ in range(10):
+        await gateway.invoke("demo")
+    assert len(sick.requests) == asked
+    failing = False
+    gateway.state.outliers.review(gateway.state.loop.time() + LONGEST)
+    bodies = {(await gateway.invoke("demo")).body for _ in range(40)}
+    assert bodies == {b"well", b"moody"}
+    assert gateway.state.outliers.out == frozenset()
+
+
+async def test_the_last_instance_is_never_left_alone(gateway: Gateway) -> None:
+    container = await gateway.serve("demo", _hang_up())
+    for _ in range(5):
+        await gateway.invoke("demo")
+    assert gateway.state.outliers.out != frozenset()
+    assert len(container.requests) == 10
+
+
+async def test_timing_is_told_to_who_asks(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"ok")))
+    assert "server-timing" not in (await gateway.invoke("demo")).headers
+    told = (await gateway.invoke("demo", X_Clary_Server_Timing="1")).headers["server-timing"]
+    parts = dict(part.split(";dur=") for part in told.split(", "))
+    assert list(parts) == ["auth", "queue", "model", "overhead"]
+    assert all(float(milliseconds) >= 0 for milliseconds in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("raw", "sums"),
+    [
+        (answer(b"ok"), (1, 0, 0, 0)),
+        (answer(b"no", b"404 Not Found"), (1, 1, 0, 1)),
+        (answer(b"no", b"500 Oops"), (1, 0, 1, 1)),
+        (b"nonsense", (1, 0, 1, 1)),
+    ],
+)
+async def test_each_invocation_is_counted_by_what_the_model_said(
+    gateway: Gateway, raw: bytes, sums: tuple[int, ...]
+) -> None:
+    await gateway.serve("demo", says(raw))
+    await gateway.invoke("demo")
+    counted = {point.series.name: point.statistics for point in gateway.state.meter.take()}
+    names = ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors", "InvocationModelErrors")
+    assert tuple(counted[name].sum for name in names) == sums
+    assert counted["ModelLatency"].sum > 0
+    assert counted["OverheadLatency"].sum > 0
+
+
+async def test_invocations_that_no_instance_could_take_are_counted(gateway: Gateway) -> None:
+    gateway.route("demo", variant())
+    await gateway.invoke("demo")
+    counted = {point.series.name: point.statistics.sum for point in gateway.state.meter.take()}
+    assert (counted["Invocations"], counted["Invocation5XXErrors"]) == (1, 1)
+    assert "ModelLatency" not in counted
 
 
 async def test_a_kept_connection_that_the_container_has_closed_is_no_failure(gateway: Gateway) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from clary.errors import AwsError
 from clary.wire.awschunked import Decoder, Payload
-from clary.wire.sigv4 import EMPTY_SHA256, Identity, SigningKey
+from clary.wire.signer import SigningKey
+from clary.wire.sigv4 import EMPTY_SHA256, Identity
 
 SIGNED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"

@@ -175,6 +175,70 @@ def test_a_request_is_verified_from_the_cache_as_strictly_as_the_first_time() ->
     assert refusal(forged, verifier).code == "InvalidSignatureException"
 
 
+def verdict(signed: Signed, verifier: Verifier) -> Any:
+    try:
+        return signed.verify(verifier)[:7]
+    except AwsError as error:
+        return (error.code, error.message)
+
+
+TAMPERING: Mapping[str, tuple[str, Any]] = {
+    "nothing": ("payload", b"body"),
+    "the method": ("method", "PUT"),
+    "the path": ("target", b"/a%20c"),
+    "the path, sent as it was signed": ("target", b"/a%2520b"),
+    "the path, with a dot segment": ("target", b"/./a%20b"),
+    "a query": ("target", b"/a%20b?x"),
+    "the payload": ("payload", b"other"),
+    "no payload": ("payload", b""),
+    "a header": (b"x-amz-meta-note", b"m"),
+    "a header, with spaces": (b"x-amz-meta-note", b" n  o "),
+    "a header, with a line of another": (b"x-amz-meta-note", b"n o\nx-amz-more:"),
+    "a header, made empty": (b"x-amz-meta-note", b""),
+    "a header, left out": (b"x-amz-meta-note", None),
+    "an unsigned x-amz header": (b"x-amz-acl", b"public-read"),
+    "an unsigned header": (b"x-more", b"more"),
+    "the host": (b"host", b"elsewhere"),
+    "the date": (b"x-amz-date", b"20150830T123601Z"),
+    "the date, of long ago": (b"x-amz-date", b"20150830T113600Z"),
+    "the date, garbled": (b"x-amz-date", b"20150830T123600z"),
+    "the date, left out": (b"x-amz-date", None),
+    "a hash that is not the payload's": (b"x-amz-content-sha256", b"0" * 64),
+    "a signature": (b"authorization", b"0" * 64),
+}
+
+
+@pytest.mark.parametrize("part", TAMPERING)
+@pytest.mark.parametrize("headers", [{"X-Amz-Meta-Note": "n o"}, {"X-Amz-Meta-Note": " n   o ", "X-100%": "%b%"}])
+def test_who_was_seen_before_is_judged_like_a_stranger(part: str, headers: Mapping[str, str]) -> None:
+    seen = make_verifier()
+    sign("/a%20b", body=b"before", headers=headers).verify(seen)
+    signed = sign("/a%20b", body=b"body", headers=headers)
+    place, value = TAMPERING[part]
+    if isinstance(place, str):
+        setattr(signed, place, value)
+    elif place == b"authorization":
+        signed.headers[place] = signed.headers[place][:-64] + value
+    elif value is None:
+        del signed.headers[place]
+    else:
+        signed.headers[place] = value
+    stranger = verdict(signed, make_verifier())
+    assert verdict(signed, seen) == verdict(signed, seen) == stranger
+    harmless = ("nothing", "an unsigned header", "a header, with spaces", "the path, with a dot segment")
+    assert (stranger[0] == KEY) == (part in harmless)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    verifier = make_verifier()
+    for number in range(300):
+        signed = sign(body=b"body")
+        signed.headers[f"x-{number}".encode()] = b"unsigned"
+        assert signed.verify(verifier).access_key_id == KEY
+    (known,) = verifier._signers.values()
+    assert len(known.covered) <= 128
+
+
 def test_a_key_that_was_removed_is_refused_although_it_was_seen_before() -> None:
     secrets = {KEY: SECRET}
     verifier = Verifier(secrets, REGION, SIGNED_AT.timestamp)

@@ -6,7 +6,7 @@ the last one while the control plane is away. As JSON it is what travels between
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, TypedDict, cast
 
@@ -176,22 +176,26 @@ def _capture(document: CaptureDocument | None) -> DataCapture | None:
 
 
 def pick(
-    route: EndpointRoute, wanted: str | None, chance: float, load: Mapping[str, int]
+    route: EndpointRoute,
+    wanted: str | None,
+    chance: float,
+    load: Mapping[str, int],
+    avoid: Collection[str] = (),
 ) -> tuple[VariantRoute, Target] | None:
-    """Choose a variant, by its weight or by name, and in it the target with the fewest requests under way.
+    """Choose a variant, by its weight or by name, and in it a target by the variant's strategy.
 
     `chance` is a number in [0, 1) that decides between variants, and between targets that are equally busy; `load`
-    counts requests by target id. None where nothing is ready: only variants with a ready target take part, so traffic
-    moves away from one that is down.
+    counts requests by target id. A target of `avoid` is chosen only where its variant has no other. None where nothing
+    is ready: only variants with a ready target take part, so traffic moves away from one that is down.
     """
     if wanted is not None:
         ready = [variant for variant in route.variants if variant.name == wanted and variant.targets]
-        return (ready[0], _choose(ready[0], chance, load)) if ready else None
+        return (ready[0], choose(ready[0], chance, load, avoid)) if ready else None
     ready = [variant for variant in route.variants if variant.targets and variant.weight > 0]
     if not ready:
         return None
     if len(ready) == 1:  # nearly every endpoint, and this runs for each invocation
-        return ready[0], _choose(ready[0], chance, load)
+        return ready[0], choose(ready[0], chance, load, avoid)
     point = chance * sum(variant.weight for variant in ready)
     chosen = ready[-1]
     for variant in ready:
@@ -200,13 +204,35 @@ def pick(
             break
         point -= variant.weight
     # What is left of `chance` is spread evenly over the chosen variant's share: it decides once more.
-    return chosen, _choose(chosen, point / chosen.weight % 1.0, load)
+    return chosen, choose(chosen, point / chosen.weight % 1.0, load, avoid)
 
 
-def _choose(variant: VariantRoute, chance: float, load: Mapping[str, int]) -> Target:
+def find(route: EndpointRoute, wanted: str | None, target_id: str) -> tuple[VariantRoute, Target] | None:
+    """Give the target of this id, and its variant, which must be the wanted one; None where it is not ready."""
+    for variant in route.variants:
+        if wanted is None or variant.name == wanted:
+            for target in variant.targets:
+                if target.id == target_id:
+                    return variant, target
+    return None
+
+
+def copies(route: EndpointRoute, chances: Iterator[float]) -> list[VariantRoute]:
+    """Choose the shadows that get a copy of this request. Each decides for itself, by a number of `chances`.
+
+    A shadow's share is its weight by the sum of the variants' weights, at most everything (ShadowProductionVariants).
+    """
+    total = sum(variant.weight for variant in route.variants)
+    return [shadow for shadow in route.shadows if shadow.targets and next(chances) * total < shadow.weight]
+
+
+def choose(variant: VariantRoute, chance: float, load: Mapping[str, int], avoid: Collection[str] = ()) -> Target:
+    """Choose a target of a variant that has one, by the variant's strategy; the parameters are those of `pick`."""
     targets = variant.targets
     if len(targets) == 1:
         return targets[0]
+    if avoid:
+        targets = tuple(target for target in targets if target.id not in avoid) or targets
     first = int(chance * len(targets))
     if variant.strategy == "RANDOM":
         return targets[first]

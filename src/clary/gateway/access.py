@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from clary.core import conditions
 from clary.core.identities import Directory, Principal, Role, User, trusts_hosting
 from clary.core.policy import Inquiry
 from clary.core.resources import ENDPOINT, Partition
@@ -139,13 +140,26 @@ class Access(Mapping[str, str]):
             return Directory(self._partition, self._owner)
 
 
-def invocation(partition: Partition, endpoint: str, headers: Mapping[bytes, bytes]) -> Inquiry:
-    """Say what InvokeEndpoint needs to be allowed."""
-    context = {key: (headers[name].decode("latin-1"),) for key, name in _FROM_HEADERS if name in headers}
-    return Inquiry("sagemaker:InvokeEndpoint", partition.arn(ENDPOINT, endpoint), {**context, **clock()}, _UNKNOWN)
+def invocation(
+    partition: Partition,
+    endpoint: str,
+    headers: Mapping[bytes, bytes],
+    source_ip: str,
+    action: str = "sagemaker:InvokeEndpoint",
+) -> Inquiry:
+    """Say what InvokeEndpoint, or another operation that invokes, needs to be allowed."""
+    context: dict[str, tuple[str, ...]] = {
+        key: (headers[name].decode("latin-1"),) for key, name in _FROM_HEADERS if name in headers
+    }
+    context = {**context, **circumstances(source_ip, headers)}
+    return Inquiry(action, partition.arn(ENDPOINT, endpoint), context, _UNKNOWN)
 
 
-def clock() -> dict[str, tuple[str, ...]]:
-    """Give the condition keys that tell the time."""
-    now = str(int(time.time()))
-    return {"aws:currenttime": (now,), "aws:epochtime": (now,)}
+def bearer(headers: Mapping[bytes, bytes], source_ip: str) -> Inquiry:
+    """Say what the use of a bearer token needs to be allowed."""
+    return Inquiry("sagemaker:CallWithBearerToken", "*", circumstances(source_ip, headers), _UNKNOWN)
+
+
+def circumstances(source_ip: str, headers: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Give the condition keys that every request has: when, from where, by which program."""
+    return conditions.circumstances(time.time(), source_ip, headers.get(b"user-agent", b"").decode("latin-1"))

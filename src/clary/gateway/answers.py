@@ -5,10 +5,11 @@ real service's words are known.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 from clary.core.resources import Partition, log_group
-from clary.core.routing import EndpointRoute
+from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
 from clary.errors import AwsError
 from clary.gateway.connection import status_line
 
@@ -16,6 +17,7 @@ from clary.gateway.connection import status_line
 _BOUNDS: Mapping[bytes, tuple[str, int]] = {
     b"content-type": ("contentType", 1024),
     b"accept": ("accept", 1024),
+    b"x-amzn-sagemaker-accept": ("accept", 1024),
     b"x-amzn-sagemaker-custom-attributes": ("customAttributes", 1024),
     b"x-amzn-sagemaker-target-model": ("targetModel", 1024),
     b"x-amzn-sagemaker-target-variant": ("targetVariant", 63),
@@ -24,6 +26,8 @@ _BOUNDS: Mapping[bytes, tuple[str, int]] = {
     b"x-amzn-sagemaker-inference-component": ("inferenceComponentName", 63),
     b"x-amzn-sagemaker-session-id": ("sessionId", 256),
 }
+_SESSION_ID = "^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
+_NEW_OR_SESSION_ID = f"^(NEW_SESSION)$|{_SESSION_ID}"
 
 
 class RuntimeFailure(AwsError):
@@ -47,6 +51,16 @@ def check_headers(headers: Mapping[bytes, bytes]) -> None:
     if items:
         plural = "error" if len(items) == 1 else "errors"
         raise validation_error(f"{len(items)} validation {plural} detected: {'; '.join(items)}")
+
+
+def check_session(session: str, *, may_be_new: bool) -> None:
+    """Refuse a session id that the service model does not allow. Raises AwsError (ValidationError)."""
+    pattern = _NEW_OR_SESSION_ID if may_be_new else _SESSION_ID
+    if re.match(pattern, session) is None:
+        raise validation_error(
+            f"1 validation error detected: Value '{session}' at 'sessionId' failed to satisfy constraint: "
+            f"Member must satisfy regular expression pattern: {pattern}"
+        )
 
 
 def validation_error(message: str, **members: object) -> AwsError:
@@ -77,11 +91,27 @@ def refuse_foreign_targets(headers: Mapping[bytes, bytes], endpoint: str) -> Non
             "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy inference "
             "components. Please remove the Inference Component Name header and try again."
         )
-    if b"x-amzn-sagemaker-target-container-hostname" in headers:
+
+
+def named_container(endpoint: str, variant: VariantRoute, target: Target, wanted: bytes | None) -> tuple[Hop, ...]:
+    """Find the container that an invocation names, as in Direct mode it must. Raises AwsError (ValidationError)."""
+    if not variant.direct:
         raise validation_error(
             f"Endpoint {endpoint} does not run its containers in Direct mode and does not support target container "
             "hostname header."
         )
+    names = ", ".join(hop.name for hop in target.hops)
+    if wanted is None:
+        raise validation_error(
+            f"Endpoint {endpoint} runs its containers in Direct mode and requires the target container hostname "
+            f"header. Its containers are: {names}."
+        )
+    found = tuple(hop for hop in target.hops if hop.name == wanted.decode("latin-1"))
+    if not found:
+        raise validation_error(
+            f"Container {wanted.decode('latin-1')} not found for endpoint {endpoint}. Its containers are: {names}."
+        )
+    return found
 
 
 def not_invokable(route: EndpointRoute, partition: Partition) -> AwsError:
@@ -128,15 +158,27 @@ def _model_error(
     )
 
 
-def model_error(partition: Partition, endpoint: str, container: str, status: int, body: bytes, limit: int) -> AwsError:
-    """Give the ModelError for a container's answer that is not 2xx. A body over `limit` bytes is not passed on."""
+def model_error(partition: Partition, endpoint: str, container: str, status: int, body: bytes | None) -> AwsError:
+    """Give the ModelError for a container's answer that is not 2xx; without a body, one too large or cut short."""
     client = 400 <= status < 500
     start = f"Received {'client' if client else 'server'} error ({status}) from {container}"
-    if len(body) > limit:
+    if body is None:
         text = f"{start} and could not load the entire response body"
         return _model_error(partition, endpoint, status, "", text, client=client)
     original = body.decode("utf-8", "replace")
     return _model_error(partition, endpoint, status, original, f'{start} with message "{original}"', client=client)
+
+
+def hop_too_large(partition: Partition, endpoint: str, status: int, message: str) -> AwsError:
+    """Give the ModelError for an answer that the next container of a pipeline cannot be given."""
+    return _model_error(partition, endpoint, status, "", message.removesuffix("."))
+
+
+def not_admitted() -> AwsError:
+    """Say that a request has stood in line for as long as a model may take to answer it."""
+    return RuntimeFailure(
+        "ServiceUnavailable", 503, "No instance had room for this request in time. Try again, or add instances."
+    )
 
 
 def timed_out(partition: Partition, endpoint: str, container: str) -> AwsError:

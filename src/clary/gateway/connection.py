@@ -15,12 +15,16 @@ from typing import Protocol
 
 import httptools
 
+from clary.gateway.outbox import Outbox
+
 MAX_HEADERS = 64 * 1024
 """Bytes of request line and headers together."""
-
-
+MAX_REPEATED = 64
+"""Headers whose name came before; each costs a copy of what it joins."""
 LINGER = 1.0
 """Seconds for which what a client still sends is thrown away after the last answer."""
+HALF_CLOSED = 2.0
+"""Seconds for which a client that sends no more is still owed its answers. One that has left looks the same."""
 
 
 class Head:
@@ -68,15 +72,24 @@ class Connection(asyncio.Protocol):
     read the answers, or sends a body faster than its reader takes it.
     """
 
-    __slots__ = ("_begun", "_body_full", "_deaf", "_exchanges", "_head", "_header_bytes", "_open", "_parser",
-                 "_reading", "_write_paused", "_wrote", "heard", "quiet_since", "transport")  # fmt: skip
+    __slots__ = ("__weakref__", "_begun", "_body_full", "_deaf", "_exchanges", "_fruitless", "_head", "_headers",
+                 "_open", "_outbox", "_parser", "_reading", "_repeated", "_size", "_write_paused", "_wrote", "heard",
+                 "in_head", "quiet_since", "transport")  # fmt: skip
 
-    def __init__(self, open_exchange: Callable[[Head, Connection], Exchange]) -> None:
+    def __init__(self, open_exchange: Callable[[Head, Connection], Exchange], outbox: Outbox) -> None:
         self._open = open_exchange
+        self._outbox = outbox
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: deque[tuple[Exchange, Head]] = deque()
         self._head = Head()
-        self._header_bytes = 0
+        self._headers = self._head.headers
+        self.in_head = False
+        """A request has begun whose headers are not all here."""
+        self._repeated = 0
+        self._size = 0
+        """Bytes of the last read."""
+        self._fruitless = 0
+        """Bytes of whole reads since a request or a piece of its body began or ended: heads, trailers, empty lines."""
         self._reading = True
         self._body_full = self._write_paused = False
         self._begun = self._wrote = False
@@ -89,6 +102,12 @@ class Connection(asyncio.Protocol):
         self.quiet_since = 0.0
         """When the gateway's sweep first saw it idle, or silent in the middle of a request; 0 while it is neither."""
 
+    @property
+    def source_ip(self) -> str:
+        """The client's address; empty where it has none (a unix socket)."""
+        peer = self.transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -98,12 +117,26 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._abandon()
 
+    def eof_received(self) -> bool:
+        """Answer what was asked whole, for a moment; otherwise let the transport close. TLS knows no half-close."""
+        if self._deaf or not self._exchanges or not self.transport.can_write_eof():
+            return False
+        last = self._exchanges[-1][1]
+        last.keep_alive = False
+        if last.complete:
+            asyncio.get_running_loop().call_later(HALF_CLOSED, self.transport.abort)
+        return last.complete
+
     def data_received(self, data: bytes) -> None:
         self.heard = True
         if self._deaf:
             return
+        self._size = size = len(data)
         try:
             self._parser.feed_data(data)
+            self._fruitless += size
+            if self._fruitless > MAX_HEADERS:
+                raise _head_too_large()
         except httptools.HttpParserUpgrade as upgrade:
             # A server may ignore an Upgrade (RFC 9110, 7.8), and clients offer HTTP/2 to everybody in this way.
             self._parser = httptools.HttpRequestParser(self)
@@ -113,7 +146,9 @@ class Connection(asyncio.Protocol):
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
             if cause is not None and not isinstance(cause, BadRequest):
                 raise cause from error
-            self._refuse(str(cause or error).encode())
+            self._refuse(str(cause or error).encode(), cause.status if cause is not None else 400)
+        except BadRequest as error:
+            self._refuse(str(error).encode(), error.status)
         if len(self._exchanges) > 1:
             self._regulate()
 
@@ -132,37 +167,39 @@ class Connection(asyncio.Protocol):
     # -- httptools ---------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._head = Head()
-        self._header_bytes = 0
+        self._head = head = Head()
+        self._headers = head.headers
+        self.in_head = True
+        self._repeated = 0
+        self._fruitless = -self._size
 
     def on_url(self, url: bytes) -> None:
         self._head.target += url
-        self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        headers = self._head.headers
-        if name in headers:
+        headers = self._headers
+        if name in headers or not self.in_head:
+            self._repeated += 1
+            if self._repeated > MAX_REPEATED:
+                raise BadRequest("Request header has too many repeated fields.", 431)
+            if not self.in_head:
+                return  # a trailer: it says nothing that a header could (RFC 9110, 6.5.1)
             value = headers[name] + b"," + value
         headers[name] = value
-        self._count(len(name) + len(value))
-
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > MAX_HEADERS:
-            raise BadRequest("Request header is too large.")
 
     def on_headers_complete(self) -> None:
         if self._deaf:
             return
         head, parser = self._head, self._parser
+        self.in_head = False
+        if self._size + max(self._fruitless, 0) > MAX_HEADERS and _size(head) > MAX_HEADERS:
+            raise _head_too_large()
         head.method = parser.get_method()
-        head.modern = parser.get_http_version() == "1.1"
+        version = parser.get_http_version()
+        head.modern = version == "1.1"
         head.keep_alive = parser.should_keep_alive()
-        if head.modern and b"host" not in head.headers:
-            raise BadRequest("The Host header is missing.")
-        if head.method == b"CONNECT":
-            raise BadRequest("CONNECT is not supported.")
+        _check(head, version)
         if parser.should_upgrade() and head.headers.keys() & {b"content-length", b"transfer-encoding"}:
             # The parser takes what follows for another protocol, so the body would be lost.
             raise BadRequest("Upgrade is not supported.")
@@ -173,10 +210,12 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def on_body(self, body: bytes) -> None:
+        self._fruitless = -self._size
         if self._exchanges and self._exchanges[-1][1] is self._head:
             self._exchanges[-1][0].feed(body)
 
     def on_message_complete(self) -> None:
+        self._fruitless = -self._size
         self._head.complete = True
         if self._exchanges and self._exchanges[-1][1] is self._head:
             self._exchanges[-1][0].complete()
@@ -186,7 +225,7 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Write a piece of the oldest exchange's answer."""
         self._wrote = True
-        self.transport.write(data)
+        self._outbox.write(self.transport, data)
 
     def finish(self, *, reusable: bool = True) -> None:
         """End the answer to the oldest request and go on to the next one, or close."""
@@ -209,6 +248,11 @@ class Connection(asyncio.Protocol):
 
     # -- for the gateway's sweep -------------------------------------------------------------------------------------
 
+    def close(self) -> None:
+        """Close once everything is written."""
+        self._outbox.flush()
+        self.transport.close()
+
     @property
     def idle(self) -> bool:
         """No request is being answered."""
@@ -226,7 +270,8 @@ class Connection(asyncio.Protocol):
         if self._exchanges and not self._begun and not self._write_paused:
             self._begun, self._wrote = True, False
             self._exchanges[0][0].begin()
-        self._regulate()
+        if not self._reading or self._write_paused or len(self._exchanges) > 1:
+            self._regulate()
 
     def _regulate(self) -> None:
         ahead = len(self._exchanges) > 1 or (self._write_paused and not self._begun)
@@ -244,7 +289,7 @@ class Connection(asyncio.Protocol):
         for exchange, _ in exchanges:
             exchange.lost()
 
-    def _refuse(self, text: bytes) -> None:
+    def _refuse(self, text: bytes, status: int) -> None:
         """Answer what is not a request, after everything that came before it, and close."""
         if self._deaf or self.transport.is_closing():
             return
@@ -257,7 +302,7 @@ class Connection(asyncio.Protocol):
                     self.transport.abort()  # its answer has begun: only so can the client learn of it
                     return
                 self._begun = False
-        self._exchanges.append((_Refusal(self, text), Head()))
+        self._exchanges.append((_Refusal(self, text, status), Head()))
         self._next()
 
     def _hang_up(self) -> None:
@@ -267,22 +312,28 @@ class Connection(asyncio.Protocol):
             return
         self._body_full = False
         self._regulate()
+        self._outbox.flush()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client has gone, and the loop does not know it yet
+                self.transport.abort()
+                return
         asyncio.get_running_loop().call_later(LINGER, self.transport.close)
 
 
 class _Refusal:
     """The answer to what is not a request."""
 
-    def __init__(self, client: Connection, text: bytes) -> None:
+    def __init__(self, client: Connection, text: bytes, status: int) -> None:
         self._client = client
         self._text = text
+        self._status = status
 
     def begin(self) -> None:
         self._client.write(
             b"%b\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (status_line(400), len(self._text), self._text)
+            % (status_line(self._status), len(self._text), self._text)
         )
         self._client.finish(reusable=False)
 
@@ -299,6 +350,33 @@ class _Refusal:
 
 class BadRequest(Exception):
     """What the client sent breaks a limit of the protocol."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _check(head: Head, version: str) -> None:
+    """Refuse what the parser lets pass, and what others on the way may have understood differently."""
+    headers = head.headers
+    if not head.modern and version != "1.0":
+        raise BadRequest("This version of HTTP is not supported.")
+    if head.modern and b"host" not in headers:
+        raise BadRequest("The Host header is missing.")
+    if headers.get(b"host", b"").find(b",") >= 0:
+        raise BadRequest("There is more than one Host header.")
+    if b"transfer-encoding" in headers and not (head.modern and headers[b"transfer-encoding"].lower() == b"chunked"):
+        raise BadRequest("This Transfer-Encoding is not supported.")
+    if head.method == b"CONNECT":
+        raise BadRequest("CONNECT is not supported.")
+
+
+def _head_too_large() -> BadRequest:
+    return BadRequest("Request header is too large.", 431)
+
+
+def _size(head: Head) -> int:
+    return len(head.target) + sum(len(name) + len(value) for name, value in head.headers.items())
 
 
 def _origin_form(target: bytes) -> bytes:

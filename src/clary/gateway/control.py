@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from pathlib import Path
 
 import aiohttp
@@ -29,20 +30,29 @@ class ControlPlane:
         )
 
     async def handle(self, request: Streamed) -> None:
-        """Authenticate, forward, answer. AWS JSON 1.1 and the query protocol."""
+        """Authenticate, forward, answer: AWS JSON, the query protocol, and RPC v2 CBOR, whose path is passed on."""
         content_type = request.headers.get(b"content-type", b"").decode("latin-1")
+        smithy = request.headers.get(b"smithy-protocol", b"").decode("latin-1")
+        if smithy and not content_type:  # an operation without input has no body
+            content_type = failures.CBOR_CONTENT_TYPE
         try:
             body = await _read(request)
             identity = request.state.authenticate(request.head, body)
             headers = {
                 "content-type": content_type,
+                "smithy-protocol": smithy,
+                "x-clary-path": request.path,
                 "x-amz-target": request.headers.get(b"x-amz-target", b"").decode("latin-1"),
                 "x-clary-request-id": request.request_id,
                 "x-clary-access-key-id": identity.access_key_id if identity else "",
                 "x-clary-session-token": identity.token if identity else "",
                 "x-clary-service": identity.service if identity else "",
+                "x-clary-source-ip": request.source_ip,
+                "user-agent": request.headers.get(b"user-agent", b"").decode("latin-1"),
             }
+            # What a client wrote never is a path here: the control plane has some that are for gateways alone.
             path = IDENTITIES if request.path == IDENTITIES else "/"
+            body = _unpacked(request.headers.get(b"content-encoding", b""), body)
             status, answer_headers, answer = await self._send(path, headers, body)
         except AwsError as error:
             response = failures.error_response(error, content_type, request.request_id)
@@ -61,7 +71,7 @@ class ControlPlane:
                     kept = [
                         (name, value)
                         for name, value in answer.raw_headers
-                        if name.lower() == b"content-type" or name.lower().startswith(b"x-amz")
+                        if name.lower() == b"content-type" or name.lower().startswith((b"x-amz", b"smithy-"))
                     ]
                     return answer.status, kept, await answer.read()
             except aiohttp.ClientConnectorError as error:  # nothing was sent: safe to repeat
@@ -79,6 +89,26 @@ def _unavailable(what: str) -> AwsError:
     return AwsError(f"The control plane {what}.", code="ServiceUnavailable", status=503)
 
 
+def _unpacked(encoding: bytes, body: bytes) -> bytes:
+    """Unpack what the SDKs compress (large PutMetricData); the signature was made over the packed body."""
+    if encoding.strip().lower() != b"gzip":
+        return body
+    unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        whole = unpacking.decompress(body, MAX_BODY + 1)
+    except zlib.error:
+        whole = b""
+    if len(whole) > MAX_BODY:
+        raise _too_large()
+    if not unpacking.eof:
+        raise AwsError("The body is not valid gzip.", code="SerializationException", status=400)
+    return whole
+
+
+def _too_large() -> AwsError:
+    return AwsError("Request is too large.", code="RequestEntityTooLargeException", status=413)
+
+
 async def _read(request: Streamed) -> bytes:
     pieces: list[bytes] = []
     size = 0
@@ -86,5 +116,5 @@ async def _read(request: Streamed) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > MAX_BODY:
-            raise AwsError("Request is too large.", code="RequestEntityTooLargeException", status=413)
+            raise _too_large()
     return b"".join(pieces)

@@ -10,6 +10,8 @@ from clary.errors import AwsError, UnknownOperationException
 from clary.gateway.connection import Connection, Exchange, Head
 from clary.gateway.control import IDENTITIES, ControlPlane
 from clary.gateway.invocation import Invocation
+from clary.gateway.openai import OpenAi, is_openai
+from clary.gateway.response_stream import ResponseStream
 from clary.gateway.state import State
 from clary.gateway.streamed import Streamed
 
@@ -24,10 +26,18 @@ _TEXT = [(b"Content-Type", b"text/plain; charset=utf-8")]
 class Front:
     """Opens the exchange that a request asks for."""
 
-    def __init__(self, state: State, control: ControlPlane, s3: Callable[[Streamed], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        state: State,
+        control: ControlPlane,
+        s3: Callable[[Streamed], Awaitable[None]],
+        scrape: Callable[[Streamed], Awaitable[None]] | None = None,
+    ) -> None:
+        """Without `scrape` there are no metrics to be had."""
         self._state = state
         self._control = control
         self._s3 = s3
+        self._scrape = scrape or s3
 
     def open(self, head: Head, client: Connection) -> Exchange:
         """Choose by path and headers alone: nothing is authenticated yet."""
@@ -35,12 +45,16 @@ class Front:
         runtime = target.startswith(b"/endpoints/")
         if runtime and head.method == b"POST" and target.endswith(b"/invocations") and target.count(b"/") == 3:
             return Invocation(self._state, head, client)
+        if runtime and (kind := _of_runtime(head)) is not None:
+            return kind(self._state, head, client)
         if target == b"/_clary/health":
             return Streamed(self._state, head, client, _health)
         if target == ROLE_CREDENTIALS.encode() and head.method == b"GET":
             return Streamed(self._state, head, client, _role_credentials)
         if target == IDENTITIES.encode() and head.method == b"POST":
             return Streamed(self._state, head, client, self._control.handle)
+        if _is_scrape(head):
+            return Streamed(self._state, head, client, self._scrape)
         if _is_for_s3(head):
             return Streamed(self._state, head, client, self._s3)
         if runtime:
@@ -52,11 +66,26 @@ class Front:
         return Streamed(self._state, head, client, self._s3)
 
 
+def _of_runtime(head: Head) -> type[Invocation] | None:
+    """Tell which of the operations that invoke this is, other than InvokeEndpoint itself."""
+    if head.method == b"POST" and head.target.endswith(ResponseStream.SUFFIX) and head.target.count(b"/") == 3:
+        return ResponseStream
+    return OpenAi if is_openai(head.target) else None
+
+
+def _is_scrape(head: Head) -> bool:
+    # A bucket may have this name too: its requests are signed, or have parameters.
+    signed = head.headers.get(b"authorization", b"").startswith(b"AWS")
+    return head.target == b"/metrics" and head.method == b"GET" and not signed
+
+
 def _is_for_s3(head: Head) -> bool:
     return b"/s3/aws4_request" in head.headers.get(b"authorization", b"") or b"%2Fs3%2Faws4_request" in head.target
 
 
 def _is_for_control(head: Head) -> bool:
+    if head.method == b"POST" and b"smithy-protocol" in head.headers and head.target.startswith(b"/service/"):
+        return True
     if head.method != b"POST" or head.target.partition(b"?")[0] != b"/":
         return False
     if b"x-amz-target" in head.headers or b"/aws4_request" in head.headers.get(b"authorization", b""):

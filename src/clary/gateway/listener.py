@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import socket
 
+_IP_FREEBIND = 15
+"""Linux's number, which the socket module does not have."""
 
-def listener(host: str, port: int) -> socket.socket:
-    """Bind a socket that several processes may share. Raises OSError where the port is taken by somebody else."""
+
+def listener(host: str, port: int, *, early: bool = False) -> socket.socket:
+    """Bind a socket that several processes may share. Raises OSError where the port is taken by somebody else.
+
+    `early`: the IPv4 address need not be this machine's yet.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
+        if early:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         sock.bind(address)
     except OSError:
         sock.close()

@@ -142,8 +142,7 @@ async def _delete_objects(call: Call) -> None:
 
 def _delete_one(call: Call, key: str) -> str:
     try:
-        state = call.request.state
-        s3access.require_delete(state.principal(call.identity), state.partition.name, call.bucket, key)
+        s3access.require_delete(call.request.state.principal(call.identity), call.request, call.bucket, key)
         call.disk.delete(call.bucket, key)
         return ""
     except AwsError as failure:

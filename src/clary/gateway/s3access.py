@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 from clary.core.identities import Principal
 from clary.core.policy import Inquiry
 from clary.errors import AwsError
-from clary.gateway.access import clock
+from clary.gateway.access import circumstances
 from clary.gateway.streamed import Streamed
 
 # (method, what is named, subresource) -> action. HEAD is GET.
@@ -81,29 +81,34 @@ def check(principal: Principal, request: Streamed, *, bulk: bool) -> None:
     if action is None:
         raise _undecidable(principal)
     params = dict(parse_qsl(request.query, keep_blank_values=True))
+    around = circumstances(request.source_ip, request.headers)
     context = {f"s3:{name}": (params[name],) for name in ("prefix", "delimiter") if name in params and not key}
-    _require(principal, action, _arn(partition, bucket, key), context)
+    _require(principal, action, _arn(partition, bucket, key), {**around, **context})
     for name in request.headers:
         for start, more in _BY_HEADER.items():
             # A copy's `x-amz-tagging-directive` is no tagging.
             if name.startswith(start) and not name.endswith(b"-directive"):
-                _require(principal, more, _arn(partition, bucket, key), {})
+                _require(principal, more, _arn(partition, bucket, key), around)
     if action == "s3:PutObject" and (source := request.headers.get(b"x-amz-copy-source")) is not None:
         path, question, _ = source.decode("latin-1").removeprefix("/").partition("?")
         place_read = _name(principal, path.replace("%2F", "/", 1) if "/" not in path else path, plain=not bulk)
-        _require(principal, "s3:GetObject", _arn(partition, *place_read), {})
+        _require(principal, "s3:GetObject", _arn(partition, *place_read), around)
         if question:  # a version is asked for; an S3 without versions takes that for the object itself
-            _require(principal, "s3:GetObjectVersion", _arn(partition, *place_read), {})
+            _require(principal, "s3:GetObjectVersion", _arn(partition, *place_read), around)
 
 
-def require_delete(principal: Principal | None, partition: str, bucket: str, key: str) -> None:
-    """Raise AccessDenied (403) unless the caller may delete the object."""
+def require_delete(principal: Principal | None, request: Streamed, bucket: str, key: str) -> None:
+    """Raise AccessDenied (403) unless the caller may delete the object, by the DeleteObjects that names it."""
     if principal is not None:
-        _require(principal, "s3:DeleteObject", _arn(partition, bucket, key), {})
+        around = circumstances(request.source_ip, request.headers)
+        _require(principal, "s3:DeleteObject", _arn(request.state.partition.name, bucket, key), around)
 
 
 def _place(request: Streamed, bucket: str, key: str) -> tuple[str, str, str]:
     level = "object" if key else "bucket" if bucket else "service"
+    given = [name.lower() for name, _ in parse_qsl(request.query, keep_blank_values=True)]
+    if len(set(given)) < len(given):
+        return "", "", ""  # of two values for one name the server behind may take the other one
     names = {name for name, _ in parse_qsl(request.query, keep_blank_values=True)}
     asked = names & _SUBRESOURCES
     others = {name.lower() for name in names - _SUBRESOURCES - _HARMLESS} - _SIGNATURE
@@ -139,4 +144,4 @@ def _arn(partition: str, bucket: str, key: str) -> str:
 
 def _require(principal: Principal, action: str, arn: str, context: Mapping[str, tuple[str, ...]]) -> None:
     unknown = ("aws:resourcetag/", "aws:requesttag/", "aws:tagkeys")
-    principal.require(Inquiry(action, arn, {**context, **clock()}, unknown), code="AccessDenied")
+    principal.require(Inquiry(action, arn, context, unknown), code="AccessDenied")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 from random import getrandbits
@@ -11,13 +12,20 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from clary.core import routing
+from clary.core.ejection import Outliers
 from clary.core.identities import Principal
 from clary.core.resources import Partition
 from clary.errors import AwsError
 from clary.gateway.access import Access
+from clary.gateway.admission import Admission
+from clary.gateway.capture import Capture
 from clary.gateway.connection import Head
+from clary.gateway.meter import Concurrency, Meter, Snapshot
+from clary.gateway.outbox import Outbox
 from clary.gateway.routes import RouteFeed
+from clary.gateway.stickiness import Stickiness
 from clary.gateway.upstream import Pool
+from clary.wire import bearer
 from clary.wire.sigv4 import Identity, Verifier
 
 DEADLINE_GRAIN = 0.05
@@ -30,6 +38,25 @@ class Overdue(Protocol):
     def time_out(self) -> None: ...
 
 
+class Stream(Overdue, Protocol):
+    """What may be under way for long, and can say that it was cut off."""
+
+    def interrupt(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a gateway allows. Sizes in bytes, times in seconds."""
+
+    max_payload: int
+    model_timeout: float
+    stream_timeout: float = 480.0
+    instance_concurrency: int = 0
+    """Requests that this process gives an instance at once; 0: as many as come."""
+    instance_queue: int = 0
+    """Requests that wait for a place on an instance."""
+
+
 class State:
     """One gateway process: its routes, its connections, its counters. Sizes in bytes, times in seconds."""
 
@@ -40,9 +67,7 @@ class State:
         partition: Partition,
         verifier: Verifier | None,
         run: Path,
-        *,
-        max_payload: int,
-        model_timeout: float,
+        limits: Limits,
         access: Access | None = None,
     ) -> None:
         """Without `access` whoever signs with a known key may do everything."""
@@ -50,15 +75,29 @@ class State:
         self.partition = partition
         self.verifier = verifier
         self._access = access
-        self.max_payload = max_payload
-        self.model_timeout = model_timeout
+        self.max_payload = limits.max_payload
+        self.model_timeout = limits.model_timeout
+        self.stream_timeout = limits.stream_timeout
+        self.admission: Admission | None = None
+        """None where instances get as many requests as come."""
+        if limits.instance_concurrency:
+            self.admission = Admission(limits.instance_concurrency, limits.instance_queue)
         self.control_socket = run / "control.sock"
         self.routes = RouteFeed(run / "routes.json", self.control_socket)
-        self.pool = Pool(self.loop)
+        self.outbox = Outbox(self.loop)
+        self.pool = Pool(self.loop, self.outbox)
         self.load: dict[str, int] = {}
-        """Requests under way by container id, of this process."""
+        """Requests under way by instance id, of this process; those that wait for a place count."""
+        self.outliers = Outliers()
+        self.stickiness = Stickiness(run / "sessions")
+        self.capture = Capture()
+        self.shadows_under_way = 0
+        self.meter = Meter()
+        self._concurrency = Concurrency()
         self.deadlines: dict[Overdue, float] = {}
         """When each invocation has taken too long, in the order in which that comes: one limit holds for all."""
+        self.stream_deadlines: dict[Stream, float] = {}
+        """The same for streamed answers, which have a limit of their own."""
         self._request_ids = count(getrandbits(32))
         self._request_prefix = str(UUID(int=getrandbits(128), version=4))[:24]
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -68,6 +107,10 @@ class State:
         if self.verifier is None:
             return None
         return self.verifier.verify(head.method.decode("latin-1"), head.target, head.headers, payload)
+
+    def bearer(self, token: bytes) -> Identity | None:
+        """Verify a bearer token; None with `--auth off`. Raises AwsError under AWS's own codes."""
+        return None if self.verifier is None else bearer.verify(self.verifier, token)
 
     def is_anonymous(self, head: Head) -> bool:
         """Tell, before the body has come, whether a request that must be signed bears no signature at all."""
@@ -92,14 +135,28 @@ class State:
         return f"{self._request_prefix}{next(self._request_ids) & 0xFFFFFFFFFFFF:012x}"
 
     async def watch_deadlines(self) -> None:
-        """Tell invocations that their time is over, for ever: one timer for all of them."""
+        """Tell invocations that their time is over, and let instances that failed back in, for ever: one timer."""
         while True:
             await asyncio.sleep(DEADLINE_GRAIN)
-            for invocation in self._overdue(self.loop.time()):
+            now = self.loop.time()
+            for invocation in self._overdue(now):
                 invocation.time_out()
+            self.outliers.review(now)
+
+    def interrupt_streams(self) -> None:
+        """Tell the streams under way that this gateway is about to go."""
+        for stream in list(self.stream_deadlines):
+            stream.interrupt()
 
     def _overdue(self, now: float) -> list[Overdue]:
-        return list(takewhile(lambda each: self.deadlines[each] <= now, self.deadlines))
+        kinds = (self.deadlines, self.stream_deadlines)
+        return [each for kind in kinds for each, _ in takewhile(lambda item: item[1] <= now, kind.items())]
+
+    def snapshot(self) -> Snapshot:
+        """Give what the numbers of this process say of the moment."""
+        gauges = {"requests_under_way": float(sum(self.load.values())),
+                  "route_table_revision": float(self.routes.table.revision)}  # fmt: skip
+        return Snapshot(gauges, self._concurrency.of(self.routes.table, self.load))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a piece of work that nobody waits for; its failure is the loop's exception handler's."""

@@ -53,6 +53,11 @@ class Streamed:
         return self.head.target.partition(b"?")[2].decode("latin-1")
 
     @property
+    def source_ip(self) -> str:
+        """Whence it comes, as policies may ask."""
+        return self._client.source_ip
+
+    @property
     def headers(self) -> dict[bytes, bytes]:
         return self.head.headers
 

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import httptools
 
+from clary.gateway.outbox import Outbox
+
 IDLE_LIMIT = 30.0
 """Seconds after which an unused connection is closed: sooner than model servers with common settings close it."""
 
@@ -31,11 +33,12 @@ class Answer(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one container."""
 
-    __slots__ = ("_answer", "_answered", "_ended", "_excess", "_headers", "_keep_alive", "_parser", "_pool",
-                 "idle_since", "reused", "transport")  # fmt: skip
+    __slots__ = ("_answer", "_answered", "_ended", "_excess", "_headers", "_keep_alive", "_outbox", "_parser",
+                 "_pool", "idle_since", "reused", "transport")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._outbox = pool.outbox
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
         self._answered = False
@@ -52,7 +55,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Write a whole request and tell `answer` what comes back."""
         self._answer = answer
         self._answered = self._ended = self._excess = False
-        self.transport.write(request)
+        self._outbox.write(self.transport, request)
 
     def cancel(self) -> None:
         """Give the request up. The container may go on working at it; the connection is of no more use."""
@@ -141,8 +144,9 @@ class UpstreamConnection(asyncio.Protocol):
 class Pool:
     """Idle connections by container address."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._loop = loop
+        self.outbox = outbox
         self._idle: dict[tuple[str, int], list[UpstreamConnection]] = {}
         self._address: dict[UpstreamConnection, tuple[str, int]] = {}
 

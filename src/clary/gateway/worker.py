@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 from clary.core.resources import Partition
 from clary.gateway.access import Access
+from clary.gateway.capture_writer import CaptureWriter, Store
 from clary.gateway.connection import Connection, Exchange, Head
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
 from clary.gateway.listener import listener
-from clary.gateway.state import State
+from clary.gateway.meter import MeterFeed
+from clary.gateway.outbox import Outbox
+from clary.gateway.scrape import Scrape
+from clary.gateway.state import Limits, State
 from clary.gateway.streamed import Streamed
 from clary.telemetry import logger
 from clary.wire.sigv4 import Verifier
@@ -27,6 +34,8 @@ IDLE_LIMIT = 120.0
 STALL_LIMIT = 60.0
 """Seconds for which a client may be silent in the middle of a request."""
 SWEEP = 5.0
+SESSION_SWEEP = 60.0
+"""Seconds between looks at the stateful sessions that are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +48,18 @@ class GatewayOptions:
     access: Access | None
     """Who there is and what each may do; None: requests are not verified."""
     run: Path
-    max_payload: int
-    model_timeout: float
+    limits: Limits
+    container_host: str | None = None
+    """An address besides, at which containers ask; it may come up later, with their network."""
+    tls: ssl.SSLContext | None = None
+    """None: plain HTTP. Containers on this machine ask without TLS either way."""
+    metrics_token: str | None = None
+    """What `GET /metrics` must bear; empty: nothing, None: it is not answered."""
 
 
-async def serve(options: GatewayOptions, s3: Callable[[Streamed], Awaitable[None]]) -> None:
+async def serve(
+    options: GatewayOptions, s3: Callable[[Streamed], Awaitable[None]], captures: Callable[[], Store]
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way, for at most the model timeout."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -56,57 +72,83 @@ async def serve(options: GatewayOptions, s3: Callable[[Streamed], Awaitable[None
         options.partition,
         verifier,
         options.run,
-        max_payload=options.max_payload,
-        model_timeout=options.model_timeout,
-        access=access,
+        options.limits,
+        access,
     )
     state.routes.load()
     control = ControlPlane(state.control_socket)
-    door = Door(Front(state, control, s3).open)
-    server = await loop.create_server(door.connect, sock=listener(options.host, options.port), backlog=BACKLOG)
+    scrape = Scrape(state.control_socket, options.metrics_token)
+    door = Door(Front(state, control, s3, scrape.handle).open, state.outbox)
+    servers = [
+        await loop.create_server(door.connect, sock=sock, ssl=tls, backlog=BACKLOG) for sock, tls in _listeners(options)
+    ]
     feed = loop.create_task(state.routes.follow())
     sweep = loop.create_task(_sweep(state, door))
     deadlines = loop.create_task(state.watch_deadlines())
+    numbers = MeterFeed(state.meter, state.snapshot, state.control_socket)
+    counting = loop.create_task(numbers.follow())
+    sessions = loop.create_task(_forget_sessions(state))
+    writer = CaptureWriter(state.capture, captures, lambda number: state.meter.dropped("capture", number))
+    capturing = loop.create_task(writer.follow())
     logger("gateway").info("gateway ready", host=options.host, port=options.port)
     await stop.wait()
-    server.close()
-    await door.drain(options.model_timeout)
-    for task in (feed, sweep, deadlines):
+    await writer.finish()  # while there is still somebody to take it: the S3 may be behind this very door
+    for server in servers:
+        server.close()
+    await door.drain(options.limits.model_timeout, state.interrupt_streams)
+    for task in (feed, sweep, deadlines, sessions, capturing, counting):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+    await writer.finish()
+    await numbers.finish()
     state.pool.close()
     await control.close()
+
+
+def _listeners(options: GatewayOptions) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
+    sockets = [(listener(options.host, options.port), options.tls)]
+    if options.container_host is not None:
+        try:
+            sockets.append((listener(options.container_host, options.port, early=True), None))
+        except OSError as error:
+            logger("gateway").warning("containers cannot ask for credentials here", reason=str(error))
+    return sockets
 
 
 class Door:
     """The connections of one process."""
 
-    def __init__(self, open_exchange: Callable[[Head, Connection], Exchange]) -> None:
+    def __init__(self, open_exchange: Callable[[Head, Connection], Exchange], outbox: Outbox) -> None:
         self._open = open_exchange
-        self._connections: set[Connection] = set()
+        self._outbox = outbox
+        # Weakly: a TLS handshake that fails makes no sound, it only lets go of its connection.
+        self._connections: WeakSet[Connection] = WeakSet()
 
     def connect(self) -> Connection:
-        connection = Connection(self._open)
+        connection = Connection(self._open, self._outbox)
         self._connections.add(connection)
         return connection
 
     def sweep(self, now: float) -> None:
-        """Forget connections that are gone; close those that were idle, or silent in mid-request, for too long."""
+        """Close connections that were idle, took too long for a head, or were silent in mid-request for too long."""
         for connection in list(self._connections):
             heard, connection.heard = connection.heard, False
             limit = IDLE_LIMIT if connection.idle else STALL_LIMIT
             if connection.transport is None or connection.transport.is_closing():
-                self._connections.discard(connection)
-            elif not connection.idle and (heard or not connection.awaiting):
+                continue
+            if not connection.idle and (heard or not connection.awaiting):
                 connection.quiet_since = 0.0
-            elif not connection.quiet_since or (connection.idle and heard):
+            elif not connection.quiet_since or (connection.idle and heard and not connection.in_head):
                 connection.quiet_since = now
             elif now - connection.quiet_since > limit:
-                connection.transport.close()
+                connection.close()
 
-    async def drain(self, limit: float) -> None:
-        """Close what is idle or waits for its client, let the rest be answered, for at most `limit` seconds."""
+    async def drain(self, limit: float, last_words: Callable[[], None] = lambda: None) -> None:
+        """Close what is idle or waits for its client, let the rest be answered, for at most `limit` seconds.
+
+        `last_words` is called before what is still under way then is cut off.
+        """
         deadline = time.monotonic() + limit
         while self._connections and time.monotonic() < deadline:
             for connection in list(self._connections):
@@ -114,10 +156,14 @@ class Door:
                 if gone or connection.idle or connection.awaiting:
                     self._connections.discard(connection)
                     if connection.transport is not None:
-                        connection.transport.close()
+                        connection.close()
             await asyncio.sleep(0.02)
+        last_words()
         for connection in self._connections:
-            connection.transport.abort()
+            if connection.idle:
+                connection.close()
+            else:
+                connection.transport.abort()
 
 
 async def _sweep(state: State, door: Door) -> None:
@@ -125,3 +171,12 @@ async def _sweep(state: State, door: Door) -> None:
         await asyncio.sleep(SWEEP)
         door.sweep(state.loop.time())
         state.pool.sweep(state.loop.time())
+
+
+async def _forget_sessions(state: State) -> None:
+    while True:
+        await asyncio.sleep(SESSION_SWEEP)
+        now = time.time()
+        state.stickiness.forget(now)
+        # There may be thousands of files: no invocation waits for them.
+        await state.loop.run_in_executor(None, state.stickiness.sweep, now)

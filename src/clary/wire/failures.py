@@ -1,4 +1,4 @@
-"""How an error looks on the wire, in either protocol: the one translation of `clary.errors`.
+"""How an error looks on the wire, in each protocol: the one translation of `clary.errors`.
 
 It needs no service model, so that a gateway, which refuses much and models nothing, need not load any.
 """
@@ -16,6 +16,7 @@ from clary.errors import AwsError
 JSON_CONTENT_TYPE = "application/x-amz-json-1.1"
 FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
 XML_CONTENT_TYPE = "text/xml"
+CBOR_CONTENT_TYPE = "application/cbor"
 # Errors come from any service and from before one is known; clients read local names, so STS's namespace does for all.
 _NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 # What XML 1.0 cannot hold, not even escaped.
@@ -35,6 +36,12 @@ def error_response(error: AwsError, content_type: str, request_id: str) -> WireR
     """Write an error in the protocol of the request, which its content type tells."""
     if media_type(content_type) == FORM_CONTENT_TYPE:
         return WireResponse(error.status, headers(XML_CONTENT_TYPE, request_id), _error_document(error, request_id))
+    if media_type(content_type) == CBOR_CONTENT_TYPE:
+        import cbor2  # here: a gateway hardly ever needs it, and starts sooner without
+
+        message = error.message.encode("utf-8", "replace").decode()  # half a surrogate pair is no UTF-8
+        body = cbor2.dumps({"__type": error.code, "message": message})
+        return WireResponse(error.status, headers(CBOR_CONTENT_TYPE, request_id), body)
     # SDKs differ in where they look for the code, and in the case of the message's key.
     body = json.dumps({"__type": error.code, "message": error.message, "Message": error.message}).encode()
     return WireResponse(error.status, headers(JSON_CONTENT_TYPE, request_id) | {"x-amzn-errortype": error.code}, body)
@@ -42,7 +49,8 @@ def error_response(error: AwsError, content_type: str, request_id: str) -> WireR
 
 def headers(content_type: str, request_id: str) -> dict[str, str]:
     """Give the headers that every answer has."""
-    return {"content-type": content_type, "x-amzn-requestid": request_id}
+    found = {"content-type": content_type, "x-amzn-requestid": request_id}
+    return found | {"smithy-protocol": "rpc-v2-cbor"} if content_type == CBOR_CONTENT_TYPE else found
 
 
 def media_type(content_type: str) -> str:

@@ -6,10 +6,10 @@ A form is flat, its names are paths: `Tags.member.1.Key`. They become nested val
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl
 from xml.etree.ElementTree import Element, SubElement
 
@@ -18,8 +18,8 @@ from botocore.model import OperationModel, Shape
 from clary.errors import AwsError
 from clary.wire import failures
 
-_MAX_FIELDS = 1000
-_Item = TypeVar("_Item")
+_MAX_FIELDS = 100_000
+"""A PutMetricData of a thousand metrics with their dimensions has tens of thousands."""
 
 
 def read_form(body: bytes) -> dict[str, str]:
@@ -35,50 +35,77 @@ def read_form(body: bytes) -> dict[str, str]:
     return form
 
 
+class _Place:
+    """What a form has at a path: a text, and places below. Made once: reading then takes as long as the form is."""
+
+    __slots__ = ("below", "text")
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+        self.below: dict[str, _Place] = {}
+
+
 def decode(shape: Shape, form: Mapping[str, str]) -> dict[str, Any]:
     """Turn a form into Python values, checking types only; names that the shape lacks are ignored.
 
     Raises AwsError MalformedInput (400) for a text that is not of its member's type.
     """
-    return {name: value for name, value in _members(shape, "", form) if value is not None}
+    root = _Place()
+    for path, text in form.items():
+        place = root
+        for part in path.split("."):
+            place = place.below.setdefault(part, _Place())
+        place.text = text
+    return _members(shape, root, "")
 
 
-def _members(shape: Shape, prefix: str, form: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def _members(shape: Shape, place: _Place, path: str) -> dict[str, Any]:
+    found = {}
     for name, member in shape.members.items():
-        yield name, _read(member, prefix + member.serialization.get("name", name), form)
+        part = member.serialization.get("name", name)
+        value = _read(member, place.below.get(part), path + part)
+        if value is not None:
+            found[name] = value
+    return found
 
 
-def _read(shape: Shape, path: str, form: Mapping[str, str]) -> Any:
-    """Read what is at a path; None where nothing is."""
+def _read(shape: Shape, place: _Place | None, path: str) -> Any:
+    """Read what is at a place; None where nothing is."""
+    if place is None:
+        return None
     match shape.type_name:
         case "structure":
-            found = {name: value for name, value in _members(shape, f"{path}.", form) if value is not None}
-            return found or None
+            return _members(shape, place, f"{path}.") or None
         case "list":
-            inner = "" if shape.serialization.get("flattened") else shape.member.serialization.get("name", "member")
-            start = f"{path}.{inner}." if inner else f"{path}."
-            items = list(_numbered(start, form, lambda at: _read(shape.member, at, form)))
+            flattened = shape.serialization.get("flattened")
+            inner = "" if flattened else shape.member.serialization.get("name", "member")
+            items = [_read(shape.member, item, at) for item, at in _numbered(place, inner, path)]
             # An empty list is written as its bare name.
-            return items if items or form.get(path) == "" else None
+            return items if items or place.text == "" else None
         case "map":
-            start = f"{path}." if shape.serialization.get("flattened") else f"{path}.entry."
+            inner = "" if shape.serialization.get("flattened") else "entry"
             key = shape.key.serialization.get("name", "key")
             value = shape.value.serialization.get("name", "value")
-            pairs = _numbered(
-                start, form, lambda at: (form.get(f"{at}.{key}"), _read(shape.value, f"{at}.{value}", form))
-            )
-            return {name: item for name, item in pairs if name is not None} or None
+            found = {}
+            for entry, at in _numbered(place, inner, path):
+                if (name := entry.below.get(key)) is not None and name.text is not None:
+                    found[name.text] = _read(shape.value, entry.below.get(value), f"{at}.{value}")
+            return found or None
         case kind:
-            return None if path not in form else _scalar_of(kind, form[path], path)
+            return None if place.text is None else _scalar_of(kind, place.text, path)
 
 
-def _numbered(start: str, form: Mapping[str, str], read: Callable[[str], _Item]) -> Iterator[_Item]:
-    """Read the elements of a list or map, which count from 1, up to the first number that no name has."""
-    numbers = {name[len(start) :].partition(".")[0] for name in form if name.startswith(start)}
-    for number in count(1):
-        if str(number) not in numbers:
+def _numbered(place: _Place, inner: str, path: str) -> Iterator[tuple[_Place, str]]:
+    """Give the elements of a list or map, which count from 1, up to the first number that no name has."""
+    if inner:
+        path = f"{path}.{inner}"
+        if (found := place.below.get(inner)) is None:
             return
-        yield read(f"{start}{number}")
+        place = found
+    for number in count(1):
+        if (element := place.below.get(str(number))) is None:
+            return
+        yield element, f"{path}.{number}"
 
 
 def _scalar_of(kind: str, text: str, path: str) -> Any:
@@ -138,6 +165,13 @@ def _write(parent: Element, name: str, shape: Shape, value: Any) -> None:
             holder = parent if flattened else SubElement(parent, name)
             for item in value:
                 _write(holder, name if flattened else inner, shape.member, item)
+        case "map":
+            flattened = shape.serialization.get("flattened")
+            holder = parent if flattened else SubElement(parent, name)
+            for key, item in value.items():
+                entry = SubElement(holder, name if flattened else "entry")
+                _write(entry, shape.key.serialization.get("name", "key"), shape.key, key)
+                _write(entry, shape.value.serialization.get("name", "value"), shape.value, item)
         case kind:
             SubElement(parent, name).text = failures.xml_text(_scalar(kind, value))
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 from time import gmtime, strftime
 
 from clary.wire.canonical import Request, canonical_request
-from clary.wire.sigv4 import ALGORITHM, SigningKey
+from clary.wire.signer import ALGORITHM, SigningKey
 
 
 class Signer:

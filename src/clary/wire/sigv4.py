@@ -8,9 +8,6 @@ so a header-signed request costs two short SHA-256 runs, one over the payload, a
   parsed, and its signing key derived, once. Only a request whose signature was right may enter that cache.
 - ISO 8601 basic timestamps sort as text, so the clock check compares with two strings that are made once a second.
 
-Statuses: JSON 1.1 services answer 400, REST services and S3 answer 403. AWS documents neither for each code; that split
-is what its services are seen to do. A request speaks JSON 1.1 when it has an `X-Amz-Target`.
-
 An access key that is not among the known ones may be a temporary one: its `X-Amz-Security-Token` then tells all of it.
 Beside a known key a signed token is tolerated and means nothing: one left over in an environment says nothing that the
 secret does not. An unsigned one is refused, like every unsigned `x-amz-*` header.
@@ -28,10 +25,10 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from clary.errors import AwsError
-from clary.wire import sigv2
-from clary.wire.canonical import Request, canonical_request, sent_resource, strict_resource
+from clary.wire import refusals, sigv2
+from clary.wire.canonical import Request, canonical_request, double_encoded, sent_resource, strict_resource
+from clary.wire.signer import ALGORITHM, TERMINATOR, KnownSigner, SigningKey
 
-ALGORITHM = "AWS4-HMAC-SHA256"
 EMPTY_SHA256 = sha256().hexdigest()
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 STREAMED_PAYLOADS = (
@@ -40,35 +37,14 @@ STREAMED_PAYLOADS = (
     "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
 )
 
-_TERMINATOR = "aws4_request"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _WEEK = 604800
 _CACHE_SIZE = 4096
+_MOST_NAMES = 128
+"""Names of headers that are remembered of a signer."""
 _TOKEN = b"x-amz-security-token"
 _PRESIGNED = b"X-Amz-Signature="
 _PRESIGNED_PARTS = ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
-
-
-class SigningKey:
-    """A derived key, held as the two hash states that HMAC starts from: a third of the price of `hmac.digest`."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, secret: str, date: str, region: str, service: str) -> None:
-        key = f"AWS4{secret}".encode()
-        for part in (date, region, service, _TERMINATOR):
-            key = hmac.digest(key, part.encode(), "sha256")
-        block = key.ljust(64, b"\0")
-        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
-        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
-
-    def sign(self, message: bytes) -> str:
-        """Give the HMAC-SHA256 of a message in hexadecimal."""
-        inner = self._inner.copy()
-        inner.update(message)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return outer.hexdigest()
 
 
 class Identity(NamedTuple):
@@ -97,82 +73,6 @@ SessionLookup = Callable[[str, str], Session | None]
 """Gives what a token, the second argument, says of an access key id; None where it was not made here, or not for it."""
 
 
-class _Signer(NamedTuple):
-    """All that an `Authorization` header says but the signature."""
-
-    access_key_id: str
-    service: str
-    region: str
-    scope: str
-    date: str
-    signed: tuple[bytes, ...]
-    signed_set: frozenset[bytes]
-    signed_headers: bytes
-    key: SigningKey
-    token: bytes
-    expires_at: float
-
-
-class _Refusal(NamedTuple):
-    """One reason, in the words of S3 and of everyone else; without a wording of its own, S3 uses the others'."""
-
-    code: str
-    s3_code: str
-    s3_status: int = 403
-    s3_message: str = ""
-    query_code: str = ""
-    """The query protocol's, where it has one of its own."""
-
-    def error(self, headers: Mapping[bytes, bytes], message: str, *, s3: bool) -> AwsError:
-        if s3:
-            return AwsError(self.s3_message or message, code=self.s3_code, status=self.s3_status)
-        if self.query_code and headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
-            return AwsError(message, code=self.query_code, status=403)
-        return AwsError(message, code=self.code, status=400 if b"x-amz-target" in headers else 403)
-
-
-_MISSING = _Refusal("MissingAuthenticationTokenException", "AccessDenied")
-_MALFORMED = _Refusal("IncompleteSignatureException", "AuthorizationHeaderMalformed", 400)
-_BAD_QUERY = _Refusal("IncompleteSignatureException", "AuthorizationQueryParametersError", 400)
-_TWO_WAYS = _Refusal("IncompleteSignatureException", "InvalidArgument", 400)
-_SCOPE = _Refusal("InvalidSignatureException", "AuthorizationHeaderMalformed", 400)
-_UNSIGNED_HEADER = _Refusal("InvalidSignatureException", "AccessDenied")
-_EXPIRED = _Refusal("InvalidSignatureException", "AccessDenied", 403, "Request has expired")
-_SKEWED = _Refusal(
-    "InvalidSignatureException",
-    "RequestTimeTooSkewed",
-    403,
-    "The difference between the request time and the current time is too large.",
-)
-_UNKNOWN_KEY = _Refusal(
-    "UnrecognizedClientException",
-    "InvalidAccessKeyId",
-    403,
-    "The AWS Access Key Id you provided does not exist in our records.",
-    "InvalidClientTokenId",
-)
-_BAD_TOKEN = _Refusal(
-    "UnrecognizedClientException",
-    "InvalidToken",
-    400,
-    "The provided token is malformed or otherwise invalid.",
-    "InvalidClientTokenId",
-)
-_EXPIRED_TOKEN = _Refusal(
-    "ExpiredTokenException", "ExpiredToken", 400, "The provided token has expired.", "ExpiredToken"
-)
-_MISMATCH = _Refusal(
-    "InvalidSignatureException",
-    "SignatureDoesNotMatch",
-    403,
-    "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
-)
-_MISMATCH_MESSAGE = (
-    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
-    "and signing method. Consult the service documentation for details."
-)
-
-
 class Verifier:
     """Verify requests against known secrets, for one region.
 
@@ -194,7 +94,7 @@ class Verifier:
         self._region = region
         self._now = now
         self._skew = max_skew
-        self._signers: dict[bytes, _Signer] = {}
+        self._signers: dict[bytes, KnownSigner] = {}
         self._second = -1
         self._earliest = self._latest = ""
 
@@ -206,6 +106,50 @@ class Verifier:
         hash: the caller then holds the body against `Identity.payload_hash` (see `awschunked.Payload`).
         Raises AwsError with AWS's own codes, S3's where the credential's scope is S3's.
         """
+        authorization = headers.get(b"authorization")
+        if authorization is not None and payload is not None:
+            identity = self._verify_known(method, target, headers, payload, authorization)
+            if identity is not None:
+                return identity
+        return self._verify_fully(method, target, headers, payload)
+
+    def _verify_known(
+        self, method: str, target: bytes, headers: Mapping[bytes, bytes], payload: bytes, authorization: bytes
+    ) -> Identity | None:
+        """Verify a request of a signer who was seen before, in its most usual form; None says nothing.
+
+        It may only accept: what is refused, and why, is decided by `_verify_fully`. Header values are taken as they
+        came. Where canonical form would have changed one (repeated spaces) the signature does not match here.
+        """
+        signer = self._signers.get(authorization[:-64])
+        if (
+            signer is None
+            or signer.service == "s3"
+            or target.find(b"?") >= 0
+            or not headers.keys() <= signer.covered
+            or not (signer.access_key_id in self._secrets or self._goes_on(signer, headers))
+        ):
+            return None
+        try:
+            values = signer.values(headers)[1:]
+            stamp = headers[b"x-amz-date"].decode("latin-1")
+        except KeyError:
+            return None
+        if not self._is_current(signer, stamp):
+            return None
+        payload_hash = sha256(payload).hexdigest()
+        declared = headers.get(b"x-amz-content-sha256")
+        if declared is not None and declared != payload_hash.encode():
+            return None
+        canonical = signer.form % (method.encode(), double_encoded(target), *values, payload_hash.encode())
+        signature = authorization[-64:]
+        if not hmac.compare_digest(signer.signature(stamp, canonical), signature):
+            return None
+        return _identity(signer, stamp, signature, payload_hash)
+
+    def _verify_fully(
+        self, method: str, target: bytes, headers: Mapping[bytes, bytes], payload: bytes | None
+    ) -> Identity:
         path, _, query = target.partition(b"?")
         request = Request(method, path, query, headers)
         authorization = headers.get(b"authorization")
@@ -214,9 +158,9 @@ class Verifier:
                 return self._verify_presigned(request, payload)
             if payload is None and sigv2.MARK in query:
                 return self._verify_version_2(request)
-            raise _MISSING.error(headers, "Missing Authentication Token", s3=False)
+            raise refusals.MISSING.error(headers, "Missing Authentication Token", s3=False)
         if query and _PRESIGNED in query:
-            raise _TWO_WAYS.error(headers, "Only one auth mechanism allowed", s3=b"/s3/" in authorization)
+            raise refusals.TWO_WAYS.error(headers, "Only one auth mechanism allowed", s3=b"/s3/" in authorization)
         prefix = authorization[:-64]
         signer = self._signers.get(prefix)
         if signer is not None and (signer.access_key_id in self._secrets or self._goes_on(signer, headers)):
@@ -230,25 +174,28 @@ class Verifier:
         self._check_signature(request, signer, stamp, signature, payload_hash)
         if s3 and payload is not None and len(payload_hash) == 64 and sha256(payload).hexdigest() != payload_hash:
             raise payload_mismatch()
-        if prefix not in self._signers and prefix.endswith(b"Signature="):
-            self._remember(prefix, signer)
+        if prefix.endswith(b"Signature="):
+            self._remember(prefix, signer, headers)
         return _identity(signer, stamp, signature, payload_hash)
 
-    def _goes_on(self, signer: _Signer, headers: Mapping[bytes, bytes]) -> bool:
+    def _goes_on(self, signer: KnownSigner, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a session that was seen before comes with the same token and is not over."""
         return signer.token != b"" and headers.get(_TOKEN) == signer.token and self._now() < signer.expires_at
 
-    def _remember(self, prefix: bytes, signer: _Signer) -> None:
-        if len(self._signers) >= _CACHE_SIZE:
-            self._signers.clear()
-        self._signers[prefix] = signer
+    def _remember(self, prefix: bytes, signer: KnownSigner, headers: Mapping[bytes, bytes]) -> None:
+        if prefix not in self._signers:
+            if len(self._signers) >= _CACHE_SIZE:
+                self._signers.clear()
+            self._signers[prefix] = signer
+        if len(signer.covered) + len(headers) <= _MOST_NAMES:
+            signer.covered.update(headers)
 
-    def _parse(self, request: Request, authorization: bytes) -> tuple[_Signer, bytes]:
+    def _parse(self, request: Request, authorization: bytes) -> tuple[KnownSigner, bytes]:
         headers = request.headers
         s3 = b"/s3/" in authorization
         algorithm, _, rest = authorization.decode("latin-1").partition(" ")
         if algorithm != ALGORITHM:
-            raise _MALFORMED.error(headers, f"Unsupported AWS 'algorithm': {algorithm[:32]!r}.", s3=s3)
+            raise refusals.MALFORMED.error(headers, f"Unsupported AWS 'algorithm': {algorithm[:32]!r}.", s3=s3)
         parts = {}
         for part in rest.split(","):
             name, _, value = part.strip().partition("=")
@@ -256,7 +203,7 @@ class Verifier:
         absent = [name for name in ("Credential", "Signature", "SignedHeaders") if not parts.get(name)]
         if absent:
             message = " ".join(f"Authorization header requires '{name}' parameter." for name in absent)
-            raise _MALFORMED.error(headers, message, s3=s3)
+            raise refusals.MALFORMED.error(headers, message, s3=s3)
         signer = self._signer(headers, parts["Credential"], parts["SignedHeaders"], headers.get(_TOKEN, b""))
         return signer, parts["Signature"].encode("latin-1")
 
@@ -266,22 +213,24 @@ class Verifier:
             return Session(secret, 0.0)
         invalid = "The security token included in the request is invalid."
         if not token or self._sessions is None:
-            raise _UNKNOWN_KEY.error(headers, invalid, s3=s3)
+            raise refusals.UNKNOWN_KEY.error(headers, invalid, s3=s3)
         session = self._sessions(access_key_id, token.decode("latin-1"))
         if session is None:
-            raise _BAD_TOKEN.error(headers, invalid, s3=s3)
+            raise refusals.BAD_TOKEN.error(headers, invalid, s3=s3)
         if session.expires_at <= self._now():
-            raise _EXPIRED_TOKEN.error(headers, "The security token included in the request is expired", s3=s3)
+            raise refusals.EXPIRED_TOKEN.error(headers, "The security token included in the request is expired", s3=s3)
         return session
 
-    def _signer(self, headers: Mapping[bytes, bytes], credential: str, signed_headers: str, token: bytes) -> _Signer:
+    def _signer(
+        self, headers: Mapping[bytes, bytes], credential: str, signed_headers: str, token: bytes
+    ) -> KnownSigner:
         fields = credential.rsplit("/", 4)
         if len(fields) != 5:
             message = (
                 "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, "
                 f"got '{credential[:128]}'"
             )
-            raise _MALFORMED.error(headers, message, s3="/s3/" in credential)
+            raise refusals.MALFORMED.error(headers, message, s3="/s3/" in credential)
         access_key_id, date, region, service, terminator = fields
         s3 = service == "s3"
         secret, expires_at = self._secret_of(headers, access_key_id, token, s3=s3)
@@ -291,64 +240,64 @@ class Verifier:
                 if s3
                 else f"Credential should be scoped to a valid region, not '{region}'."
             )
-            raise _SCOPE.error(headers, message, s3=s3)
-        if terminator != _TERMINATOR:
+            raise refusals.SCOPE.error(headers, message, s3=s3)
+        if terminator != TERMINATOR:
             message = f"Credential should be scoped with a valid terminator: 'aws4_request', not '{terminator}'."
-            raise _SCOPE.error(headers, message, s3=s3)
+            raise refusals.SCOPE.error(headers, message, s3=s3)
         names = tuple(signed_headers.encode("latin-1").split(b";"))
         if b"host" not in names:
             message = "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."
-            raise _UNSIGNED_HEADER.error(headers, message, s3=s3)
-        return _Signer(
+            raise refusals.UNSIGNED_HEADER.error(headers, message, s3=s3)
+        return KnownSigner(
             access_key_id,
             service,
             region,
             f"{date}/{region}/{service}/{terminator}",
             date,
             names,
-            frozenset(names),
             signed_headers.encode("latin-1"),
             SigningKey(secret, date, region, service),
             token if expires_at else b"",
             expires_at,
         )
 
-    def _check_clock(self, headers: Mapping[bytes, bytes], signer: _Signer, stamp: str) -> None:
+    def _is_current(self, signer: KnownSigner, stamp: str) -> bool:
         second = int(self._now())
         if second != self._second:
             self._earliest = strftime(_STAMP, gmtime(second - self._skew))
             self._latest = strftime(_STAMP, gmtime(second + self._skew))
             self._second = second
-        if self._earliest <= stamp <= self._latest and stamp[:8] == signer.date and len(stamp) == 16:
+        return self._earliest <= stamp <= self._latest and stamp[:8] == signer.date and len(stamp) == 16
+
+    def _check_clock(self, headers: Mapping[bytes, bytes], signer: KnownSigner, stamp: str) -> None:
+        if self._is_current(signer, stamp):
             return
+        second = self._second
         s3 = signer.service == "s3"
         _seconds(headers, stamp, s3=s3)
         minutes = f"{strftime(_STAMP, gmtime(second))} {{}} {self._skew // 60} min."
         if stamp < self._earliest:
             message = f"Signature expired: {stamp} is now earlier than {self._earliest} ({minutes.format('-')})"
-            raise _SKEWED.error(headers, message, s3=s3)
+            raise refusals.SKEWED.error(headers, message, s3=s3)
         if stamp > self._latest:
             message = f"Signature not yet current: {stamp} is still later than {self._latest} ({minutes.format('+')})"
-            raise _SKEWED.error(headers, message, s3=s3)
+            raise refusals.SKEWED.error(headers, message, s3=s3)
         raise _wrong_scope_date(headers, signer, stamp)
 
     def _check_signature(
-        self, request: Request, signer: _Signer, stamp: str, signature: bytes, payload_hash: str
+        self, request: Request, signer: KnownSigner, stamp: str, signature: bytes, payload_hash: str
     ) -> None:
-        signed_set = signer.signed_set
         for name in request.headers:
-            if name[:6] == b"x-amz-" and name not in signed_set:
+            if name[:6] == b"x-amz-" and name not in signer.signed:
                 message = "There were headers present in the request which were not signed"
-                raise _UNSIGNED_HEADER.error(request.headers, message, s3=signer.service == "s3")
+                raise refusals.UNSIGNED_HEADER.error(request.headers, message, s3=signer.service == "s3")
         s3 = signer.service == "s3"
         for resource_of in (sent_resource, strict_resource):
             resource = resource_of(request.path, request.query, s3=s3)
             canonical = canonical_request(request, resource, signer.signed, signer.signed_headers, payload_hash)
-            digest = sha256(canonical).hexdigest()
-            expected = signer.key.sign(f"{ALGORITHM}\n{stamp}\n{signer.scope}\n{digest}".encode())
-            if hmac.compare_digest(expected.encode(), signature):
+            if hmac.compare_digest(signer.signature(stamp, canonical), signature):
                 return
-        raise _MISMATCH.error(request.headers, _MISMATCH_MESSAGE, s3=s3)
+        raise refusals.MISMATCH.error(request.headers, refusals.MISMATCH_MESSAGE, s3=s3)
 
     def _verify_presigned(self, request: Request, payload: bytes | None) -> Identity:
         headers = request.headers
@@ -361,7 +310,7 @@ class Verifier:
                 "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, "
                 "X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
             )
-            raise _BAD_QUERY.error(headers, message, s3=s3)
+            raise refusals.BAD_QUERY.error(headers, message, s3=s3)
         token = given.get("X-Amz-Security-Token", "").encode("latin-1", "replace")
         signer = self._signer(headers, given["X-Amz-Credential"], given["X-Amz-SignedHeaders"], token)
         stamp = given["X-Amz-Date"]
@@ -383,27 +332,27 @@ class Verifier:
         # It covers no payload, so there is nothing for a key to sign later on.
         return Identity(key_id, "s3", self._region, "", "", UNSIGNED_PAYLOAD, "", SigningKey("", "", "", ""))
 
-    def _check_expiry(self, headers: Mapping[bytes, bytes], signer: _Signer, stamp: str, expires: str) -> None:
+    def _check_expiry(self, headers: Mapping[bytes, bytes], signer: KnownSigner, stamp: str, expires: str) -> None:
         s3 = signer.service == "s3"
         if not (expires.isascii() and expires.isdigit() and 0 < int(expires) <= _WEEK):
             message = "X-Amz-Expires must be between 1 and 604800 seconds"
-            raise _BAD_QUERY.error(headers, message, s3=s3)
+            raise refusals.BAD_QUERY.error(headers, message, s3=s3)
         if stamp[:8] != signer.date:
             raise _wrong_scope_date(headers, signer, stamp)
         signed_at, now = _seconds(headers, stamp, s3=s3), self._now()
         if now > signed_at + int(expires):
             limit = strftime(_STAMP, gmtime(now - int(expires)))
-            raise _EXPIRED.error(headers, f"Signature expired: {stamp} is now earlier than {limit}", s3=s3)
+            raise refusals.EXPIRED.error(headers, f"Signature expired: {stamp} is now earlier than {limit}", s3=s3)
         if signed_at > now + self._skew:
             limit = strftime(_STAMP, gmtime(now + self._skew))
             message = f"Signature not yet current: {stamp} is still later than {limit}"
-            raise _SKEWED.error(headers, message, s3=s3)
+            raise refusals.SKEWED.error(headers, message, s3=s3)
 
 
-def _identity(signer: _Signer, stamp: str, signature: bytes, payload_hash: str) -> Identity:
-    key_id, service, region, scope = signer[:4]
-    token = signer.token.decode("latin-1")
-    return Identity(key_id, service, region, stamp, scope, payload_hash, signature.decode(), signer.key, token)
+def _identity(signer: KnownSigner, stamp: str, signature: bytes, payload_hash: str) -> Identity:
+    token = signer.token.decode("latin-1") if signer.token else ""
+    signed = (stamp, signer.scope, payload_hash, signature.decode(), signer.key, token)
+    return Identity(signer.access_key_id, signer.service, signer.region, *signed)
 
 
 def payload_mismatch() -> AwsError:
@@ -434,11 +383,11 @@ def _computed_hash(headers: Mapping[bytes, bytes], payload: bytes | None) -> str
     """
     if payload is None:
         message = "Credential should be scoped to correct service: 's3'."
-        raise _SCOPE.error(headers, message, s3=False)
+        raise refusals.SCOPE.error(headers, message, s3=False)
     computed = sha256(payload).hexdigest() if payload else EMPTY_SHA256
     declared = headers.get(b"x-amz-content-sha256")
     if declared is not None and declared != computed.encode():
-        raise _MISMATCH.error(headers, _MISMATCH_MESSAGE, s3=False)
+        raise refusals.MISMATCH.error(headers, refusals.MISMATCH_MESSAGE, s3=False)
     return computed
 
 
@@ -448,7 +397,7 @@ def _date_header(headers: Mapping[bytes, bytes]) -> bytes:
         date = parsedate_to_datetime(headers[b"date"].decode("latin-1"))
     except (KeyError, ValueError):
         message = "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
-        raise _MALFORMED.error(headers, message, s3=b"/s3/" in headers.get(b"authorization", b"")) from None
+        raise refusals.MALFORMED.error(headers, message, s3=b"/s3/" in headers.get(b"authorization", b"")) from None
     return strftime(_STAMP, date.utctimetuple()).encode()
 
 
@@ -457,12 +406,12 @@ def _seconds(headers: Mapping[bytes, bytes], stamp: str, *, s3: bool) -> int:
         return timegm(strptime(stamp, _STAMP))
     except ValueError:
         message = f"Date must be in ISO-8601 'basic format'. Got '{stamp[:32]}'."
-        raise _MALFORMED.error(headers, message, s3=s3) from None
+        raise refusals.MALFORMED.error(headers, message, s3=s3) from None
 
 
-def _wrong_scope_date(headers: Mapping[bytes, bytes], signer: _Signer, stamp: str) -> AwsError:
+def _wrong_scope_date(headers: Mapping[bytes, bytes], signer: KnownSigner, stamp: str) -> AwsError:
     message = (
         "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
         f"'{signer.date}' != '{stamp[:8]}', from '{stamp}'."
     )
-    return _SCOPE.error(headers, message, s3=signer.service == "s3")
+    return refusals.SCOPE.error(headers, message, s3=signer.service == "s3")

@@ -1,0 +1,183 @@
+"""A request's passage through the containers of one instance: one container, or a Serial pipeline of them.
+
+In a pipeline each answer is the next request: its body as it is and its content type verbatim, parameters included.
+What the caller wants to be given back (Accept) is only the last container's business; custom attributes and ids reach
+all of them. The first answer that is not 2xx is the pipeline's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+
+from clary.core.routing import Hop
+from clary.gateway.state import State
+from clary.gateway.upstream import Answer, UpstreamConnection
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds; the contract says 250 ms for a listening socket, a loaded machine needs longer."""
+HOP_LIMIT = 5 * 1024 * 1024
+"""Bytes that one container may hand to the next ("5 MB")."""
+
+Lines = Sequence[tuple[bytes, bytes]]
+"""Which of the client's headers go to a container, each with the beginning of its line there."""
+
+CARRIED: Lines = (
+    (b"content-type", b"\r\nContent-Type: "),
+    (b"x-amzn-sagemaker-custom-attributes", b"\r\nX-Amzn-SageMaker-Custom-Attributes: "),
+    (b"x-amzn-sagemaker-inference-id", b"\r\nX-Amzn-SageMaker-Inference-Id: "),
+    (b"x-amzn-sagemaker-session-id", b"\r\nX-Amzn-SageMaker-Session-Id: "),
+)
+"""For every container; everything else is stripped, as the service does."""
+
+
+class HopTooLarge(Exception):
+    """A container's answer is more than the next one is given. The message is the service's."""
+
+    def __init__(self, giver: str, status: int, taker: str, size: int) -> None:
+        super().__init__(
+            f"Received response from {giver} with status code {status}. However, the request payload from {giver} to "
+            f"{taker} is {size} bytes, which has exceeded the maximum limit of 5 MB."
+        )
+        self.status = status
+
+
+class Passage:
+    """Sends the request on and tells `answer` what the last container says; of the others, only failures.
+
+    It hears the answers in between itself, as their `Answer`.
+    """
+
+    _position = 0
+    _upstream: UpstreamConnection | None = None
+    _cancelled = _failing = False
+    _status = _size = 0
+    seconds: tuple[tuple[str, float], ...] = ()
+    """How long each container took, but for the last, by its name."""
+
+    def __init__(self, state: State, hops: Sequence[Hop], lines: Lines, answer: Answer) -> None:
+        """`lines` are for the last container."""
+        self._state = state
+        self._hops = hops
+        self._lines = lines
+        self._answer = answer
+
+    def begin(self, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        """Send the client's headers and body to the first container."""
+        self._headers = headers
+        self._send(body)
+
+    @property
+    def container(self) -> str:
+        """The name of the container that has the request now."""
+        return self._hops[self._position].name
+
+    @property
+    def reused(self) -> bool:
+        """The request went out on a connection that had served before, so its end says nothing of the container."""
+        return self._upstream is not None and self._upstream.reused
+
+    def cancel(self) -> None:
+        """Give up. The container may go on working; nobody listens."""
+        self._cancelled = True
+        if self._upstream is not None:
+            self._upstream.cancel()
+            self._upstream = None
+
+    def pause(self) -> None:
+        if self._upstream is not None:
+            self._upstream.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._upstream is not None:
+            self._upstream.transport.resume_reading()
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def _send(self, body: bytes) -> None:
+        hop = self._hops[self._position]
+        if self._position == len(self._hops) - 1:
+            lines, answer = self._lines, self._answer
+        else:
+            lines, answer = CARRIED, self
+            self._pieces: list[bytes] = []
+            self._size = 0
+            self._since = perf_counter()
+        parts = [b"POST /invocations HTTP/1.1\r\nHost: ", f"{hop.host}:{hop.port}".encode()]
+        headers = self._headers
+        for name, line in lines:
+            value = headers.get(name)
+            if value is not None:
+                parts.append(line)
+                parts.append(value)
+        parts.append(b"\r\nContent-Length: %d\r\n\r\n" % len(body))
+        parts.append(body)
+        request = b"".join(parts)
+        upstream = self._state.pool.take(hop.host, hop.port)
+        if upstream is not None:
+            self._upstream = upstream
+            upstream.send(request, answer)
+        else:
+            self._state.spawn(self._connect(hop, request, answer))
+
+    async def _connect(self, hop: Hop, request: bytes, answer: Answer) -> None:
+        try:
+            upstream = await self._state.pool.connect(hop.host, hop.port, CONNECT_TIMEOUT)
+        except (OSError, TimeoutError) as error:
+            if not self._cancelled:
+                self._answer.broken(error, answered=False)
+            return
+        if self._cancelled:
+            self._state.pool.give_back(upstream)
+            return
+        self._upstream = upstream
+        upstream.send(request, answer)
+
+    # -- the answers in between ----------------------------------------------------------------------------------------
+
+    def head(self, status: int, headers: list[tuple[bytes, bytes]], *, final: bool) -> None:
+        if not final:
+            return
+        self._status = status
+        if not 200 <= status < 300:
+            self._failing = True
+            self._answer.head(status, headers, final=True)
+            return
+        self._type: bytes | None = None
+        for name, value in headers:
+            if name.lower() == b"content-type":
+                self._type = value
+
+    def body(self, data: bytes) -> None:
+        if self._failing:
+            self._answer.body(data)
+            return
+        self._size += len(data)
+        if self._size <= HOP_LIMIT:
+            self._pieces.append(data)
+        else:
+            self._pieces.clear()  # read on, for the message says how much it was
+
+    def received(self) -> None:
+        return
+
+    def end(self) -> None:
+        self._upstream = None
+        if self._failing:
+            self._answer.end()
+            return
+        giver = self.container
+        self.seconds = (*self.seconds, (giver, perf_counter() - self._since))
+        if self._size > HOP_LIMIT:
+            taker = self._hops[self._position + 1].name
+            self._answer.broken(HopTooLarge(giver, self._status, taker, self._size), answered=True)
+            return
+        headers = {name: value for name, value in self._headers.items() if name != b"content-type"}
+        if self._type is not None:
+            headers[b"content-type"] = self._type
+        self._headers = headers
+        self._position += 1
+        self._send(b"".join(self._pieces))
+
+    def broken(self, error: Exception, *, answered: bool) -> None:
+        self._answer.broken(error, answered=answered)

@@ -1,0 +1,131 @@
+"""Which instance answers a request: the route, the pick, the place on the instance, and giving it all back."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from random import random
+from typing import ClassVar
+from urllib.parse import unquote_to_bytes
+
+from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute, find
+from clary.gateway import answers
+from clary.gateway.gathered import Gathered
+from clary.gateway.stickiness import NEW
+
+CONTAINER = b"x-amzn-sagemaker-target-container-hostname"
+_SESSION = b"x-amzn-sagemaker-session-id"
+
+
+class Placed(Gathered):
+    """Picks an instance, by session, name, weight and load, and waits for a place on it where there is a limit."""
+
+    SUFFIX: ClassVar[bytes] = b"/invocations"
+    OPENS_SESSIONS: ClassVar[bool] = True
+
+    _endpoint = ""
+    _route: EndpointRoute | None = None
+    _variant: VariantRoute | None = None
+    _target: Target | None = None
+    _hops: tuple[Hop, ...] = ()
+    """The containers that get the request, one after the other."""
+    _tried: str | None = None
+    _placed = _waiting = False
+    """Holds a place on the target, or stands in line for one; both only where there is a limit."""
+
+    def _named(self) -> str:
+        """Give the endpoint's name in `/endpoints/<name><suffix>`."""
+        name = self._head.target[len(b"/endpoints/") : -len(self.SUFFIX)]
+        return (unquote_to_bytes(name) if name.find(b"%") >= 0 else name).decode("utf-8", "replace")
+
+    @abstractmethod
+    def _send(self) -> None:
+        """Go on: there is a place."""
+
+    @abstractmethod
+    def _arm(self) -> None:
+        """Begin the time within which there must be an answer."""
+
+    @abstractmethod
+    def _disarm(self) -> None:
+        """Forget the time limit."""
+
+    def _pick(self) -> None:
+        headers, state = self._head.headers, self._state
+        route = self._route = self._find_route()
+        answers.refuse_foreign_targets(headers, self._endpoint)
+        wanted_header = headers.get(b"x-amzn-sagemaker-target-variant")
+        wanted = wanted_header.decode("latin-1") if wanted_header is not None else None
+        picked = self._of_session(route, wanted, headers[_SESSION]) if _SESSION in headers else None
+        if picked is None:
+            avoid = state.outliers.out
+            if self._tried is not None:
+                avoid = avoid | {self._tried}  # a retry goes elsewhere if there is an elsewhere
+            picked = state.pick(route, wanted, random(), state.load, avoid)  # noqa: S311
+        if picked is None:
+            self._variant = next((each for each in route.variants if wanted in (None, each.name)), None)
+            raise answers.nothing_ready(route, wanted_header)
+        variant, target = self._variant, self._target = picked
+        self._hops = target.hops
+        state.load[target.id] = state.load.get(target.id, 0) + 1
+        if variant.direct or CONTAINER in headers:
+            self._hops = answers.named_container(self._endpoint, variant, target, headers.get(CONTAINER))
+
+    def _find_route(self) -> EndpointRoute:
+        state = self._state
+        route = state.routes.table.endpoints.get(self._endpoint)
+        if route is None:
+            raise answers.no_such_endpoint(self._endpoint, state.partition)
+        if route.status == "Creating":
+            raise answers.not_ready(self._endpoint)
+        if route.status in ("Failed", "Deleting"):
+            raise answers.not_invokable(route, state.partition)
+        return route
+
+    def _of_session(
+        self, route: EndpointRoute, wanted: str | None, header: bytes
+    ) -> tuple[VariantRoute, Target] | None:
+        """Find the instance that holds the session; None where it is new, unknown, over or its instance gone.
+
+        Any instance gets it then, and the container says that it has no such session.
+        """
+        session = header.decode("latin-1")
+        answers.check_session(session, may_be_new=self.OPENS_SESSIONS)
+        if header == NEW:
+            return None
+        instance = self._state.stickiness.instance(self._endpoint, session, time.time())
+        return find(route, wanted, instance) if instance is not None else None
+
+    def _enter(self) -> None:
+        """Send, or wait for a place on the instance. Raises AwsError (ServiceUnavailable)."""
+        admission, target = self._state.admission, self._target
+        if admission is not None and target is not None:
+            if not admission.take(target.id):
+                admission.wait(target.id, self._admitted)
+                self._waiting = True
+                return
+            self._placed = True
+        self._send()
+
+    def _admitted(self) -> None:
+        self._waiting, self._placed = False, True
+        self._disarm()
+        self._arm()  # the model's time begins now
+        self._send()
+
+    def _unload(self) -> None:
+        target, state = self._target, self._state
+        if target is None:
+            return
+        self._target = None
+        left = state.load.get(target.id, 1) - 1
+        if left > 0:
+            state.load[target.id] = left
+        else:
+            state.load.pop(target.id, None)
+        if self._waiting and state.admission is not None:
+            self._waiting = False
+            state.admission.withdraw(target.id, self._admitted)
+        elif self._placed and state.admission is not None:
+            self._placed = False
+            state.admission.leave(target.id)

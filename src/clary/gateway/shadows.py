@@ -1,0 +1,109 @@
+"""Shadow variants: they get copies of requests, and nobody hears what they say.
+
+A copy never delays or fails the request it is of: it is sent on its own, and dropped where its instance has no place
+for it or too many are under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import repeat, starmap
+from random import random
+from time import perf_counter
+
+from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute, choose, copies
+from clary.gateway.meter import Answered
+from clary.gateway.passage import Lines, Passage
+from clary.gateway.state import State
+
+MOST = 128
+"""Copies under way in one process; each holds its request's body."""
+
+
+def copy(
+    state: State,
+    route: EndpointRoute,
+    lines: Lines,
+    headers: Mapping[bytes, bytes],
+    body: bytes,
+    container: bytes | None,
+) -> None:
+    """Send copies of a request to the endpoint's shadows, as many as their weights say."""
+    for variant in copies(route, starmap(random, repeat(()))):
+        target = choose(variant, random(), state.load, state.outliers.out)  # noqa: S311
+        hops = target.hops
+        if variant.direct:
+            hops = tuple(hop for hop in hops if hop.name.encode() == container)
+        if not hops or state.shadows_under_way >= MOST:
+            continue
+        if state.admission is None or state.admission.take(target.id):
+            Shadow(state, route.name, variant, target).begin(hops, lines, headers, body)
+
+
+class Shadow:
+    """One copy under way: hears the answer and drops it."""
+
+    __slots__ = ("_endpoint", "_passage", "_sent_at", "_state", "_status", "_target", "_variant")
+
+    def __init__(self, state: State, endpoint: str, variant: VariantRoute, target: Target) -> None:
+        self._state = state
+        self._endpoint = endpoint
+        self._variant = variant
+        self._target = target
+        self._status = 0
+        self._sent_at = perf_counter()
+        self._passage: Passage | None = None
+
+    def begin(self, hops: tuple[Hop, ...], lines: Lines, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        state = self._state
+        state.shadows_under_way += 1
+        state.load[self._target.id] = state.load.get(self._target.id, 0) + 1
+        state.deadlines[self] = state.loop.time() + state.model_timeout
+        self._passage = Passage(state, hops, lines, self)
+        self._passage.begin(headers, body)
+
+    # -- the container's side ----------------------------------------------------------------------------------------
+
+    def head(self, status: int, headers: list[tuple[bytes, bytes]], *, final: bool) -> None:
+        if final:
+            self._status = status
+
+    def body(self, data: bytes) -> None:
+        return
+
+    def received(self) -> None:
+        return
+
+    def end(self) -> None:
+        self._state.outliers.answered(self._target.id)
+        self._finish()
+
+    def broken(self, error: Exception, *, answered: bool) -> None:
+        if self._passage is not None and not self._passage.reused:
+            self._state.outliers.failed(self._target.id, self._state.loop.time())
+        self._finish()
+
+    def time_out(self) -> None:
+        """The shadow has taken too long."""
+        if self._passage is not None:
+            self._passage.cancel()
+        if not self._status:
+            self._state.outliers.failed(self._target.id, self._state.loop.time())
+        self._finish()
+
+    def _finish(self) -> None:
+        state, id = self._state, self._target.id
+        self._passage = None
+        failed = not 200 <= self._status < 300
+        seconds = perf_counter() - self._sent_at
+        answered = Answered(self._status or 500, failed, seconds, 0.0, len(self._variant.targets))
+        state.meter.count(self._endpoint, self._variant.name, answered)
+        state.shadows_under_way -= 1
+        state.deadlines.pop(self, None)
+        left = state.load.get(id, 1) - 1
+        if left > 0:
+            state.load[id] = left
+        else:
+            state.load.pop(id, None)
+        if state.admission is not None:
+            state.admission.leave(id)

@@ -1,0 +1,27 @@
+"""The gateway's sockets."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import pytest
+
+from clary.core.sessions import CREDENTIALS_HOST
+from clary.gateway.listener import listener
+
+
+def test_processes_share_a_port() -> None:
+    with listener("127.0.0.1", 0) as first, listener("127.0.0.1", first.getsockname()[1]) as second:
+        assert first.getsockname() == second.getsockname()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an address that is not there yet takes Linux")
+def test_an_address_may_come_later() -> None:
+    absent = "192.0.2.200"
+    with pytest.raises(OSError) as caught:
+        listener(absent, 0)
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+    for address in (absent, CREDENTIALS_HOST):
+        with listener(address, 0, early=True) as sock:
+            assert sock.getsockname()[0] == address
