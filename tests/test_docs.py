@@ -6,13 +6,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import fill
 
 import click
 import pytest
 
 from clary import settings
+from clary.api.exposition import name_of
+from clary.api.expressions import FUNCTIONS
 from clary.cli.aws.command import Service
 from clary.cli.main import main
+from clary.core.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,8 +26,11 @@ PAGES = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md", ROOT / "CHANGEL
 def settings_table() -> str:
     rows = ["| flag | variable | default | what it is |", "| --- | --- | --- | --- |"]
     for name, setting in settings.TABLE.items():
-        default = "" if setting.default in ("", ()) else f"`{setting.default}`"
         help_text = setting.metadata["help"].replace("|", "\\|")
+        if name in settings.TABLES:
+            rows.append(f"| `[{name}]` | in the file only | | {help_text} |")
+            continue
+        default = "" if setting.default in ("", ()) else f"`{setting.default}`"
         rows.append(f"| `{settings.flag(name)}` | `{settings.variable(name)}` | {default} | {help_text} |")
     return "\n".join(rows)
 
@@ -31,6 +38,30 @@ def settings_table() -> str:
 def test_the_settings_page_is_the_settings_table() -> None:
     page = (ROOT / "docs/settings.md").read_text()
     assert settings_table() in page, f"docs/settings.md must contain:\n\n{settings_table()}"
+
+
+def metrics_table() -> str:
+    rows = [
+        "| namespace | metric | dimensions | unit | what it is | Prometheus |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for metric in METRICS:
+        dimensions = ", ".join(metric.dimensions)
+        rows.append(
+            f"| `{metric.namespace}` | {metric.name} | {dimensions} | {metric.unit} | {metric.meaning} | "
+            f"`{name_of(metric)}` |"
+        )
+    return "\n".join(rows)
+
+
+def functions_list() -> str:
+    return fill(", ".join(f"`{name}`" for name in sorted(FUNCTIONS)) + ".", 120)
+
+
+def test_the_metrics_page_is_the_table_of_metrics() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    assert metrics_table() in page, f"docs/metrics.md must contain:\n\n{metrics_table()}"
+    assert functions_list() in page, f"docs/metrics.md must contain:\n\n{functions_list()}"
 
 
 def test_the_readme_opens_with_exactly_two_commands_and_make_has_them() -> None:

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from clary.errors import Transient
-from clary.objects import ObjectHead, ObjectNotFound, ObjectRefused, Objects
+from clary.objects import ObjectHead, ObjectNotFound, ObjectRefused, Objects, as_s3
 
 DATA = os.urandom(9_000_000)
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -33,6 +33,8 @@ class StandIn:
         self.signed.append("Authorization" in request.headers)
         if "list-type" in request.query:
             return web.Response(text=_listing(request.query.get("prefix", "")), content_type="application/xml")
+        if self.status == 400:
+            return web.Response(status=400, text="<Error><Code>AuthorizationHeaderMalformed</Code></Error>")
         if self.status != 200 or request.path != "/models/a/model.tar.gz":
             return web.Response(status=self.status if self.status != 200 else 404)
         headers = {"ETag": '"abc"', "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT"}
@@ -200,3 +202,37 @@ async def test_an_s3_that_asks_for_no_key_is_read_without_one(rclone: str, tmp_p
         await objects.head("s3://models/none")
     with pytest.raises(ObjectNotFound):
         await objects.head("s3://no-such-bucket/none")
+
+
+async def test_what_is_written_can_be_read(rclone: str, tmp_path: Path) -> None:
+    objects = reader(rclone)
+    await objects.put("s3://models/new/a.jsonl", b"one\n")
+    await objects.download("s3://models/new/a.jsonl", tmp_path / "a", lambda done, total: None)
+    assert (tmp_path / "a").read_bytes() == b"one\n"
+
+
+async def test_a_bucket_in_another_region_is_no_passing_trouble(s3: tuple[StandIn, str], tmp_path: Path) -> None:
+    stand_in, url = s3
+    objects = Objects(url, "key", "secret", "us-east-1", ())
+    stand_in.status = 301  # without a place to go, as S3 answers
+    with pytest.raises(ObjectRefused, match="its bucket is in another region"):
+        await objects.head("s3://models/a/model.tar.gz")
+    for status in (301, 400):
+        stand_in.status = status
+        with pytest.raises(ObjectRefused, match="its bucket is in another region"):
+            await objects.download("s3://models/a/model.tar.gz", tmp_path / "file", lambda done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("https://bucket.s3.amazonaws.com/a/k%20k", "s3://bucket/a/k k"),
+        ("https://bucket.s3.eu-west-1.amazonaws.com/k", "s3://bucket/k"),
+        ("https://s3.eu-west-1.amazonaws.com/b/k", "s3://b/k"),
+        ("s3://b/k%20k", "s3://b/k%20k"),
+        ("https://elsewhere.example/b/k", "https://elsewhere.example/b/k"),
+        ("file:///b/k", "file:///b/k"),
+    ],
+)
+def test_the_addresses_of_s3_have_one_spelling(url: str, same: str) -> None:
+    assert as_s3(url) == same

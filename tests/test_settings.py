@@ -40,6 +40,7 @@ def test_a_file_that_is_named_is_read_instead(tmp_path: Path) -> None:
         ({"auth": "off", "host": "0.0.0.0"}, {}, "--auth: must be sigv4 when --host is not a loopback address"),
         ({"access_key_id": "AKIA"}, {}, "--access-key-id: must be given together with --secret-access-key"),
         ({"s3_endpoint": "nowhere"}, {}, "--s3-endpoint"),
+        ({"lambda_endpoint": "lambda"}, {}, "--lambda-endpoint"),
         ({}, {"CLARY_PROT": "1"}, "CLARY_PROT is not a setting"),
     ],
 )
@@ -55,6 +56,19 @@ def test_a_wrong_file_is_an_error_at_start(tmp_path: Path, text: str, words: str
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(SettingsError, match=words):
         load(environment={"CLARY_DATA": str(tmp_path)})
+
+
+def test_a_table_is_given_in_the_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[registries]\n"a.b" = "c.d/e"\n')
+    settings = load(environment={"CLARY_DATA": str(tmp_path)})
+    assert settings.registries == {"a.b": "c.d/e"}
+    assert inherited(to_environment(settings)) == settings
+    with pytest.raises(SettingsError, match="CLARY_REGISTRIES is not a setting"):
+        load(environment={"CLARY_DATA": str(tmp_path), "CLARY_REGISTRIES": "{}"})
+    (tmp_path / "config.toml").write_text("registries = 'a.b'")
+    with pytest.raises(SettingsError, match=r"\[registries\] .*: must be a table"):
+        load(environment={"CLARY_DATA": str(tmp_path)})
+    assert load(environment={"CLARY_DATA": "/nonexistent"}).registries == {}
 
 
 def test_children_get_the_same_settings_through_their_environment(tmp_path: Path) -> None:
@@ -87,3 +101,13 @@ def test_the_flags_of_secrets_warn_of_ps(name: str) -> None:
 def test_every_setting_says_what_it_is() -> None:
     for name, setting in TABLE.items():
         assert setting.metadata["help"].endswith("."), name
+
+
+def test_networks_are_names(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[networks]\nsubnet-1 = "inner"\n')
+    settings = load(environment={"CLARY_DATA": str(tmp_path)})
+    assert settings.networks == {"subnet-1": "inner"}
+    assert inherited(to_environment(settings)).networks == {"subnet-1": "inner"}
+    (tmp_path / "config.toml").write_text("[networks]\nsubnet-1 = 1\n")
+    with pytest.raises(SettingsError, match=r"\[networks\]: subnet-1 must be the name of a Docker network, not 1"):
+        load(environment={"CLARY_DATA": str(tmp_path)})

@@ -38,6 +38,9 @@ _CLIENT: ClientConfig = {
     "timeout": timedelta(days=1),
 }
 
+# How S3 answers for a bucket of another region: a redirect that leads nowhere, or a complaint about the signature.
+_ELSEWHERE = ("redirect without LOCATION", "AuthorizationHeaderMalformed", "IllegalLocationConstraint")
+
 Count = Callable[[int, int], None]
 """Told the bytes done and the bytes in total."""
 
@@ -59,10 +62,11 @@ class ObjectHead:
 
 
 class Objects:
-    """Reads objects.
+    """Reads objects, and writes them to S3.
 
     `s3_endpoint` None or empty: AWS itself. Without a key requests are not signed, which is what the bundled S3 on
     loopback expects. `file_roots` are the folders that `file://` URLs may point into, after links are followed.
+    `own`: the endpoint is on this machine, and whose its certificate is does not matter.
     """
 
     def __init__(
@@ -72,11 +76,14 @@ class Objects:
         secret_access_key: str,
         region: str,
         file_roots: tuple[Path, ...],
+        *,
+        own: bool = False,
     ) -> None:
         self._endpoint = (s3_endpoint or "").rstrip("/")
         self._key = (access_key_id, secret_access_key)
         self._region = region
         self._roots = tuple(root.resolve() for root in file_roots)
+        self._own = own
         self._stores: dict[str, S3Store] = {}
 
     async def head(self, url: str) -> ObjectHead:
@@ -128,6 +135,12 @@ class Objects:
         if done != total:
             raise Transient(f"{url}: the connection ended after {done} of {total} bytes")
 
+    async def put(self, url: str, body: bytes) -> None:
+        """Write an object, to S3 alone. Raises ObjectNotFound (no such bucket), ObjectRefused or Transient."""
+        bucket, key = self._locate(url)
+        with _translated(url):
+            await obstore.put_async(self._store(bucket), key, body)
+
     async def _copy(self, source: Path, path: Path, progress: Count) -> None:
         total, done = source.stat().st_size, 0
         with source.open("rb") as origin, path.open("wb") as target:
@@ -173,6 +186,7 @@ class Objects:
             else:
                 config["skip_signature"] = True
             client: ClientConfig = {**_CLIENT, "allow_http": self._endpoint.startswith("http://")}
+            client["allow_invalid_certificates"] = self._own
             self._stores[bucket] = S3Store(bucket, config=config, client_options=client, retry_config=_RETRIES)
         return self._stores[bucket]
 
@@ -195,6 +209,15 @@ class Objects:
         if not stat.S_ISREG(mode):
             raise ObjectRefused(f"{url}: it is not a file")
         return path
+
+
+def as_s3(url: str) -> str:
+    """Give the s3:// spelling of an object's https:// address at S3 itself; any other URL is given back."""
+    parts = urlsplit(url)
+    match = _S3_HOST.fullmatch(parts.hostname or "") if parts.scheme == "https" else None
+    if match is None:
+        return url
+    return "s3://" + "/".join(filter(None, (match["bucket"], unquote(parts.path).removeprefix("/"))))
 
 
 def _head(meta: ObjectMeta) -> ObjectHead:
@@ -220,6 +243,8 @@ def _translated(url: str) -> Iterator[None]:
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise ObjectRefused(f"{url}: the store refuses access to it") from error
     except BaseError as error:
+        if any(sign in str(error) for sign in _ELSEWHERE):
+            raise ObjectRefused(f"{url}: its bucket is in another region") from error
         raise Transient(f"{url}: {_first_line(error)}", retry_after=5.0) from error
 
 

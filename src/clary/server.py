@@ -14,22 +14,24 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import uvloop
 
-from clary import credentials, datafolder, telemetry
-from clary.core.ports import ContainerSpec, Engine
+from clary import certificates, credentials, datafolder, telemetry
+from clary.core.ports import ContainerSpec, Engine, KnowsImages, Meters, ModelData, Repository
 from clary.core.resources import Partition
-from clary.core.sessions import ROLE_CREDENTIALS, Sessions
-from clary.errors import Fatal, SettingsError
+from clary.core.sessions import CREDENTIALS_HOST, ROLE_CREDENTIALS, Sessions
+from clary.errors import Fatal, SettingsError, Transient
 from clary.gateway.listener import listener
-from clary.settings import GIB, MIB, Settings, inherited, to_environment
+from clary.settings import DAY, GIB, MIB, Settings, inherited, is_loopback, to_environment
 from clary.supervision import HOPELESS, Program, Supervisor, adopt_orphans
 from clary.telemetry import logger
 
@@ -42,6 +44,8 @@ LONGEST_SOCKET_NAME = 107
 """Bytes (Linux; other systems have a few less)."""
 READY_WITHIN = 60.0
 """Seconds after which a Clary that does not answer is given up."""
+AUTO = "auto"
+"""Stands for an engine that is yet to be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Running:
     region: str
     account_id: str
     pids: dict[str, int]
+    ca_bundle: str = ""
+    """File that clients must be told to trust; empty where they know the certificate's issuer, or there is none."""
 
 
 # -- up ---------------------------------------------------------------------------------------------------------------
@@ -65,6 +71,7 @@ def up(settings: Settings, ready: Callable[[Running], None]) -> int:
     Raises SettingsError for what cannot be used: the data folder, the port, the catalogue.
     """
     telemetry.set_up(settings.log_level, "supervisor")
+    settings = _with_engine(settings)
     _check(settings)
     os.umask(0o077)
     partition = Partition(settings.account_id, settings.region)
@@ -78,6 +85,8 @@ def _check(settings: Settings) -> None:
     """Refuse what a child process would trip over, while there is a terminal to say it on."""
     _engine_point(settings.engine)
     _catalogue(settings)
+    _registries(settings)
+    certificates.server_context(settings.tls_cert, settings.tls_key)
     if len(os.fsencode(_control_socket(settings))) > LONGEST_SOCKET_NAME:
         raise SettingsError(
             f"--data: {settings.data} is too long: the system allows sockets {LONGEST_SOCKET_NAME} bytes"
@@ -95,8 +104,23 @@ def _keys_file(settings: Settings) -> Path:
 def _engine_point(name: str) -> EntryPoint:
     known = {point.name: point for point in entry_points(group="clary.engines")}
     if name not in known:
-        raise SettingsError(f"--engine: must be one of {', '.join(sorted(known))}, not {name!r}")
+        raise SettingsError(f"--engine: must be one of {', '.join(sorted([AUTO, *known]))}, not {name!r}")
     return known[name]
+
+
+def _with_engine(settings: Settings) -> Settings:
+    """Choose the engine where that is left to us. Raises SettingsError where the one that was asked for is not here."""
+    if settings.engine not in (AUTO, "docker"):
+        return settings
+    from clary.engines.docker.daemon import version
+
+    found = asyncio.run(version())
+    if settings.engine == "docker" and found is None:
+        raise SettingsError("--engine docker: no Docker engine answers; start one, or see `clary doctor`")
+    chosen = "process" if found is None else "docker"
+    if settings.engine == AUTO:
+        logger("supervisor").info("engine chosen", engine=chosen, docker=found or "does not answer")
+    return replace(settings, engine=chosen)
 
 
 def _with_credentials(settings: Settings) -> Settings:
@@ -162,6 +186,7 @@ def _running(settings: Settings, pids: dict[str, int]) -> Running:
         region=settings.region,
         account_id=settings.account_id,
         pids=pids,
+        ca_bundle=certificates.bundle(settings.tls_cert),
     )
 
 
@@ -179,7 +204,7 @@ def _programs(settings: Settings) -> list[Program]:
 
 def _url(settings: Settings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    return f"http://{host}:{settings.port}"
+    return f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}"
 
 
 def _write_record(path: Path, running: Running) -> None:
@@ -193,6 +218,7 @@ def _write_record(path: Path, running: Running) -> None:
                 "engine": running.engine,
                 "region": running.region,
                 "account_id": running.account_id,
+                "ca_bundle": running.ca_bundle,
             }
         )
     )
@@ -203,11 +229,15 @@ async def _answers(settings: Settings, stop: asyncio.Event) -> bool:
     """Wait until the gateway and, through its socket, the control plane answer."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + READY_WITHIN
-    host = _url(settings).removeprefix("http://").rpartition(":")[0].strip("[]")
+    host = urlsplit(_url(settings)).hostname
+    tls = None
+    if settings.tls_cert:  # whether it answers is the question here, not who
+        tls = ssl.create_default_context()
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     while loop.time() < deadline and not stop.is_set():
         try:
             await _get_health(asyncio.open_unix_connection(str(_control_socket(settings))))
-            await _get_health(asyncio.open_connection(host, settings.port))
+            await _get_health(asyncio.open_connection(host, settings.port, ssl=tls))
             return True
         except (OSError, EOFError):
             await asyncio.sleep(0.05)
@@ -236,9 +266,16 @@ async def control(settings: Settings) -> None:
     from clary.api.app import App, operations
     from clary.api.authorization import Guard
     from clary.api.identities import Identities
+    from clary.api.ledger import Ledger
+    from clary.api.logs import Logs
+    from clary.api.metric_data import MetricData
+    from clary.api.metrics import Metrics
     from clary.api.sts import Sts
     from clary.controllers.endpoints import EndpointController, Grace
     from clary.controllers.routes import Routes
+    from clary.controllers.utilisation import Utilisation
+    from clary.logs.folder import LogFolder
+    from clary.logs.upkeep import Upkeep
     from clary.store.store import Store
     from clary.wire.dispatch import Dispatcher
 
@@ -250,24 +287,36 @@ async def control(settings: Settings) -> None:
     identities = Identities(store, partition, settings.access_key_id, sessions, _keys_file(settings))
     await identities.load()
 
+    # A container's loopback is its own.
+    url = f"http://{CREDENTIALS_HOST}:{settings.port}" if settings.engine == "docker" else _url(settings)
+    trusted = certificates.bundle(settings.tls_cert)
+
     def role_variables(spec: ContainerSpec) -> dict[str, str]:
         # Credentials of a role that nobody has made here would only be refused everywhere.
-        if spec.role_arn is None or settings.auth == "off" or identities.directory.role(spec.role_arn) is None:
+        known = spec.role_arn is not None and identities.directory.role(spec.role_arn) is not None
+        if spec.role_arn is None or not known or spec.network.isolated or settings.auth == "off":
             return {}
         return {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{_url(settings)}{ROLE_CREDENTIALS}",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}{ROLE_CREDENTIALS}",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN": sessions.container_token(spec.role_arn, spec.instance_id),
-            "AWS_ENDPOINT_URL": _url(settings),  # they are good for this Clary alone
+            "AWS_ENDPOINT_URL": url,  # they are good for this Clary alone
+            **({"AWS_CA_BUNDLE": trusted} if trusted and url.startswith("https://") else {}),
         }
 
-    engine = _engine(settings, lambda id: [tell(id) for tell in changed], role_variables)
+    engine = _engine(settings, lambda id: [tell(id) for tell in changed], role_variables, identities.read_refusal)
     grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
     controller = EndpointController(store, engine, routes, grace)
     changed.append(controller.container_changed)
-    world = None if settings.defer_checks else _world(settings, identities.may_read)
+    world = None if settings.defer_checks else _world(settings, engine, identities.may_read)
+    logs = LogFolder(settings.logs)
+    upkeep = Upkeep(logs, settings.log_size * MIB, settings.log_retention)
     handlers = {**operations(store, partition, controller.notify, world), **Sts(identities).operations()}
+    handlers |= Logs(logs, partition).operations()
+    handlers |= {**Metrics(store.metrics).operations(), **MetricData(store.metrics).operations()}
+    ledger = Ledger(store.metrics)
+    utilisation = Utilisation(engine, ledger.record) if isinstance(engine, Meters) else None
     guarded = Guard(identities, store, partition).before(handlers)
-    app = App(Dispatcher(guarded), partition, routes.subscribe, identities.manage)
+    app = App(Dispatcher(guarded), partition, routes.subscribe, identities.manage, ledger)
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -281,13 +330,18 @@ async def control(settings: Settings) -> None:
     with _unix_socket(_control_socket(settings)) as listening:
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         reconciling = asyncio.create_task(controller.run())
+        following = asyncio.create_task(upkeep.run())
+        counting = asyncio.create_task(ledger.run(settings.metrics_retention * DAY, lambda: routes.table.endpoints))
+        measuring = asyncio.create_task(utilisation.run() if utilisation else stop.wait())
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait((serving, reconciling, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((serving, reconciling, following, counting, stopped), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
-        reconciling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reconciling
+        for task in (reconciling, following, counting, measuring):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await ledger.finish()
     if stop.is_set():
         await _stop_all(engine, settings.delete_grace)
     await engine.close()
@@ -296,7 +350,11 @@ async def control(settings: Settings) -> None:
 
 async def _stop_all(engine: Engine, grace: float) -> None:
     """End every container; one that does not end keeps none of the others."""
-    ids = [container.id for container in await engine.observe()]
+    try:
+        ids = [container.id for container in await engine.observe()]
+    except Transient as trouble:
+        logger("control").error("containers may run on; the next start takes them over", reason=trouble.message)
+        return
     ends = await asyncio.gather(*(engine.stop(id, grace) for id in ids), return_exceptions=True)
     for id, end in zip(ids, ends, strict=True):
         if end is not None:
@@ -307,6 +365,7 @@ def _engine(
     settings: Settings,
     on_change: Callable[[str], object],
     role_variables: Callable[[ContainerSpec], Mapping[str, str]],
+    read_refusal: Callable[[str | None, ModelData], str | None],
 ) -> Engine:
     """Find the engine by its entry point and build it. Raises SettingsError for an unknown name."""
     from clary.engines.context import EngineContext
@@ -320,7 +379,13 @@ def _engine(
         max_artifact_bytes=settings.max_artifact * GIB,
         region=settings.region,
         on_change=on_change,
+        registries=settings.registries,
+        lambda_endpoint=settings.lambda_endpoint,
+        networks=settings.networks,
+        ignore_vpc=settings.ignore_vpc,
+        shm_bytes=settings.shm_size * MIB,
         role_variables=role_variables,
+        read_refusal=read_refusal,
     )
     engine: Engine = _engine_point(settings.engine).load()(context)
     return engine
@@ -333,14 +398,19 @@ def _objects(settings: Settings) -> Objects:
         source = (settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key)
     else:  # the bundled one, through the front door like everybody
         source = (_url(settings), settings.access_key_id, settings.secret_access_key)
-    return Objects(*source, settings.region, settings.file_roots)
+    # Our own address is this machine: nobody stands between, whatever name the certificate is for.
+    return Objects(*source, settings.region, settings.file_roots, own=not settings.s3_endpoint)
 
 
-def _world(settings: Settings, may_read: Callable[[str, str, bool], bool]) -> World:
+def _world(settings: Settings, engine: Engine, may_read: Callable[[str, str, bool], bool]) -> World:
     """Build what CreateModel looks at beyond its request."""
     from clary.api.world import World
 
-    return World(_objects(settings), _catalogue(settings).__contains__, settings.region, may_read)
+    async def cannot_tell(image: str, repository: Repository) -> bool | None:
+        return None
+
+    knows_image = engine.knows_image if isinstance(engine, KnowsImages) else cannot_tell
+    return World(_objects(settings), knows_image, settings.region, may_read)
 
 
 def _catalogue(settings: Settings) -> Catalogue:
@@ -348,6 +418,13 @@ def _catalogue(settings: Settings) -> Catalogue:
     from clary.engines.catalogue import Catalogue
 
     return Catalogue(Path(settings.catalogue) if settings.catalogue else None)
+
+
+def _registries(settings: Settings) -> None:
+    """Check the table. Raises SettingsError for one that cannot be meant, whichever engine runs now."""
+    from clary.engines.docker.registries import Registries
+
+    Registries(settings.registries)
 
 
 @contextlib.contextmanager
@@ -370,6 +447,7 @@ async def gateway(settings: Settings) -> None:
     from clary.gateway.access import Access
     from clary.gateway.s3 import S3
     from clary.gateway.s3proxy import S3Proxy
+    from clary.gateway.state import Limits
 
     partition = Partition(settings.account_id, settings.region)
     owner = (settings.access_key_id, settings.secret_access_key)
@@ -385,11 +463,22 @@ async def gateway(settings: Settings) -> None:
             port=settings.port,
             partition=partition,
             access=access if settings.auth == "sigv4" else None,
+            # Without signatures Clary is for this machine alone, and containers get no credentials.
+            container_host=CREDENTIALS_HOST if settings.engine == "docker" and settings.auth == "sigv4" else None,
             run=settings.run,
-            max_payload=settings.max_payload * MIB,
-            model_timeout=settings.model_timeout,
+            tls=certificates.server_context(settings.tls_cert, settings.tls_key),
+            metrics_token=settings.metrics_token or ("" if is_loopback(settings.host) else None),
+            limits=Limits(
+                settings.max_payload * MIB,
+                settings.model_timeout,
+                settings.stream_timeout,
+                # Each process counts for itself. A share of at least one each: an instance always answers somebody.
+                settings.instance_concurrency and max(1, settings.instance_concurrency // settings.workers),
+                settings.instance_queue and max(1, settings.instance_queue // settings.workers),
+            ),
         ),
         s3.handle,
+        lambda: _objects(settings),
     )
     if isinstance(s3, S3Proxy):
         await s3.close()

@@ -11,7 +11,7 @@ import json
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,16 @@ _INHERITED = "CLARY_SETTINGS"
 """All settings in one variable: between a supervisor and its children, never from a user."""
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+DAY = 86_400
 
 
 def _setting(default: Any, help: str, metavar: str = "") -> Any:
     return field(default=default, metadata={"help": help, "metavar": metavar})
+
+
+def _table(help: str) -> Any:
+    """A setting that is a table of the file: neither a flag nor a variable could be read by anybody."""
+    return field(default_factory=dict, metadata={"help": help, "metavar": ""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,13 @@ class Settings:
     data: Path = _setting(
         Path("~/.clary"), "Folder for everything that Clary keeps: state, objects, artifacts, logs, keys.", "DIR"
     )
-    engine: str = _setting("process", "What runs the models.", "ENGINE")
+    engine: str = _setting(
+        "process", "What runs the models: process, docker, or auto (Docker where one answers, else process).", "ENGINE"
+    )
+    tls_cert: str = _setting(
+        "", "PEM file with the certificate, and its chain, for https on the port; together with --tls-key.", "FILE"
+    )
+    tls_key: str = _setting("", "PEM file with the certificate's unencrypted key.", "FILE")
     region: str = _setting("us-east-1", "Region that appears in ARNs and that requests are signed for.", "REGION")
     account_id: str = _setting("000000000000", "Twelve-digit account number that appears in ARNs.", "ID")
     auth: str = _setting(
@@ -52,6 +64,22 @@ class Settings:
     workers: int = _setting(1, "Gateway processes; they share the port.", "N")
     max_payload: int = _setting(25, "Largest invocation body in MiB.", "MIB")
     model_timeout: float = _setting(60.0, "Seconds that a model may take to answer an invocation.", "SECONDS")
+    stream_timeout: float = _setting(
+        480.0, "Seconds that a model may take to complete an answer that it streams.", "SECONDS"
+    )
+    instance_concurrency: int = _setting(
+        0, "Requests that an instance is given at once, divided among the workers; 0 gives it all that come.", "N"
+    )
+    instance_queue: int = _setting(
+        100, "Requests that may wait for an instance that has as many as --instance-concurrency allows.", "N"
+    )
+    metrics_retention: int = _setting(15, "Days that metrics are kept.", "DAYS")
+    metrics_token: str = _setting(
+        "",
+        "Bearer token that `GET /metrics` asks for; without one only this machine is answered, and only while Clary "
+        "listens on loopback. `ps` shows flags to every user: rather use the variable or the file.",
+        "TOKEN",
+    )
     s3_endpoint: str = _setting("", "URL of your own S3; without it Clary brings one, in the data folder.", "URL")
     s3_access_key_id: str = _setting("", "Access key for your own S3.", "KEY")
     s3_secret_access_key: str = _setting(
@@ -66,6 +94,19 @@ class Settings:
     defer_checks: bool = _setting(
         False, "Let CreateModel take artifacts and images on trust, for models that are made before their artifacts."
     )
+    lambda_endpoint: str = _setting(
+        "", "URL of the Lambda API that has the functions which RepositoryCredentialsProviderArn names.", "URL"
+    )
+    networks: Mapping[str, Any] = _table(
+        "The Docker network that each subnet and security group of a VpcConfig stands for."
+    )
+    ignore_vpc: bool = _setting(
+        False, "Let the process engine, which has no networks, run models with a VpcConfig in the machine's own."
+    )
+    shm_size: int = _setting(64, "Size of a container's /dev/shm in MiB (Docker engine); the service has 64.", "MIB")
+    registries: Mapping[str, Any] = _table("Where the images of a registry really are, and how to log in there.")
+    log_size: int = _setting(64, "MiB of each container's log to keep; the oldest lines go first.", "MIB")
+    log_retention: int = _setting(14, "Days to keep lines of logs, where their log group says nothing else.", "DAYS")
     log_level: str = _setting("info", "Least severity that is logged: debug, info, warning, error.", "LEVEL")
 
     @property
@@ -92,6 +133,8 @@ class Settings:
 
 
 TABLE: Mapping[str, Field[Any]] = {f.name: f for f in fields(Settings)}
+TABLES = frozenset(name for name, f in TABLE.items() if f.type == "Mapping[str, Any]")
+"""The settings that are given in the file alone."""
 
 
 def flag(name: str) -> str:
@@ -115,9 +158,10 @@ def load(
     Raises SettingsError with the name of the source, the setting and what would be right.
     """
     environment = os.environ if environment is None else environment
+    single = [name for name in TABLE if name not in TABLES]
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     from_environment = {
-        name: environment[variable(name)] for name in TABLE if environment.get(variable(name), "") != ""
+        name: environment[variable(name)] for name in single if environment.get(variable(name), "") != ""
     }
     _refuse_unknown_variables(environment)
     data = Path(given.get("data") or from_environment.get("data") or _defaults()["data"]).expanduser()
@@ -155,11 +199,11 @@ def inherited(environment: Mapping[str, str]) -> Settings:
 
 
 def _defaults() -> dict[str, Any]:
-    return {name: f.default for name, f in TABLE.items() if f.default is not MISSING}
+    return {name: {} if name in TABLES else f.default for name, f in TABLE.items()}
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    known = {variable(name) for name in TABLE} | {"CLARY_CONFIG"}
+    known = {variable(name) for name in TABLE if name not in TABLES} | {"CLARY_CONFIG"}
     unknown = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
         raise SettingsError(f"environment variable {unknown[0]} is not a setting; `clary up --help` lists them")
@@ -194,6 +238,12 @@ def _boolean(value: Any) -> bool:
     return words[text]
 
 
+def _as_table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("not a table")
+    return dict(value)
+
+
 _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "str": str,
     "int": int,
@@ -201,6 +251,7 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "bool": _boolean,
     "Path": lambda value: Path(value).expanduser().absolute(),
     "tuple[Path, ...]": _paths,
+    "Mapping[str, Any]": _as_table,
 }
 
 
@@ -211,6 +262,8 @@ def _convert(name: str, value: Any, source: str) -> Any:
             raise ValueError("not a boolean setting")
         return _CONVERTERS[kind](value)
     except (TypeError, ValueError) as error:
+        if name in TABLES:
+            raise SettingsError(f"[{name}] ({source}): must be a table") from error
         raise SettingsError(f"{flag(name)} ({source}): {value!r} is not valid: expected {kind}") from error
 
 
@@ -233,15 +286,31 @@ def _check(s: Settings) -> None:
             "access_key_id",
             "given together with --secret-access-key",
         ),
+        (bool(s.tls_cert) == bool(s.tls_key), "tls_cert", "given together with --tls-key"),
         (1 <= s.workers <= 256, "workers", "1 to 256"),
         (s.max_payload >= 1, "max_payload", "at least 1 MiB"),
         (s.model_timeout > 0, "model_timeout", "more than 0 seconds"),
+        (s.stream_timeout > 0, "stream_timeout", "more than 0 seconds"),
+        (s.instance_concurrency >= 0, "instance_concurrency", "at least 0"),
+        (s.instance_queue >= 0, "instance_queue", "at least 0"),
         (s.stop_grace >= 0 and s.delete_grace >= 0, "stop_grace", "not negative"),
         (s.artifact_cache >= 1 and s.max_artifact >= 1, "artifact_cache", "at least 1 GiB"),
         (not s.s3_endpoint or urlsplit(s.s3_endpoint).scheme in ("http", "https"), "s3_endpoint", "an http(s) URL"),
+        (
+            not s.lambda_endpoint or urlsplit(s.lambda_endpoint).scheme in ("http", "https"),
+            "lambda_endpoint",
+            "an http(s) URL",
+        ),
+        (s.shm_size >= 1, "shm_size", "at least 1 MiB"),
+        (s.log_size >= 1, "log_size", "at least 1 MiB"),
+        (s.log_retention >= 1, "log_retention", "at least 1 day"),
+        (s.metrics_retention >= 1, "metrics_retention", "at least 1 day"),
         (s.log_level in ("debug", "info", "warning", "error"), "log_level", "debug, info, warning or error"),
         (bool(s.region) and s.region.replace("-", "").isalnum(), "region", "a region's name such as us-east-1"),
     )
+    for id, network in s.networks.items():
+        if not isinstance(network, str):
+            raise SettingsError(f"[networks]: {id} must be the name of a Docker network, not {network!r}")
     for holds, name, expected in rules:
         if not holds:
             raise SettingsError(f"{flag(name)}: must be {expected}, not {getattr(s, name)!r}")

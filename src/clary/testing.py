@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec
 
 from clary.core.deployment import Answer
-from clary.core.ports import Capacity, Container, ContainerSpec, Engine, ListQuery, Page, Progress
+from clary.core.ports import Capacity, Container, ContainerSpec, Engine, ListQuery, Meters, Page, Progress
 from clary.core.resources import KINDS, Kind, Resource
 from clary.errors import LaunchFailure
 
@@ -170,6 +170,8 @@ class FakeEngine:
         await asyncio.sleep(script.launch_takes)
         if script.launch_error is not None:
             raise script.launch_error
+        if spec.id in self.containers:  # somebody else was launching it too
+            return self.containers[spec.id]
         port = 20_000 + len(self._by_port)
         container = Container(
             id=spec.id,
@@ -264,6 +266,7 @@ async def engine_conformance(create: Callable[[], Awaitable[Engine]], specimens:
     engine = await create()
     try:
         await _check_adopted(engine, first)
+        await _check_usage(engine, first)
         await _check_stop(engine, first)
         capacity = await engine.capacity()
         assert capacity.cpus > 0, "an engine has processors"
@@ -307,11 +310,13 @@ async def _check_cancelled(engine: Engine, spec: ContainerSpec) -> None:
 
 
 async def _check_launch(engine: Engine, spec: ContainerSpec) -> Container:
-    container = await engine.launch(spec, lambda _: None)
+    container, twin = await asyncio.gather(*(engine.launch(spec, lambda _: None) for _ in range(2)))
+    assert (twin.started_at, twin.pid) == (container.started_at, container.pid), "two launches at once are one"
     for name in ("id", "endpoint", "variant", "instance_id", "deployment", "image"):
         assert getattr(container, name) == getattr(spec, name), f"a container keeps its {name}"
     assert container.phase == "running", "launch returns once the process runs"
     assert container.port > 0, "a container has a port"
+    assert container.resolved_image, "an image is resolved to what will be launched again"
     again = await engine.launch(spec, lambda _: None)
     assert (again.started_at, again.pid) == (container.started_at, container.pid), "launching twice is launching once"
     assert await _find(engine, spec.id) is not None, "what was launched is observed"
@@ -339,8 +344,19 @@ async def _check_exit(engine: Engine, spec: ContainerSpec) -> None:
     assert container.exit_reason == "exited with 3", f"an exit has its reason, not {container.exit_reason!r}"
     assert container.exited_at is not None, "an exit has its time"
     assert container.exited_at >= container.started_at, "an exit comes after the start"
+    before = await engine.logs(spec.id, 100)
     await engine.stop(spec.id, 1.0)
     assert await _find(engine, spec.id) is None, "a stopped container is forgotten"
+    again = await engine.launch(replace(spec, resolved_image=container.resolved_image), lambda _: None)
+    assert again.started_at > container.started_at, "what was stopped can be launched again"
+    assert again.resolved_image == container.resolved_image, "a pinned image stays what it is"
+    await _wait_for(has_exited, "its exit is observed too")
+    await engine.stop(spec.id, 1.0)
+    lines = await engine.logs(spec.id, 100)
+    assert list(lines[: len(before)]) == list(before), "what it wrote stays, in order, and what comes next follows"
+    news = sorted(lines[len(before) :])
+    assert news, "what it wrote until its end is in the log"
+    assert news == sorted(before[-len(news) :]), "once, as it was the first time"
 
 
 async def _check_adopted(engine: Engine, first: Container) -> None:
@@ -349,6 +365,15 @@ async def _check_adopted(engine: Engine, first: Container) -> None:
     assert adopted.phase == "running", "and run on"
     assert (adopted.host, adopted.port, adopted.started_at) == (first.host, first.port, first.started_at)
     assert adopted.deployment == first.deployment, "an adopted container knows its deployment"
+
+
+async def _check_usage(engine: Engine, first: Container) -> None:
+    if not isinstance(engine, Meters):
+        return
+    used = (await engine.usage())[first.id]
+    assert 0 <= used.cpu_seconds <= (await engine.usage())[first.id].cpu_seconds, "CPU time grows"
+    assert 0 < used.memory <= used.memory_limit, "a container that runs has memory, within its limit"
+    assert 0 <= used.disk_percent <= 100, "a disk is so many percent full"
 
 
 async def _check_stop(engine: Engine, first: Container) -> None:

@@ -239,7 +239,7 @@ def wait_until(true: Callable[[], bool], what: str, explain: Callable[[], str], 
 def model_processes(clary: Clary) -> list[int]:
     """Find what runs a model of this Clary, by what it has open: its log below the data folder."""
     found = []
-    logs = str(clary.data / "logs" / "endpoints")
+    logs = str(clary.data / "logs" / "aws")
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if str((process / "fd" / "1").readlink()).startswith(logs):
@@ -250,9 +250,9 @@ def model_processes(clary: Clary) -> list[int]:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Clary]:
+def running(*arguments: str, environment: dict[str, str] | None = None, data: Path | None = None) -> Iterator[Clary]:
     with tempfile.TemporaryDirectory(prefix="clary-") as folder:  # short: a unix socket's path has 107 characters
-        clary = Clary(Path(folder) / "data", arguments, environment or {})
+        clary = Clary(data or Path(folder) / "data", arguments, environment or {})
         clary.start()
         try:
             yield clary

@@ -15,7 +15,7 @@ from clary.cli.connection import Connection
 from clary.cli.identities import Refused, ask
 from clary.credentials import Credentials
 
-from .conftest import IMAGE, Clary, model_archive
+from .conftest import IMAGE, SERVE, Clary, model_archive, running
 
 pytestmark = pytest.mark.acceptance
 
@@ -212,3 +212,54 @@ def test_a_container_has_the_credentials_of_its_role_and_an_isolated_one_has_non
     forged = {**variables, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "forged"}
     with pytest.raises(CredentialRetrievalError):
         ContainerProvider(environ=forged).load()
+
+
+def test_a_role_is_asked_when_data_is_downloaded_and_policies_know_whence_requests_come() -> None:
+    with running("--defer-checks") as clary:
+        read = {"Statement": {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}}
+        (file := clary.data.parent / "read.json").write_text(json.dumps(read))
+        roles = {}
+        for name, policies in (("reader", ("--policy", str(file))), ("nobody", ())):
+            made = clary.clary("roles", "create", name, *policies)
+            roles[name] = made.stdout.strip()
+        clary.upload("tree/serve.py", SERVE.encode())
+        clary.upload("tree/name.txt", b"chosen")
+        clary.upload("tree/other.txt", b"not chosen")
+        manifest = clary.upload("list", json.dumps([{"prefix": "s3://models/tree/"}, "serve.py", "name.txt"]).encode())
+        source = {"S3Uri": "s3://models/tree/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+        source["ManifestS3Uri"] = manifest
+        sagemaker = clary.client("sagemaker")
+        for name, role in roles.items():
+            container = {"Image": IMAGE, "ModelDataSource": {"S3DataSource": source}}
+            sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
+            variant = {"VariantName": "A", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+            sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+            sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+        clary.wait("reader")
+        assert clary.invoke("reader")["name"] == "chosen"
+        clary.wait("nobody", "Failed")
+        reason = sagemaker.describe_endpoint(EndpointName="nobody")["FailureReason"]
+        assert reason.startswith(
+            'Failed to download model data for container "container_1" from URL: "s3://models/tree/". Please ensure '
+            "that there is an object located at the URL and that the role passed to CreateModel has permissions to "
+            f"download the object. Step: download: The role {roles['nobody']} may not read s3://models/tree/"
+        )
+
+        for name, addresses in (("near", "127.0.0.0/8"), ("far", "10.0.0.0/8")):
+            policy = allow(["sagemaker:*", "s3:*"], "*")
+            policy["Statement"]["Condition"] = {"IpAddress": {"aws:SourceIp": addresses}}
+            session = made_key(clary, name, policy)
+            calls = (
+                session.client("sagemaker", endpoint_url=clary.url).list_models,
+                session.client("s3", endpoint_url=clary.url).list_buckets,
+                lambda session=session: session.client("sagemaker-runtime", endpoint_url=clary.url).invoke_endpoint(
+                    EndpointName="reader", Body=b"x"
+                ),
+            )
+            for call in calls:
+                if name == "near":
+                    call()
+                else:
+                    with pytest.raises(ClientError) as refused:
+                        call()
+                    assert code(refused).startswith("AccessDenied")

@@ -13,10 +13,13 @@ import pytest
 from clary.api.app import operations
 from clary.api.authorization import Guard, resources
 from clary.api.identities import Identities
+from clary.api.logs import Logs
 from clary.api.sts import Sts
+from clary.core.ports import ModelData
 from clary.core.resources import Partition
 from clary.core.sessions import Sessions
 from clary.errors import AccessDeniedException, AwsError, ValidationException
+from clary.logs.folder import LogFolder
 from clary.store.store import Store
 
 from .conftest import ACCOUNT, ARN, CALLER, variant
@@ -37,6 +40,7 @@ class Guarded:
     """Handlers behind the guard, and users by name."""
 
     def __init__(self, store: Store, file: Path) -> None:
+        self.store = store
         self.sessions = Sessions(b"key")
         self.identities = Identities(store, PARTITION, "OWNER", self.sessions, file)
         handlers = operations(store, PARTITION, lambda name: None)
@@ -169,7 +173,8 @@ async def test_every_operation_is_about_something_or_is_a_list(guarded: Guarded)
     }
     hosting = [name for service, name in guarded.handlers if service == "sagemaker"]
     vague = {name for name in hosting if "*" in resources(name, names, PARTITION)}
-    assert vague == {name for name in hosting if name.startswith("List")} - {"ListTags"}
+    assert vague == {name for name in hosting if name.startswith("List")} - {"ListTags", "ListModelPackages"}
+    assert resources("ListModelPackages", {}, PARTITION) == ["*"]
     assert resources("CreateModelPackage", {"ModelPackageGroupName": "g"}, PARTITION) == [f"{ARN}:model-package/g/*"]
 
 
@@ -316,3 +321,253 @@ async def test_a_role_that_may_only_list_may_not_read_what_is_below_a_prefix(gua
     await guarded.role(policy("s3:ListBucket"))
     assert not guarded.identities.may_read(ROLE, "s3://secret/dir/", True)
     assert not guarded.identities.may_read(ROLE, "s3://secret/dir/m.tar.gz", False)
+
+
+PACKAGE = {"ModelPackageGroupName": "g", "InferenceSpecification": {"Containers": [{"Image": "image"}]}}
+
+
+@pytest.mark.parametrize(
+    ("condition", "members", "allowed"),
+    [
+        ({"StringEquals": {"sagemaker:ModelApprovalStatus": "PendingManualApproval"}}, {}, True),
+        ({"StringNotEquals": {"sagemaker:ModelApprovalStatus": "Approved"}}, {}, True),
+        (
+            {"StringNotEquals": {"sagemaker:ModelApprovalStatus": "Approved"}},
+            {"ModelApprovalStatus": "Approved"},
+            False,
+        ),
+        (
+            {"StringEquals": {"sagemaker:CustomerMetadataProperties/Stage": "test"}},
+            {"CustomerMetadataProperties": {"stage": "test"}},
+            True,
+        ),
+        (
+            {"StringEquals": {"sagemaker:CustomerMetadataProperties/Stage": "test"}},
+            {"CustomerMetadataProperties": {"stage": "live"}},
+            False,
+        ),
+        ({"StringEqualsIfExists": {"sagemaker:CustomerMetadataProperties/Stage": "test"}}, {}, True),
+        ({"Null": {"sagemaker:CustomerMetadataProperties/Stage": "false"}}, {}, False),
+        (
+            {"StringEquals": {"sagemaker:ModelLifeCycle:stage": "Development"}},
+            {"ModelLifeCycle": {"Stage": "Development", "StageStatus": "Pending"}},
+            True,
+        ),
+    ],
+    ids=str,
+)
+async def test_conditions_on_the_registry(
+    guarded: Guarded, condition: Any, members: dict[str, Any], allowed: bool
+) -> None:
+    await guarded("owner", "CreateModelPackageGroup", ModelPackageGroupName="g")
+    await guarded.user(policy("sagemaker:*", Condition=condition))
+    if allowed:
+        await guarded("u", "CreateModelPackage", **PACKAGE, **members)
+    else:
+        await guarded.denial("u", "CreateModelPackage", **PACKAGE, **members)
+
+
+async def test_what_is_removed_from_the_metadata_may_be_asked_for(guarded: Guarded) -> None:
+    await guarded("owner", "CreateModelPackageGroup", ModelPackageGroupName="g")
+    await guarded("owner", "CreateModelPackage", **PACKAGE)
+    kept = {"ForAnyValue:StringEquals": {"sagemaker:CustomerMetadataPropertiesToRemove": "audit"}}
+    deny = policy("*", Condition=kept)
+    deny["Statement"]["Effect"] = "Deny"
+    await guarded.user(policy("*"), deny)
+    change = {"ModelPackageArn": f"{ARN}:model-package/g/1", "CustomerMetadataPropertiesToRemove": ["a", "audit"]}
+    assert "explicit deny" in await guarded.denial("u", "UpdateModelPackage", **change)
+    await guarded("u", "UpdateModelPackage", **{**change, "CustomerMetadataPropertiesToRemove": ["a"]})
+
+
+async def test_whoever_may_not_isolate_gets_the_default_and_who_must_is_denied_it(guarded: Guarded) -> None:
+    await guarded.user(policy("sagemaker:*", Condition={"Bool": {"sagemaker:NetworkIsolation": "false"}}))
+    await guarded("u", "CreateModel", **MODEL)
+    deny = policy("*", Condition={"Bool": {"sagemaker:NetworkIsolation": "false"}})
+    deny["Statement"]["Effect"] = "Deny"
+    await guarded.user(policy("*"), deny, name="v")
+    assert "explicit deny" in await guarded.denial("v", "CreateModel", **{**MODEL, "ModelName": "m2"})
+    await guarded("v", "CreateModel", **{**MODEL, "ModelName": "m2"}, EnableNetworkIsolation=True)
+
+
+@pytest.mark.parametrize(
+    ("condition", "source", "allowed"),
+    [
+        ({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, "10.9.8.7", True),
+        ({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, "127.0.0.1", False),
+        ({"Bool": {"aws:SecureTransport": "false"}}, "", True),
+        ({"StringLike": {"aws:UserAgent": "Boto3/*"}}, "", True),
+        ({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}, "", True),
+        ({"ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:user/u"}}, "", True),
+        ({"DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, "", True),
+        ({"NumericLessThan": {"aws:EpochTime": "1"}}, "", False),
+    ],
+    ids=str,
+)
+async def test_conditions_on_the_circumstances(guarded: Guarded, condition: Any, source: str, allowed: bool) -> None:
+    await guarded.user(policy("sagemaker:*", Condition=condition))
+    guarded.callers["u"] = replace(guarded.callers["u"], source_ip=source, user_agent="Boto3/1.43")
+    if allowed:
+        await guarded("u", "ListModels")
+    else:
+        await guarded.denial("u", "ListModels")
+
+
+async def test_users_and_roles_may_have_tags(guarded: Guarded) -> None:
+    mine = policy(["sagemaker:*", "sts:*"], Condition={"StringEquals": {"aws:PrincipalTag/Team": "search"}})
+    await guarded.user(mine)
+    assert "sagemaker:ListModels" in await guarded.denial("u", "ListModels")
+    request = {"Do": "CreateKey", "Name": "v", "Policies": [mine], "Tags": {"team": "search"}}
+    made = await guarded.identities.manage(OWNER, request)
+    assert made["Tags"] == {"team": "search"}
+    guarded.callers["v"] = replace(CALLER, access_key_id=made["AccessKeyId"])
+    await guarded("v", "ListModels")
+    await guarded.role(mine, Tags={"TEAM": "search"})
+    await assume(guarded, "v")
+    await guarded("session", "ListModels")
+    # They are kept: another control plane reads the same.
+    again = Identities(guarded.store, PARTITION, "OWNER", guarded.sessions)
+    await again.load()
+    assert [role.tags for role in again.directory.roles.values()] == [{"TEAM": "search"}]
+    for tags in ({"a": 1}, {"a": "1", "A": "2"}, ["a"]):
+        with pytest.raises(ValidationException):
+            await guarded.identities.manage(OWNER, {**request, "Name": "w", "Tags": tags})
+
+
+async def test_a_model_of_a_package_is_about_the_package_too(guarded: Guarded) -> None:
+    await guarded("owner", "CreateModelPackageGroup", ModelPackageGroupName="g")
+    await guarded("owner", "CreateModelPackage", **PACKAGE, ModelApprovalStatus="Approved")
+    await guarded.user(policy("sagemaker:CreateModel", f"{ARN}:model/*"))
+    package = f"{ARN}:model-package/g/1"
+    for name in ("g/1", package):
+        model = {"ModelName": "m", "PrimaryContainer": {"ModelPackageName": name}}
+        assert f"sagemaker:CreateModel on resource: {package} because" in await guarded.denial(
+            "u", "CreateModel", **model
+        )
+    await guarded.user(policy("sagemaker:CreateModel", [f"{ARN}:model/*", f"{ARN}:model-package/g/*"]), name="v")
+    await guarded("v", "CreateModel", **model)
+
+
+async def test_a_package_does_not_stand_between_the_caller_and_the_data(guarded: Guarded) -> None:
+    containers = [{"Image": "image", "ModelDataUrl": "s3://secret/m.tar.gz"}]
+    await guarded("owner", "CreateModelPackageGroup", ModelPackageGroupName="g")
+    await guarded(
+        "owner",
+        "CreateModelPackage",
+        ModelPackageGroupName="g",
+        ModelApprovalStatus="Approved",
+        InferenceSpecification={"Containers": containers},
+    )
+    await guarded.user(policy("sagemaker:*"))
+    model = {"ModelName": "m", "Containers": [{"ModelPackageName": "g/1"}]}
+    assert "s3:GetObject on resource: arn:aws:s3:::secret/m.tar.gz" in await guarded.denial("u", "CreateModel", **model)
+
+
+async def test_the_versions_of_a_group_are_listed_by_who_may_ask_about_the_group(guarded: Guarded) -> None:
+    await guarded("owner", "CreateModelPackageGroup", ModelPackageGroupName="g")
+    await guarded.user(policy("sagemaker:ListModelPackages", f"{ARN}:model-package-group/g"))
+    for group in ("g", f"{ARN}:model-package-group/g"):
+        await guarded("u", "ListModelPackages", ModelPackageGroupName=group)
+    assert "on resource: * because" in await guarded.denial("u", "ListModelPackages")
+
+
+async def test_the_role_of_a_validation_is_passed_too(guarded: Guarded) -> None:
+    await guarded("owner", "CreateModelPackageGroup", ModelPackageGroupName="g")
+    await guarded.user(policy("sagemaker:*"))
+    validated = {**PACKAGE, "ValidationSpecification": {"ValidationRole": ROLE, "ValidationProfiles": []}}
+    assert f"iam:PassRole on resource: {ROLE} because" in await guarded.denial("u", "CreateModelPackage", **validated)
+    await guarded.identities.manage(OWNER, {"Do": "CreateRole", "Name": "other"})
+    with pytest.raises(ValidationException, match=f'The execution role ARN "{ROLE}" is invalid'):
+        await guarded("owner", "CreateModelPackage", **validated)
+
+
+@pytest.mark.parametrize(
+    ("create", "member", "kind"),
+    [
+        ("CreateModelPackageGroup", "ModelPackageGroupName", "model-package-group"),
+        ("CreateModel", "ModelName", "model"),
+    ],
+)
+async def test_names_that_differ_in_case_are_two_names(guarded: Guarded, create: str, member: str, kind: str) -> None:
+    more = {} if kind == "model-package-group" else {"PrimaryContainer": {"Image": "image"}}
+    await guarded("owner", create, **{member: "Prod"}, **more, Tags=[{"Key": "team", "Value": "a"}])
+    await guarded.user(policy("*", f"{ARN}:{kind}/Prod"))
+    assert f"on resource: {ARN}:{kind}/prod because" in await guarded.denial("u", create, **{member: "prod"}, **more)
+    await guarded.user(policy("*", Condition={"StringEquals": {"aws:ResourceTag/team": "a"}}), name="v")
+    await guarded.denial("v", create, **{member: "prod"}, **more)
+    await guarded("owner", create, **{member: "prod"}, **more)
+    await guarded.denial("u", f"Delete{create[6:]}", **{member: "prod"})
+    await guarded("u", f"Delete{create[6:]}", **{member: "Prod"})
+
+
+async def test_a_role_that_lost_its_permission_or_its_trust_is_named(guarded: Guarded) -> None:
+    refusal = guarded.identities.read_refusal
+    data, tree = ModelData("s3://b/m.tar.gz"), ModelData("s3://b/m/", "prefix", manifest="s3://lists/l")
+    assert refusal(ROLE, data) is None  # there are no roles
+    await guarded.role(policy("s3:*", ["arn:aws:s3:::b", "arn:aws:s3:::b/*"]))
+    assert refusal(ROLE, data) is None
+    assert refusal(None, ModelData("s3://secret/m.tar.gz")) is None  # Clary's own, as CreateModel found
+    assert refusal(ROLE, tree) == f"The role {ROLE} may not read s3://lists/l"
+    assert refusal(ROLE, ModelData("s3://secret/", "prefix")) == (
+        f"The role {ROLE} may not read s3://secret/ and what is below it"
+    )
+    assert refusal(ROLE, ModelData("https://secret.s3.amazonaws.com/m.tar.gz")) is not None
+    assert refusal(ROLE, ModelData("https://s3.us-east-1.amazonaws.com/b/m.tar.gz")) is None
+    assert refusal(ROLE + "s", data) is not None
+    await guarded.identities.manage(OWNER, {"Do": "DeleteRole", "Name": "r"})
+    lambda_ = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    await guarded.role(policy("s3:*"), Trust={"Statement": lambda_})
+    assert refusal(ROLE, data) == f"The role {ROLE} may not read s3://b/m.tar.gz"
+
+
+async def test_a_deletion_that_the_gateways_cannot_be_told_of_did_not_happen(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await guarded.user(policy("*"))
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        for request in ({"Do": "DeleteKey", "Name": "u"}, {"Do": "CreateKey", "Name": "v"}):
+            with pytest.raises(AwsError, match="No space left on device") as refused:
+                await guarded.identities.manage(OWNER, request)
+            assert (refused.value.code, refused.value.status) == ("ServiceUnavailable", 503)
+    assert [user["Name"] for user in (await guarded.identities.manage(OWNER, {"Do": "ListKeys"}))["Keys"]] == ["u"]
+    await guarded("u", "ListModels")
+
+
+async def test_what_the_store_does_not_take_is_taken_back_from_the_gateways(
+    guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await guarded.user(policy("*"))
+
+    async def fails(name: str) -> bool:
+        raise RuntimeError("the disk is gone")
+
+    monkeypatch.setattr(guarded.store, "remove_user", fails)
+    with pytest.raises(RuntimeError):
+        await guarded.identities.manage(OWNER, {"Do": "DeleteKey", "Name": "u"})
+    assert [each["name"] for each in json.loads((tmp_path / "run" / "keys.json").read_text())["users"]] == ["u"]
+    await guarded("u", "ListModels")
+
+
+async def test_operations_on_logs_need_their_group_and_stream(guarded: Guarded, tmp_path: Path) -> None:
+    logs = LogFolder(tmp_path / "logs")
+    for group in ("/mine", "/other"):
+        with logs.writer(group, "s") as writer:
+            writer.write(1_700_000_000_000, b"line")
+    handlers = Guard(guarded.identities, guarded.store, PARTITION).before(Logs(logs, PARTITION).operations())
+    groups = f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group"
+    await guarded.user(policy(["logs:FilterLogEvents", "logs:GetLogEvents"], f"{groups}:/mine:*"))
+    user = guarded.callers["u"]
+    assert (await handlers["logs", "FilterLogEvents"](user, {"logGroupName": "/mine"}) or {})["events"]
+    await handlers["logs", "GetLogEvents"](user, {"logGroupIdentifier": f"{groups}:/mine", "logStreamName": "s"})
+    for operation, request in (
+        ("FilterLogEvents", {"logGroupName": "/other"}),
+        ("DeleteLogGroup", {"logGroupName": "/mine"}),
+        ("DescribeLogGroups", {}),
+    ):
+        with pytest.raises(AccessDeniedException, match=f"not authorized to perform: logs:{operation} on resource: "):
+            await handlers["logs", operation](user, request)
+    await handlers["logs", "DeleteLogGroup"](OWNER, {"logGroupName": "/other"})

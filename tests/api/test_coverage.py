@@ -50,10 +50,10 @@ def test_a_member_that_the_table_does_not_know_is_named(document: dict[str, Any]
 
 
 def test_a_new_member_of_a_structure_without_effect_shows_on_the_page(document: dict[str, Any]) -> None:
-    # VpcConfig as a whole is stored only, and so is all of it: the page lists it, and would differ.
+    # VpcConfig as a whole is refused, and so is all of it: the page lists it, and would differ.
     table = coverage.Table(document)
     found = {row.path: row.state for row in coverage.rows(table, "sagemaker", "CreateModel")}
-    assert found["VpcConfig.Subnets[]"] == coverage.STORED
+    assert found["VpcConfig.Subnets[]"] == coverage.REFUSED
 
 
 def test_a_verdict_on_nothing_is_named(document: dict[str, Any]) -> None:

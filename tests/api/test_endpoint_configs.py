@@ -11,6 +11,11 @@ from .conftest import ARN, Api, variant
 ROLE = {"ExecutionRoleArn": "arn:aws:iam::123456789012:role/r"}
 MISSING = variant(VariantName="b", ModelName="missing")
 SERVERLESS = {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
+CAPTURE = {
+    "InitialSamplingPercentage": 20,
+    "DestinationS3Uri": "s3://bucket/captured",
+    "CaptureOptions": [{"CaptureMode": "Input"}],
+}
 
 
 def without(member: str, *more: str, **members: Any) -> dict[str, Any]:
@@ -108,6 +113,27 @@ async def test_is_accepted(api: Api, members: dict[str, Any]) -> None:
         ({"ProductionVariants": [serverless(MemorySizeInMB=1500)]}, "multiple of 1024"),
         ({"ProductionVariants": [serverless(ProvisionedConcurrency=6)]}, "ProvisionedConcurrency"),
         (
+            {"ProductionVariants": [serverless()], "AsyncInferenceConfig": {"OutputConfig": {}}},
+            "AsyncInferenceConfig is not supported for endpoints with serverless variants.",
+        ),
+        ({"ProductionVariants": [serverless()], "DataCaptureConfig": CAPTURE}, "DataCaptureConfig is not supported"),
+        (
+            {"ProductionVariants": [variant()], "DataCaptureConfig": CAPTURE | {"DestinationS3Uri": "https://b/x"}},
+            'DestinationS3Uri "https://b/x" of DataCaptureConfig must be s3://bucket/prefix.',
+        ),
+        (
+            {
+                "ProductionVariants": [
+                    without(
+                        "ModelName",
+                        ManagedInstanceScaling={"Status": "ENABLED", "MinInstanceCount": 3, "MaxInstanceCount": 2},
+                    )
+                ],
+                **ROLE,
+            },
+            "MinInstanceCount of variant",
+        ),
+        (
             {
                 "ProductionVariants": [variant(), variant(VariantName="b")],
                 "ShadowProductionVariants": [variant(VariantName="s")],
@@ -121,3 +147,20 @@ async def test_is_refused_and_leaves_nothing(api: Api, members: dict[str, Any], 
     await api.model()
     assert message in await api.refusal("CreateEndpointConfig", EndpointConfigName="c", **members)
     assert await api("ListEndpointConfigs") == {"EndpointConfigs": []}
+
+
+async def test_some_models_are_not_for_some_endpoints(api: Api) -> None:
+    source = {"S3Uri": "s3://b/m", "S3DataType": "S3Object", "CompressionType": "None"}
+    await api.model(PrimaryContainer={"Image": "image", "ModelDataSource": {"S3DataSource": source}})
+    refusal = await api.refusal("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[serverless()])
+    assert refusal.startswith("Model with containers that use ModelDataSourc")
+    await api.config(ProductionVariants=[variant()])
+    multi = {"Image": "image", "Mode": "MultiModel", "ModelDataUrl": "s3://b/models/"}
+    await api.model("multi", PrimaryContainer=multi)
+    refusal = await api.refusal(
+        "CreateEndpointConfig",
+        EndpointConfigName="d",
+        ProductionVariants=[variant(ModelName="multi")],
+        AsyncInferenceConfig={"OutputConfig": {}},
+    )
+    assert refusal == "AsyncInferenceConfig is not supported for containers in MultiModel mode."

@@ -8,6 +8,7 @@ import pytest
 
 from clary.api.endpoints import DEPLOYMENT
 from clary.core.resources import ENDPOINT, Resource
+from clary.errors import AwsError
 
 from .conftest import ARN, Api, variant
 
@@ -174,3 +175,64 @@ async def test_a_name_is_taken_until_nothing_of_the_endpoint_is_left(ready: Api)
     assert refusal.startswith("Cannot create already existing endpoint")
     await ready.store.remove(ENDPOINT, "e")
     await ready.endpoint()
+
+
+async def test_more_containers_than_a_clary_runs_are_refused_in_the_services_words(api: Api) -> None:
+    await api.model()
+    await api.config("most", ProductionVariants=[variant(InitialInstanceCount=199)])
+    await api.config("two", ProductionVariants=[variant(InitialInstanceCount=2, InstanceType="ml.c5.large")])
+    await api("CreateModel", ModelName="pipeline", Containers=[{"Image": "a"}, {"Image": "b"}])
+    pair = variant(ModelName="pipeline", InitialInstanceCount=101)
+    await api.config("pairs", ProductionVariants=[pair])
+    with pytest.raises(AwsError) as refused:
+        await api.endpoint("pairs", EndpointConfigName="pairs")
+    assert (refused.value.code, refused.value.status) == ("ResourceLimitExceeded", 400)
+    assert "a request delta of 202 Instances" in refused.value.message
+    await api.endpoint("most", EndpointConfigName="most")
+    with pytest.raises(AwsError) as refused:
+        await api.endpoint("two", EndpointConfigName="two")
+    assert refused.value.message.startswith(
+        "The account-level service limit 'ml.c5.large for endpoint usage' is 200 Instances, with current utilization "
+        "of 199 Instances and a request delta of 2 Instances. Please use AWS Service Quotas to request an increase for "
+        "this quota. If AWS Service Quotas is not available, contact AWS support to request an increase for this quota."
+    )
+    failed = await api.store.get(ENDPOINT, "most")
+    assert failed is not None
+    await api.store.set_status(failed, {"EndpointStatus": "Failed"})
+    await api.endpoint("two", EndpointConfigName="two")
+
+
+async def test_variants_are_described_with_what_their_configuration_says_of_routing(api: Api) -> None:
+    await api.model()
+    routing = {"RoutingStrategy": "RANDOM"}
+    await api.config(
+        ProductionVariants=[variant(RoutingConfig=routing)],
+        ShadowProductionVariants=[variant(VariantName="dark")],
+        DataCaptureConfig={
+            "EnableCapture": False,
+            "InitialSamplingPercentage": 5,
+            "DestinationS3Uri": "s3://bucket/x",
+            "CaptureOptions": [{"CaptureMode": "Input"}],
+        },
+    )
+    await api.endpoint()
+    endpoint = await api.store.get(ENDPOINT, "e")
+    assert endpoint is not None
+    serving = {
+        "EndpointStatus": "InService",
+        "ProductionVariants": [{"VariantName": "AllTraffic", "CurrentInstanceCount": 1}],
+        "ShadowProductionVariants": [{"VariantName": "dark", "CurrentInstanceCount": 1}],
+    }
+    await api.store.set_status(endpoint, serving)
+    described = await api("DescribeEndpoint", EndpointName="e")
+    assert described["ProductionVariants"] == [
+        {"VariantName": "AllTraffic", "CurrentInstanceCount": 1, "RoutingConfig": routing}
+    ]
+    assert described["ShadowProductionVariants"] == serving["ShadowProductionVariants"]
+    assert described["DataCaptureConfig"] == {
+        "EnableCapture": False,
+        "CaptureStatus": "Stopped",
+        "CurrentSamplingPercentage": 5,
+        "DestinationS3Uri": "s3://bucket/x",
+        "KmsKeyId": "",
+    }

@@ -101,6 +101,8 @@ LARGEST: dict[str, Given] = {
         **_VARIANTS,
         **_SHADOW,
         **_SERVERLESS,
+        "AsyncInferenceConfig": OMIT,
+        "DataCaptureConfig": OMIT,
     },
     "CreateEndpoint": {**_ENDPOINT, "DeploymentConfig.RollingUpdatePolicy": OMIT},
     "CreateEndpoint, rolling": {**_ENDPOINT, "DeploymentConfig.BlueGreenUpdatePolicy": OMIT},

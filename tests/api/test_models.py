@@ -136,3 +136,54 @@ async def test_is_refused_and_leaves_nothing(api: Api, definition: dict[str, Any
     refusal = await api.refusal("CreateModel", ModelName="m", **definition)
     assert message in refusal
     assert await api("ListModels") == {"Models": []}
+
+
+@pytest.mark.parametrize(
+    ("packaged", "own", "message"),
+    [
+        ({"ModelDataUrl": "s3://b/m.tgz"}, {}, "must point to a single gzip compressed tar archive"),
+        ({"ModelDataUrl": "s3://b/m.tar.gz"}, {"Mode": "MultiModel"}, "because its container is in MultiModel mode"),
+        ({"Image": "Not An Image"}, {}, 'ECR image "Not An Image" is invalid.'),
+        ({"Environment": {"A": "x" * 30_000}}, {"Environment": {"B": "x" * 3_000}}, "the limit is 32768"),
+    ],
+    ids=str,
+)
+async def test_the_rules_hold_for_what_a_package_says_too(
+    api: Api, packaged: dict[str, Any], own: dict[str, Any], message: str
+) -> None:
+    await package(api, [{"Image": "image", **packaged}])
+    assert message in await api.refusal(
+        "CreateModel", ModelName="m", PrimaryContainer={"ModelPackageName": "g/1", **own}
+    )
+
+
+async def test_the_containers_of_a_package_are_a_pipeline_like_any_other(api: Api) -> None:
+    await package(api, [{"Image": "a", "ContainerHostname": "x"}, {"Image": "b", "ContainerHostname": "x"}])
+    refusal = await api.refusal("CreateModel", ModelName="m", PrimaryContainer={"ModelPackageName": "g/1"})
+    assert refusal == "ContainerHostname must be unique among the containers of a model."
+    await package(api, [{"Image": "a", "ContainerHostname": "x"}, {"Image": "b", "ContainerHostname": "y"}], group="h")
+    direct = {"InferenceExecutionConfig": {"Mode": "Direct"}}
+    await api("CreateModel", ModelName="m", Containers=[{"ModelPackageName": "h/1"}], **direct)
+
+
+async def test_a_list_of_one_container_is_a_model(api: Api) -> None:
+    await api("CreateModel", ModelName="m", Containers=[{"Image": "image"}])
+    described = await api("DescribeModel", ModelName="m")
+    assert described["Containers"] == [{"Image": "image", "Mode": "SingleModel"}]
+
+
+async def test_a_manifest_needs_a_prefix(api: Api) -> None:
+    source = {"S3Uri": "s3://b/m", "S3DataType": "S3Object", "CompressionType": "None", "ManifestS3Uri": "s3://b/l"}
+    container = {"Image": "image", "ModelDataSource": {"S3DataSource": source}}
+    refusal = await api.refusal("CreateModel", ModelName="m", PrimaryContainer=container)
+    assert refusal == "ManifestS3Uri requires S3DataType S3Prefix: it names objects below S3Uri."
+
+
+async def package(api: Api, containers: list[dict[str, Any]], group: str = "g") -> None:
+    await api("CreateModelPackageGroup", ModelPackageGroupName=group)
+    await api(
+        "CreateModelPackage",
+        ModelPackageGroupName=group,
+        ModelApprovalStatus="Approved",
+        InferenceSpecification={"Containers": containers},
+    )

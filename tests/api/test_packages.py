@@ -316,3 +316,27 @@ async def test_a_configuration_takes_a_model_of_a_package(group: Api) -> None:
     await model(group, ModelPackageName="g/1")
     await group.config("c2", ProductionVariants=[variant()])
     assert (await group("DescribeEndpointConfig", EndpointConfigName="c2"))["ProductionVariants"]
+
+
+async def test_versions_sort_as_numbers_and_their_numbers_are_no_part_of_their_name(api: Api) -> None:
+    await api("CreateModelPackageGroup", ModelPackageGroupName="g")
+    for _ in range(11):
+        await api("CreateModelPackage", ModelPackageGroupName="g", SourceUri="s3://b/k")
+    listed = await api("ListModelPackages", ModelPackageGroupName="g", SortBy="Name", MaxResults=100)
+    assert [each["ModelPackageVersion"] for each in listed["ModelPackageSummaryList"]] == [*range(1, 12)]
+    assert {each["ModelPackageName"] for each in listed["ModelPackageSummaryList"]} == {"g"}
+    assert listed["ModelPackageSummaryList"][9]["ModelPackageArn"] == f"{ARN}:model-package/g/10"
+    for part, found in (("g", 11), ("1", 0), ("0", 0)):
+        listed = await api("ListModelPackages", ModelPackageGroupName="g", NameContains=part, MaxResults=100)
+        assert len(listed["ModelPackageSummaryList"]) == found
+
+
+@pytest.mark.parametrize("name", ["g/1", f"{ARN}:model-package/g/1"])
+async def test_a_version_has_one_name(api: Api, name: str) -> None:
+    await api("CreateModelPackageGroup", ModelPackageGroupName="g")
+    await api("CreateModelPackage", ModelPackageGroupName="g", SourceUri="s3://b/k")
+    assert (await api("DescribeModelPackage", ModelPackageName=name))["ModelPackageVersion"] == 1
+    refusal = await api.refusal("DescribeModelPackage", ModelPackageName="g/000000001")
+    assert refusal == f"ModelPackage {ARN}:model-package/g/000000001 does not exist."
+    await api("DeleteModelPackage", ModelPackageName=name)
+    await api.refusal("DescribeModelPackage", ModelPackageName=name)

@@ -10,6 +10,7 @@ import pytest
 
 from clary.api.app import operations
 from clary.api.world import World
+from clary.core.ports import Repository
 from clary.core.resources import Partition
 from clary.errors import Transient, ValidationException
 from clary.objects import ObjectNotFound, ObjectRefused
@@ -18,6 +19,7 @@ from clary.store.store import Store
 from .conftest import ACCOUNT, Api, Clock
 
 ROLE = "arn:aws:iam::123456789012:role/clary"
+FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:login"
 S3 = {"S3DataType": "S3Object", "CompressionType": "None"}
 
 
@@ -40,6 +42,13 @@ class Bucket:
         return any(each.startswith(url) for each in self.urls)
 
 
+async def knows(image: str, repository: Repository) -> bool | None:
+    """A registry with the image `known`, and one that shows `private` to a function's login only, and is else shut."""
+    if image.startswith("shut/"):
+        return None
+    return image == "known" or (image == "private" and repository == Repository("Vpc", FUNCTION))
+
+
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """CreateModel that looks: there are the image `known` and two objects."""
@@ -47,7 +56,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     store = await Store.open(tmp_path / "clary.db", clock)
     here = Api(store, clock)
     bucket = Bucket("s3://b/model.tar.gz", "s3://b/models/one.tar.gz", "https://s3.amazonaws.com/b/model.tar.gz")
-    world = World(bucket, {"known"}.__contains__, "us-east-1")
+    world = World(bucket, knows, "us-east-1")
     here.handlers = operations(store, Partition(ACCOUNT, "us-east-1"), here.notified.append, world)
     yield here
     await store.close()
@@ -55,7 +64,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 async def test_a_role_that_may_not_read_the_artifact_is_said_so(api: Api) -> None:
     bucket = Bucket("s3://b/model.tar.gz")
-    world = World(bucket, {"known"}.__contains__, "us-east-1", lambda role, url, is_prefix: role != "blind")
+    world = World(bucket, knows, "us-east-1", lambda role, url, is_prefix: role != "blind")
     await world.check([{"Image": "known", "ModelDataUrl": "s3://b/model.tar.gz"}], "seeing")
     with pytest.raises(ValidationException, match=r"Could not access model data at s3://b/model\.tar\.gz\. .*blind"):
         await world.check([{"Image": "known", "ModelDataUrl": "s3://b/model.tar.gz"}], "blind")
@@ -88,7 +97,10 @@ async def test_what_is_there_is_taken(api: Api, container: dict[str, Any]) -> No
         ({"ModelDataUrl": "s3://b/nothing/", "Mode": "MultiModel"}, "s3://b/nothing/"),
         ({"ModelDataSource": source("s3://b/none")}, "s3://b/none"),
         ({"ModelDataSource": source("s3://b/none/", S3DataType="S3Prefix")}, "s3://b/none/"),
-        ({"ModelDataSource": source("s3://b/model.tar.gz", ManifestS3Uri="s3://b/manifest")}, "s3://b/manifest"),
+        (
+            {"ModelDataSource": source("s3://b/models/", S3DataType="S3Prefix", ManifestS3Uri="s3://b/manifest")},
+            "s3://b/manifest",
+        ),
         ({"AdditionalModelDataSources": [{"ChannelName": "c"} | source("s3://b/none")]}, "s3://b/none"),
     ],
     ids=str,
@@ -129,3 +141,15 @@ async def test_an_unknown_image_is_named_after_the_data(api: Api) -> None:
     assert refusal == "Could not find model data at s3://b/none.tar.gz."
     refusal = await api.refusal("CreateModel", ModelName="m", Containers=containers[:1])
     assert refusal == "Requested image other:1 not found."
+
+
+async def test_an_image_of_which_nobody_can_tell_is_taken_on_trust(api: Api) -> None:
+    await api.model(PrimaryContainer={"Image": "shut/model:1"})
+
+
+async def test_a_private_image_is_looked_for_with_its_own_login(api: Api) -> None:
+    auth = {"RepositoryAccessMode": "Vpc", "RepositoryAuthConfig": {"RepositoryCredentialsProviderArn": FUNCTION}}
+    vpc = {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    await api.model(PrimaryContainer={"Image": "private", "ImageConfig": auth}, VpcConfig=vpc)
+    refusal = await api.refusal("CreateModel", ModelName="m2", PrimaryContainer={"Image": "private"})
+    assert refusal == "Requested image private not found."

@@ -8,6 +8,7 @@ import json
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -189,18 +190,28 @@ class Runtime:
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.events: list[Callable[[], bytes]] = [lambda: event(b"\xffa"), lambda: event(b"b")]
         runtime = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_POST(self) -> None:
                 runtime.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
                 streamed = self.path.endswith("invocations-response-stream")
                 self.send_response(200)
                 self.send_header("Content-Type", "application/vnd.amazon.eventstream" if streamed else "text/csv")
                 self.send_header("x-Amzn-Invoked-Production-Variant", "one")
+                self.send_header(*(("Transfer-Encoding", "chunked") if streamed else ("Content-Length", "6")))
+                self.send_header("Connection", "close")
                 self.end_headers()
-                parts = (b"\xffa", b"b") if streamed else ()
-                self.wfile.write(b"".join(map(event, parts)) if streamed else b"\xff\x00body")
+                if not streamed:
+                    self.wfile.write(b"\xff\x00body")
+                    return
+                for make in runtime.events:
+                    data = make()
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+                self.wfile.write(b"0\r\n\r\n")
 
             def log_message(self, *_: object) -> None:
                 """Keep quiet."""
@@ -210,14 +221,13 @@ class Runtime:
         self.thread.start()
 
 
-def event(payload: bytes) -> bytes:
-    """Give a PayloadPart in AWS's event stream encoding."""
+PART = {":message-type": "event", ":event-type": "PayloadPart", ":content-type": "application/octet-stream"}
+
+
+def event(payload: bytes, **named: str) -> bytes:
+    """Give a PayloadPart, or what the headers say, in AWS's event stream encoding."""
     headers = b""
-    for name, value in (
-        (":message-type", "event"),
-        (":event-type", "PayloadPart"),
-        (":content-type", "application/octet-stream"),
-    ):
+    for name, value in (named or PART).items():
         headers += struct.pack("!B", len(name)) + name.encode() + struct.pack("!BH", 7, len(value)) + value.encode()
     prelude = struct.pack("!II", 16 + len(headers) + len(payload), len(headers))
     message = prelude + struct.pack("!I", binascii.crc32(prelude)) + headers + payload
@@ -284,3 +294,71 @@ def test_a_body_that_is_no_base64_is_not_sent(runtime: Runtime, capsys: pytest.C
     assert main("sagemaker-runtime", ["invoke-endpoint", "--endpoint-name", "e", "--body", "1,2", "out"]) == 255
     assert 'Invalid base64: "1,2"' in capsys.readouterr().err
     assert runtime.bodies == []
+
+
+def test_base64_is_read_as_version_2_reads_it(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("aGk=\n")  # as `base64` writes it
+    words = ["--endpoint-name", "e", "--body", f"file://{tmp_path / 'in'}", str(tmp_path / "out")]
+    assert main("sagemaker-runtime", ["invoke-endpoint", *words]) == 0
+    assert runtime.bodies == [b"hi"]
+
+
+class Waiting(io.RawIOBase):
+    """Standard output whose reader lets the server go on once it has read something."""
+
+    def __init__(self, heard: threading.Event) -> None:
+        self.heard = heard
+        self.pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.pieces.append(bytes(data))
+        self.heard.set()
+        return len(data)
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_a_stream_is_passed_on_as_it_comes(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, to_file: bool
+) -> None:
+    """The server says the second word only when the first one can be read on this side."""
+    out, heard, seen = tmp_path / "out", threading.Event(), []
+    standard = Waiting(heard)
+
+    def second() -> bytes:
+        if to_file:
+            seen.append(poll(lambda: out.exists() and out.read_bytes() == b"one "))
+        else:
+            seen.append(heard.wait(10) and b"".join(standard.pieces) == b"one ")
+        return event(b"two")
+
+    runtime.events = [lambda: event(b"one "), second]
+    words = ["invoke-endpoint-with-response-stream", "--endpoint-name", "e", "--body", ""]
+    with monkeypatch.context() as patch:
+        if not to_file:
+            patch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(standard)))
+        assert main("sagemaker-runtime", [*words, str(out) if to_file else "-"]) == 0
+    assert seen == [True]
+    assert (out.read_bytes() if to_file else b"".join(standard.pieces)) == b"one two"
+
+
+def poll(holds: Callable[[], bool]) -> bool:
+    """Wait until something holds, ten seconds at most."""
+    return any(holds() or time.sleep(0.01) for _ in range(1000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("ModelStreamError", "An error occurred (ModelStreamError)"), ("InternalStreamFailure", "InternalStreamFailure")],
+)
+def test_a_stream_that_breaks_off_leaves_what_came_and_fails(
+    kind: str, expected: str, runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = event(b'{"Message": "the model stopped"}', **{":message-type": "exception", ":exception-type": kind})
+    runtime.events = [lambda: event(b"one "), lambda: broken]
+    words = ["--endpoint-name", "e", "--body", "", str(tmp_path / "out")]
+    assert main("sagemaker-runtime", ["invoke-endpoint-with-response-stream", *words]) == 254
+    assert expected in capsys.readouterr().err
+    assert (tmp_path / "out").read_bytes() == b"one "

@@ -11,6 +11,11 @@ from click.testing import Result
 
 from clary.cli import doctor, machine
 from clary.cli.diagnosis import Diagnosis, advice
+from clary.core.failure import Failure, Scene, failure_reason
+from clary.core.resources import log_group
+from clary.engines.docker.references import parse
+from clary.engines.docker.refusals import Attempt, failure
+from clary.logs.folder import LogFolder
 from clary.settings import GIB
 from tests.cli.conftest import ABSENT, FakeClary, refused
 
@@ -28,7 +33,9 @@ def quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         "can_write": True,
         "can_bind": True,
         "docker_version": "29.1 at unix:///var/run/docker.sock",
+        "can_connect": True,
         "can_mount": True,
+        "isolation_obstacle": None,
         "limit_notes": (),
         "memory_bytes": (16 * GIB, 8 * GIB),
         "cpus": 4,
@@ -59,6 +66,7 @@ def test_a_machine_that_has_everything_passes(clary: FakeClary, run: Run) -> Non
         ("can_bind", False, "Port", "fail", "--port"),
         ("docker_version", None, "Docker", "warn", "docker engine"),
         ("can_mount", False, "Namespaces", "warn", "SM_MODEL_DIR"),
+        ("isolation_obstacle", "sysctl x is 0", "Isolation", "warn", "sysctl x is 0"),
         ("limit_notes", ("Delegate=yes.",), "Limits", "warn", "Delegate=yes."),
         ("memory_bytes", (4 * GIB, GIB), "Machine", "warn", "1.0 of 4.0 GiB"),
         ("newest_source", 1e12, "Clock", "fail", "set the clock"),
@@ -84,6 +92,24 @@ def test_docker_is_needed_where_it_is_the_engine(data: Path, monkeypatch: pytest
     monkeypatch.setattr(machine, "docker_version", lambda: None)
     monkeypatch.setenv("CLARY_ENGINE", "docker")
     assert finding(data, "Docker")[0] == "fail"
+
+
+def test_a_docker_that_is_not_for_this_user_is_told_from_none(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "docker_version", lambda: None)
+    monkeypatch.setattr(machine, "docker_is_shut", lambda: True)
+    assert finding(data, "Docker")[2].startswith("add the user to the group docker")
+    monkeypatch.setattr(machine, "docker_is_shut", lambda: False)
+    assert finding(data, "Docker")[2] == "systemctl start docker"
+
+
+def test_the_registries_of_the_settings_are_tried(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "config.toml").write_text('[registries]\n"ghcr.io" = "127.0.0.1:5000/mirror"\n"quay.io" = "quay.local"\n')
+    assert finding(data, "Registries")[:2] == ("ok", "127.0.0.1:5000, quay.local")
+    monkeypatch.setattr(machine, "can_connect", lambda host: host != "quay.local")
+    assert finding(data, "Registries")[:2] == ("warn", "quay.local cannot be connected to")
+    (data / "config.toml").write_text('[registries]\n"ghcr.io" = { password = "x" }\n')
+    assert finding(data, "Registries")[0] == "fail"
 
 
 def test_a_wrong_setting_is_a_finding_and_the_rest_is_still_asked(
@@ -134,9 +160,8 @@ def failed(clary: FakeClary) -> FakeClary:
         "DescribeEndpointConfig": [(200, {"EndpointConfigName": "c", "ProductionVariants": [variant]})],
         "DescribeModel": [(200, {"ModelName": "m", "PrimaryContainer": container})],
     }
-    folder = clary.data / "logs" / "endpoints" / "tide" / "blue"
-    folder.mkdir(parents=True)
-    (folder / "i-1.log").write_text("".join(f"line {n} [red]\n" for n in range(30)))
+    log = LogFolder(clary.data / "logs").ensure(log_group("tide"), "blue/i-1")
+    log.write_text("".join(f"line {n} [red]\n" for n in range(30)))
     return clary
 
 
@@ -154,7 +179,7 @@ def test_a_failed_endpoint_is_explained(failed: FakeClary, run: Run) -> None:
 
 
 def test_a_log_cannot_steer_the_terminal(failed: FakeClary, run: Run) -> None:
-    (failed.data / "logs" / "endpoints" / "tide" / "blue" / "i-1.log").write_bytes(
+    LogFolder(failed.data / "logs").path(log_group("tide"), "blue/i-1").write_bytes(
         b"\x1b]0;owned\x07 \xc2\x9bx\tok\r\n"
     )
     assert "  \ufffd]0;owned\ufffd \ufffdx\tok\n" in run("doctor", "tide", "--data", failed.data).stdout
@@ -165,6 +190,14 @@ def test_a_deleted_config_or_model_does_not_hide_the_reason(failed: FakeClary, r
     assert "no such key" in words(run("doctor", "tide", "--data", failed.data).stdout)
     failed.operations["DescribeEndpointConfig"] = [refused('Could not find endpoint configuration "arn".')]
     assert "no such key" in words(run("doctor", "tide", "--data", failed.data).stdout)
+
+
+def test_what_is_under_way_is_shown(failed: FakeClary, run: Run) -> None:
+    status = {"Status": "Creating", "StatusMessage": "0 of 2 instances ready; pull 120 of 480 MB"}
+    pending = {"EndpointConfigName": "c", "ProductionVariants": [{"VariantName": "blue", "VariantStatus": [status]}]}
+    endpoint = {"EndpointName": "tide", "EndpointConfigName": "c", "EndpointStatus": "Creating"}
+    failed.operations["DescribeEndpoint"] = [(200, {**endpoint, "PendingDeploymentSummary": pending})]
+    assert "doing  0 of 2 instances ready; pull 120 of 480 MB\n" in run("doctor", "tide", "--data", failed.data).stdout
 
 
 def test_an_endpoint_that_serves_is_healthy(failed: FakeClary, run: Run) -> None:
@@ -203,3 +236,21 @@ def test_an_unknown_endpoint_is_one_line_with_the_known_ones(clary: FakeClary, r
 )
 def test_advice_goes_by_the_step_that_failed(reason: str, first: str) -> None:
     assert advice(Diagnosis("tide", "Failed", reason, "c", ()))[0].startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("docker_says", "first"),
+    [
+        ("manifest unknown: manifest unknown", "Is it there under this name?  docker pull"),
+        ("no basic auth credentials", "Log in as the user that Clary runs as, and try:  docker login reg.local:5000"),
+        ("dial tcp 10.0.0.1:5000: connect: connection refused", "Does it answer on this machine?  curl -i https://reg"),
+        ("x509: certificate signed by unknown authority", "What does it show?  openssl s_client"),
+        ("no matching manifest for linux/amd64 in the manifest list entries", "Build it for this machine:"),
+        ("write /var/lib/docker/tmp/x: no space left on device", "What takes the room?  docker system df"),
+        ("something new", "Can this machine pull it?"),
+    ],
+)
+def test_advice_goes_by_what_kept_an_image_away(docker_says: str, first: str) -> None:
+    failed = failure(Attempt(parse("reg.local:5000/team/model:1")), docker_says)
+    words = failure_reason(Failure("image", str(failed), 0, 0, "final"), Scene("e", "v", "primary", 1, "i", None, 1, 1))
+    assert advice(Diagnosis("tide", "Failed", words, "c", ()))[0].startswith(first)

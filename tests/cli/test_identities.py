@@ -67,6 +67,16 @@ def test_a_new_role_comes_as_its_arn(clary: FakeClary, asked: list[Any], policy:
     assert asked[1] == {"Do": "CreateRole", "Name": "r", "Policies": [], "Trust": POLICY}
 
 
+def test_tags_are_keys_and_values(clary: FakeClary, asked: list[Any], run: Run) -> None:
+    replies(clary).extend([(200, {"AccessKeyId": "AKIA1", "SecretAccessKey": "s"}), (200, {"Arn": "arn:r"})])
+    for group in ("keys", "roles"):
+        run(group, "create", "x", "--tag", "team=a=b", "--tag", "empty=", "--data", clary.data)
+        assert asked.pop()["Tags"] == {"team": "a=b", "empty": ""}
+    for wrong in ("team", "=a"):
+        assert run("keys", "create", "x", "--tag", wrong, "--data", clary.data).exit_code == 1
+    assert asked == []
+
+
 def test_deleting_asks_for_it(clary: FakeClary, asked: list[Any], run: Run) -> None:
     for group, what in (("keys", "DeleteKey"), ("roles", "DeleteRole")):
         assert run(group, "delete", "x", "--data", clary.data).exit_code == 0

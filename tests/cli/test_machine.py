@@ -82,6 +82,30 @@ def test_mounting_is_tried_in_a_process_of_its_own(
     assert machine.can_mount() is expected
 
 
+@pytest.mark.parametrize(
+    ("script", "words"), [("pass", None), ("raise PermissionError(1, 'No')", "(PermissionError: [Errno 1] No): ")]
+)
+def test_isolation_is_tried_in_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, script: str, words: str | None
+) -> None:
+    monkeypatch.setattr(machine, "_ISOLATE", script)
+    said = machine.isolation_obstacle()
+    assert said is None if words is None else words in str(said)
+
+
+def test_what_is_tried_changes_nothing_on_the_machine() -> None:
+    """Neither on a machine that allows it nor on one that does not."""
+
+    def mounted() -> list[str]:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line for line in lines if line.split()[4] in ("/opt", "/opt/ml/model", "/run")]
+
+    before = mounted()
+    machine.can_mount()
+    machine.isolation_obstacle()
+    assert mounted() == before
+
+
 def test_memory_is_read_in_bytes(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal:  2048 kB\nMemFree: 1 kB\nMemAvailable: 1024 kB\n")
     assert machine.memory_bytes(tmp_path) == (2048 * 1024, 1024 * 1024)

@@ -104,6 +104,12 @@ def test_a_single_container_is_called_primary_whatever_its_hostname() -> None:
     assert [(each.name, each.hostname) for each in variant.containers] == [("primary", "")]
 
 
+def test_a_list_of_one_container_is_no_pipeline() -> None:
+    model = {"ModelName": "m", "Containers": [{"Image": "a", "ContainerHostname": "h"}]}
+    (variant,) = desired(changed("Models", "m", value=model)).variants
+    assert [(each.name, each.hostname) for each in variant.containers] == [("primary", "")]
+
+
 def test_isolation_networks_and_registry_access_are_carried_over() -> None:
     arn = "arn:aws:lambda:us-east-1:000000000000:function:login"
     model = {
@@ -122,7 +128,7 @@ def test_isolation_networks_and_registry_access_are_carried_over() -> None:
     (slot,) = desired(changed("Models", "m", value=model)).slots()
     assert slot.spec.network == Network(True, ("subnet-1",), ("sg-1", "sg-2"))
     assert slot.spec.repository == Repository("Vpc", arn)
-    assert slot.spec.role_arn is None  # an isolated container gets no credentials
+    assert slot.spec.role_arn == "arn:aws:iam::000000000000:role/r"  # as whom its data is read
 
 
 def test_shadow_variants_strategies_and_capture_are_carried_over() -> None:
@@ -169,6 +175,12 @@ def test_additional_sources_have_a_directory_each() -> None:
     assert slot.spec.model_data[0].place == "additional-model-data-sources/draft"
 
 
+def test_a_manifest_goes_with_its_prefix() -> None:
+    source = {"S3DataSource": S3 | {"ManifestS3Uri": "s3://b/list"}}
+    (slot,) = desired(changed(*CONTAINER, "ModelDataSource", value=source)).slots()
+    assert slot.spec.model_data == (ModelData("s3://b/m/", "prefix", "", "s3://b/list"),)
+
+
 def test_the_fingerprint_follows_the_deployment() -> None:
     one = desired(endpoint(SPEC)).deployment
     assert one == desired(endpoint(copy.deepcopy(SPEC))).deployment
@@ -185,12 +197,6 @@ def test_the_fingerprint_follows_the_deployment() -> None:
         ((*CONTAINER, "Mode"), "MultiModel", "model m has Mode MultiModel"),
         ((*CONTAINER, "Image"), None, "has no Image"),
         ((*CONTAINER, "ModelDataSource"), {"S3DataSource": S3 | {"CompressionType": "Gzip"}}, "CompressionType"),
-        ((*CONTAINER, "ModelDataSource"), {"S3DataSource": S3 | {"ManifestS3Uri": "s3://b/l"}}, "ManifestS3Uri"),
-        (
-            (*CONTAINER, "AdditionalModelDataSources"),
-            [{"ChannelName": "c", "S3DataSource": S3 | {"ManifestS3Uri": "s3://b/l"}}],
-            "ManifestS3Uri",
-        ),
         (("Models", "m"), {"ModelName": "m"}, "m has no container"),
         ((*VARIANT, "RoutingConfig"), {"RoutingStrategy": "KV_AWARE"}, "blue asks for it"),
         (("EndpointConfig", "ProductionVariants"), [], "no production variants"),

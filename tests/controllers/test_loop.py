@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from clary.controllers.loop import RESYNC, Loop
+from clary.errors import Transient
 from clary.testing import in_virtual_time, now
 
 
@@ -173,3 +174,18 @@ async def test_a_look_that_hangs_is_given_up_and_repeated() -> None:
         loop.notify("a")
         await asyncio.sleep(100)
     assert looks == [0, 60]
+
+
+@in_virtual_time
+async def test_an_engine_that_is_away_is_asked_again_when_it_said() -> None:
+    looks: list[float] = []
+    start = now()
+
+    async def reconcile(key: str) -> None:
+        looks.append(now() - start)
+        if len(looks) < 3:
+            raise Transient("Docker is away", retry_after=2.0)
+
+    async with running(reconcile, "a"):
+        await asyncio.sleep(20)
+    assert looks == [0.0, 2.0, 4.0]

@@ -23,7 +23,7 @@ from sqlalchemy import Engine, create_engine, event
 
 from clary.core.identities import Role, User
 from clary.core.ports import ListQuery
-from clary.core.resources import ENDPOINT, MODEL, Kind, Partition, Resource
+from clary.core.resources import ENDPOINT, MODEL, MODEL_PACKAGE, Kind, Partition, Resource
 from clary.errors import Fatal
 from clary.store.store import HEAD, Store
 from clary.store.tables import METADATA
@@ -386,7 +386,7 @@ async def test_the_migrations_make_the_tables_that_the_code_uses(store: Store, t
     METADATA.create_all(engine)
     engine.dispose()
     migrated = schema(tmp_path / "state" / "clary.db")
-    assert len(migrated) == 8
+    assert len(migrated) == 12
     assert migrated == schema(tmp_path / "direct.db")
 
 
@@ -403,6 +403,9 @@ async def test_a_store_of_the_first_revision_keeps_its_resources_and_gets_identi
             "modified_at, deleting) VALUES (1, 'Model', 'm', 'm', 'arn:m', '{\"x\": 1}', '{}', '', 1, 0, 0, 0)"
         )
         connection.exec_driver_sql("INSERT INTO tags (resource, key, value) VALUES (1, 'k', 'v')")
+        connection.exec_driver_sql(
+            "INSERT INTO resources SELECT 2, 'ModelPackage', 'g/7', 'g/7', 'arn:p', '{}', '{}', '', 1, 0, 0, 0"
+        )
     engine.dispose()
     store = await Store.open(path)
     found = await store.get(MODEL, "m")
@@ -410,6 +413,7 @@ async def test_a_store_of_the_first_revision_keeps_its_resources_and_gets_identi
     assert await store.tags("arn:m") == {"k": "v"}
     assert (await store.users(), await store.roles()) == ([], [])
     assert await store.add_user(User("u", "AIDAU", "AKIAU", "secret"))
+    assert await store.get(MODEL_PACKAGE, "g/000000007") is not None
     await store.close()
 
 

@@ -34,6 +34,18 @@ Manage = Callable[[Caller, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Carries out what `clary keys` and `clary roles` ask for. Raises AwsError."""
 
 
+class Numbers(Protocol):
+    """What gateways have counted, and all of it for Prometheus."""
+
+    async def take(self, document: Mapping[str, Any]) -> None:
+        """Count a gateway's delivery, once. Raises SerializationException for what is none."""
+        ...
+
+    def exposition(self) -> bytes:
+        """Write everything in Prometheus' text format."""
+        ...
+
+
 class Store(ResourceStore, SpecStore, TagStore, Protocol):
     """All that the operations keep."""
 
@@ -88,22 +100,33 @@ class App:
     """Answers AWS calls, feeds routes to gateways and says that it is alive.
 
     The gateway has checked the signature; it passes on who asks in `x-clary-request-id`, `x-clary-access-key-id` and
-    `x-clary-service` (the signing service, empty where unsigned), and a session's token in `x-clary-session-token`.
+    `x-clary-service` (the signing service, empty where unsigned), the path in `x-clary-path`, a session's token in
+    `x-clary-session-token`, and whence the request comes in `x-clary-source-ip`.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, partition: Partition, routes: Routes, manage: Manage | None = None
+        self,
+        dispatcher: Dispatcher,
+        partition: Partition,
+        routes: Routes,
+        manage: Manage | None = None,
+        numbers: Numbers | None = None,
     ) -> None:
-        """`manage` answers `POST /_clary/iam`, JSON in and out."""
+        """`manage` answers `POST /_clary/iam`, JSON in and out; `numbers` what gateways have counted."""
         self._dispatcher = dispatcher
         self._partition = partition
         self._routes = routes
         self._manage = manage
+        self._numbers = numbers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"cannot serve {scope['type']}: run the server with lifespan and WebSockets off")
         match scope["method"], scope["path"]:
+            case "POST", "/_clary/metrics" if self._numbers is not None:
+                await self._count(self._numbers, receive, send)
+            case "GET", "/_clary/prometheus" if self._numbers is not None:
+                await _respond(send, 200, {"content-type": "text/plain; version=0.0.4"}, self._numbers.exposition())
             case "POST", _:
                 await self._call(scope, receive, send)
             case "GET", "/_clary/routes":
@@ -124,12 +147,26 @@ class App:
             access_key_id=headers.get("x-clary-access-key-id", ""),
             request_id=headers.get("x-clary-request-id", ""),
             session_token=headers.get("x-clary-session-token", ""),
+            source_ip=headers.get("x-clary-source-ip", ""),
+            user_agent=headers.get("user-agent", ""),
         )
         if self._manage is not None and scope["path"] == "/_clary/iam":
             response = await self._answer_manager(self._manage, caller, body)
         else:
-            response = await self._dispatcher.handle(headers.get("x-clary-service", ""), headers, body, caller)
+            service, path = headers.get("x-clary-service", ""), headers.get("x-clary-path", "/")
+            response = await self._dispatcher.handle(service, headers, body, caller, path)
         await _respond(send, response.status, response.headers, response.body)
+
+    async def _count(self, numbers: Numbers, receive: Receive, send: Send) -> None:
+        body = await _body(receive)
+        if body is None:
+            return
+        try:
+            await numbers.take(codec.parse(body))
+        except SerializationException as error:
+            await _respond(send, error.status, {}, error.message.encode())
+        else:
+            await _respond(send, 200, {}, b"")
 
     async def _answer_manager(self, manage: Manage, caller: Caller, body: bytes) -> WireResponse:
         try:

@@ -16,13 +16,20 @@ from typing import Any, cast
 from botocore.model import Shape, StructureShape
 
 from clary.api.app import Store, operations
+from clary.api.logs import Logs
+from clary.api.metric_data import MetricData
+from clary.api.metrics import Metrics
+from clary.core.ports import MetricStore
 from clary.core.resources import Partition
+from clary.logs.folder import LogFolder
 from clary.wire import model
 
 TABLE = Path(__file__).with_name("coverage.toml")
 EFFECTIVE, STORED, REFUSED, MISSING = "effective", "stored only", "refused", "MISSING"
 
-_BY_THE_GATEWAY = frozenset({("sagemaker-runtime", "InvokeEndpoint")})
+_BY_THE_GATEWAY = frozenset(
+    {("sagemaker-runtime", "InvokeEndpoint"), ("sagemaker-runtime", "InvokeEndpointWithResponseStream")}
+)
 """Operations that the control plane never sees."""
 
 _HEAD = """\
@@ -79,8 +86,12 @@ def load() -> Table:
 def implemented() -> frozenset[tuple[str, str]]:
     """Give the operations that Clary has, by service and name."""
     # Nothing is called, so nothing is needed behind the handlers: their keys are wanted.
-    handlers = operations(cast("Store", None), Partition("000000000000", "us-east-1"), lambda _: None)
-    return frozenset(handlers) | _BY_THE_GATEWAY
+    nowhere = Partition("000000000000", "us-east-1")
+    handlers = operations(cast("Store", None), nowhere, lambda _: None)
+    logs = Logs(cast("LogFolder", None), nowhere).operations()
+    nothing = cast("MetricStore", None)
+    metrics = {**Metrics(nothing).operations(), **MetricData(nothing).operations()}
+    return frozenset(handlers) | frozenset(logs) | frozenset(metrics) | _BY_THE_GATEWAY
 
 
 def in_scope(table: Table) -> Iterator[tuple[str, str, str]]:

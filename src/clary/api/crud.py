@@ -54,7 +54,7 @@ class Crud:
 
     async def get(self, name: str) -> Resource:
         """Give the resource of that name or ARN, or raise the service's "Could not find"."""
-        resource = await self._store.get(self.kind, self._partition.name_of(self.kind, name))
+        resource = await self._store.get(self.kind, self.stored_name(name))
         if resource is None:
             raise self.not_found(name)
         return resource
@@ -79,8 +79,12 @@ class Crud:
     async def delete(self, caller: Caller, request: Request) -> None:
         """Remove the resource, whoever uses it: the service does not ask either."""
         name = request[self.kind.name_member]
-        if not await self._store.remove(self.kind, self._partition.name_of(self.kind, name)):
+        if not await self._store.remove(self.kind, self.stored_name(name)):
             raise self.not_found(name)
+
+    def stored_name(self, name_or_arn: str) -> str:
+        """Give the name under which the store has a resource."""
+        return self._partition.name_of(self.kind, name_or_arn)
 
     def query(self, request: Request) -> ListQuery:
         """Translate a List request; a family adds the filters of its own."""

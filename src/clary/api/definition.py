@@ -36,11 +36,16 @@ def containers(request: Request) -> list[Container]:
     return several or [primary]
 
 
+def check_sources(request: Request) -> None:
+    """Check that each container says in one way what runs in it. Raises ValidationException."""
+    for container in containers(request):
+        _check_source(container)
+
+
 def check(request: Request) -> None:
-    """Check each container and all of them together. Raises ValidationException."""
+    """Check each container, packages replaced by what they stand for, and all together. Raises ValidationException."""
     found = containers(request)
     for container in found:
-        _check_source(container)
         _check_image(container)
         _check_model_data(container)
         _check_image_config(container, in_vpc="VpcConfig" in request)
@@ -101,6 +106,8 @@ def _check_model_data(container: Container) -> None:
 
 def _check_data_source(s3: dict[str, Any]) -> None:
     if s3["S3DataType"] != "S3Prefix":
+        if "ManifestS3Uri" in s3:
+            raise ValidationException("ManifestS3Uri requires S3DataType S3Prefix: it names objects below S3Uri.")
         return
     if not s3["S3Uri"].endswith("/"):
         raise ValidationException(f'S3Uri "{s3["S3Uri"]}" must end with "/" because its S3DataType is S3Prefix.')

@@ -4,9 +4,12 @@ Clary cannot run (serverless, model-less) is stored as at the service, and an en
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clary.api import definition
 from clary.api.crud import Crud, Request
 from clary.api.models import Models
 from clary.core.ports import ResourceStore
@@ -14,6 +17,8 @@ from clary.core.resources import ENDPOINT_CONFIG, Partition
 from clary.errors import ValidationException
 
 Variant = dict[str, Any]
+_DESTINATION = re.compile(r"s3://[^/]+(?:/.*)?")
+"""The service model allows https:// too, for what nobody could write there."""
 _VARIANT_LISTS = ("ProductionVariants", "ShadowProductionVariants")
 
 
@@ -32,7 +37,7 @@ class EndpointConfigs(Crud):
         for variant in _variants(request):
             _check_variant(variant)
         for name in model_names(request):
-            await self._models.get(name)
+            _check_model(request, (await self._models.get(name)).spec)
         return _with_defaults(request)
 
 
@@ -64,12 +69,40 @@ def _check_together(request: Request) -> None:
         raise ValidationException("ExecutionRoleArn is required when variants have no ModelName.")
     if request.get("ShadowProductionVariants") and len(variants) != 2:
         raise ValidationException("Shadow variants require exactly one production variant and one shadow variant.")
+    if any("ServerlessConfig" in variant for variant in variants):
+        for member in ("AsyncInferenceConfig", "DataCaptureConfig"):
+            if member in request:
+                raise ValidationException(f"{member} is not supported for endpoints with serverless variants.")
+    if capture := request.get("DataCaptureConfig"):
+        _check_capture(capture)
+
+
+def _check_capture(capture: Mapping[str, Any]) -> None:
+    destination = capture["DestinationS3Uri"]
+    if not _DESTINATION.fullmatch(destination):
+        raise ValidationException(f'DestinationS3Uri "{destination}" of DataCaptureConfig must be s3://bucket/prefix.')
+
+
+def _check_model(request: Request, model: Mapping[str, Any]) -> None:
+    """Check what kinds of endpoints a model is not for (developer guide, feature matrices)."""
+    containers = definition.containers(dict(model))
+    if "AsyncInferenceConfig" in request and any(each.get("Mode") == "MultiModel" for each in containers):
+        raise ValidationException("AsyncInferenceConfig is not supported for containers in MultiModel mode.")
+    serverless = (each for each in _variants(request) if "ServerlessConfig" in each)
+    if any(each.get("ModelName") == model["ModelName"] for each in serverless) and any(
+        "ModelDataSource" in each for each in containers
+    ):
+        # Only the beginning of the service's sentence is known.
+        raise ValidationException("Model with containers that use ModelDataSource is not supported for serverless.")
 
 
 def _check_variant(variant: Variant) -> None:
     name = variant["VariantName"]
     if "ManagedInstanceScaling" in variant and "ModelName" in variant:
         raise ValidationException("ManagedInstanceScaling is only supported for inference component endpoints.")
+    scaling = variant.get("ManagedInstanceScaling") or {}
+    if scaling.get("MinInstanceCount", 0) > scaling.get("MaxInstanceCount", math.inf):
+        raise ValidationException(f'MinInstanceCount of variant "{name}" must not exceed MaxInstanceCount.')
     if "ServerlessConfig" in variant:
         _check_serverless(variant)
         return

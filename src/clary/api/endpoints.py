@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from clary.api import quota
 from clary.api.crud import Answer, Crud, Request
 from clary.api.endpoint_configs import EndpointConfigs, model_names
 from clary.api.models import Models, deployable
@@ -22,6 +23,8 @@ deleting those breaks nothing that runs. `{"EndpointConfig": {...}, "Models": {n
 
 _FROM_CONFIG = ("AsyncInferenceConfig", "ExplainerConfig", "MetricsConfig", "CrossRegionTrafficConfig")
 """Members of the configuration that DescribeEndpoint repeats as they are."""
+_FROM_VARIANT = ("ManagedInstanceScaling", "RoutingConfig")
+"""The same for a variant."""
 
 
 class Endpoints(Crud):
@@ -49,7 +52,9 @@ class Endpoints(Crud):
             raise ValidationException("Specify either BlueGreenUpdatePolicy or RollingUpdatePolicy, not both.")
         config = (await self._configs.get(request["EndpointConfigName"])).spec
         models = {name: deployable((await self._models.get(name)).spec) for name in model_names(config)}
-        return {**request, DEPLOYMENT: {"EndpointConfig": config, "Models": models}}
+        deployment = {"EndpointConfig": config, "Models": models}
+        await quota.check(self._store, deployment, DEPLOYMENT)
+        return {**request, DEPLOYMENT: deployment}
 
     async def create(self, caller: Caller, request: Request) -> Answer:
         """Store the endpoint as Creating and wake the controller."""
@@ -68,7 +73,8 @@ class Endpoints(Crud):
         policy = resource.spec.get("DeploymentConfig")
         if policy is not None and resource.status["EndpointStatus"] != "Creating":
             answer["LastDeploymentConfig"] = policy
-        return {**answer, **resource.spec, **self._summary(resource), **resource.status}
+        status = {**resource.status, **_with_routing(resource.status, config)}
+        return {**answer, **resource.spec, **self._summary(resource), **status}
 
     async def delete(self, caller: Caller, request: Request) -> None:
         """Mark the endpoint for deletion, whatever its state, and wake the controller.
@@ -82,6 +88,19 @@ class Endpoints(Crud):
             if await self._store.mark_deleting(self.kind, resource.name, status) is None:
                 raise self.not_found(resource.name)
         self._notify(resource.name)
+
+
+def _with_routing(status: Mapping[str, Any], config: Mapping[str, Any]) -> Answer:
+    """Give the status's variants, with what their configuration says and DescribeEndpoint repeats."""
+    told: Answer = {}
+    for member in ("ProductionVariants", "ShadowProductionVariants"):
+        given = {each["VariantName"]: each for each in config.get(member) or ()}
+        if member in status:
+            told[member] = [
+                {**each, **{m: v for m, v in given.get(each["VariantName"], {}).items() if m in _FROM_VARIANT}}
+                for each in status[member]
+            ]
+    return told
 
 
 def _capture_summary(config: Mapping[str, Any]) -> Answer:

@@ -10,18 +10,21 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clary.core.identities import NAME, Directory, Principal, Role, User
+from clary.core.conditions import circumstances
+from clary.core.identities import NAME, Directory, Principal, Role, User, trusts_hosting
 from clary.core.policy import Document, Inquiry, parse
-from clary.core.ports import IdentityStore
+from clary.core.ports import IdentityStore, ModelData
 from clary.core.resources import Partition
 from clary.core.sessions import Session, Sessions
 from clary.credentials import new_id, new_key
 from clary.errors import AccessDeniedException, AwsError, ValidationException
+from clary.objects import as_s3
 from clary.wire.dispatch import Caller
 
 
@@ -41,10 +44,7 @@ class Identities:
 
     async def load(self) -> None:
         """Take users and roles from the store and publish them."""
-        users, roles = await self._store.users(), await self._store.roles()
-        self.directory = Directory(self.partition, self._owner, users, roles)
-        if self._file is not None:
-            _publish(self._file, users, roles)
+        self._publish(await self._store.users(), await self._store.roles())
 
     def principal(self, caller: Caller) -> Principal:
         """Give who is calling. Without signatures (`--auth off`) everybody is the default key.
@@ -63,16 +63,33 @@ class Identities:
         return found[0] if found else None
 
     def may_read(self, role_arn: str, url: str, is_prefix: bool) -> bool:
-        """Tell whether a role may read an object, or all whose keys begin like this; yes where no such role is."""
+        """Tell whether a role may read an object, or all whose keys begin like this.
+
+        Yes without a role, and while there are no roles at all.
+        """
         role = self.directory.role(role_arn)
-        if role is None or not url.startswith("s3://"):  # where else data may come from, settings say
+        if role is None:
+            return not role_arn or not self.directory.roles
+        if not trusts_hosting(role, self.partition.account_id):
+            return False
+        url = as_s3(url)
+        if not url.startswith("s3://"):  # where else data may come from, settings say
             return True
-        inquiries = [Inquiry("s3:GetObject", self.object_arn(url, is_prefix))]
+        # SageMaker reads, over TLS and from an address of its own, which no policy can know.
+        around = circumstances(time.time(), "", "") | {"aws:securetransport": ("true",)}
+        inquiries = [Inquiry("s3:GetObject", self.object_arn(url, is_prefix), around)]
         if is_prefix:
             bucket, _, key = url.removeprefix("s3://").partition("/")
             arn = f"arn:{self.partition.name}:s3:::{bucket}"
-            inquiries.append(Inquiry("s3:ListBucket", arn, {"s3:prefix": (key,)}))
+            inquiries.append(Inquiry("s3:ListBucket", arn, {**around, "s3:prefix": (key,)}))
         return all(self.directory.role_allows(role, inquiry) for inquiry in inquiries)
+
+    def read_refusal(self, role_arn: str | None, data: ModelData) -> str | None:
+        """Say why a role may not read a model's data; None where it may."""
+        for url, is_prefix in ((data.url, data.form == "prefix"), (data.manifest, False)):
+            if role_arn and url and not self.may_read(role_arn, url, is_prefix):
+                return f"The role {role_arn} may not read {url}{' and what is below it' if is_prefix else ''}"
+        return None
 
     def object_arn(self, url: str, is_prefix: bool) -> str:
         """Give what a policy calls the model data at a URL.
@@ -98,13 +115,15 @@ class Identities:
             case "ListRoles", _:
                 return {"Roles": [self._public_role(role) for role in await self._store.roles()]}
             case ("CreateKey" | "CreateRole") as what, str(name) if NAME.fullmatch(name):
-                policies = request.get("Policies", [])
+                policies, tags = request.get("Policies", []), _tags(request.get("Tags", {}))
                 if not isinstance(policies, list):
                     raise ValidationException("Policies is a list of documents.")
                 for document in policies:
                     parse(document)
                 async with self._changing:
-                    return await self._create(what, name, policies, request.get("Trust"))
+                    if what == "CreateKey":
+                        return await self._create_user(name, policies, tags)
+                    return await self._create_role(name, policies, tags, request.get("Trust"))
             case ("DeleteKey" | "DeleteRole") as what, str(name):
                 async with self._changing:
                     return await self._delete(what, name)
@@ -112,33 +131,63 @@ class Identities:
                 raise ValidationException("A name has 1 to 64 letters, digits and characters of +=,.@_-")
         raise ValidationException("Unknown request.")
 
-    async def _create(
-        self, what: str, name: str, policies: Sequence[Document], trust: Document | None
+    # Gateways are told first, then the store: an answer means that both have it. What the store then does not take is
+    # told back, and a crash in between is mended by the next start, which publishes what the store has.
+
+    async def _create_user(self, name: str, policies: Sequence[Document], tags: Mapping[str, str]) -> dict[str, Any]:
+        users, roles = await self._store.users(), await self._store.roles()
+        # `clary` is what the default key is called.
+        if name == "clary" or any(user.name == name for user in users):
+            raise AwsError(f"User with name {name} already exists.", code="EntityAlreadyExists", status=409)
+        pair = new_key()
+        key = pair.access_key_id, pair.secret_access_key
+        user = User(name, new_id("AIDA"), *key, policies=policies, created_at=time.time(), tags=tags)
+        await self._change([*users, user], roles, partial(self._store.add_user, user))
+        return {**_public(user), "SecretAccessKey": pair.secret_access_key}
+
+    async def _create_role(
+        self, name: str, policies: Sequence[Document], tags: Mapping[str, str], trust: Document | None
     ) -> dict[str, Any]:
-        now = time.time()
-        if what == "CreateKey":
-            pair = new_key()
-            user = User(name, new_id("AIDA"), pair.access_key_id, pair.secret_access_key, policies, now)
-            # `clary` is what the default key is called.
-            if name == "clary" or not await self._store.add_user(user):
-                raise AwsError(f"User with name {name} already exists.", code="EntityAlreadyExists", status=409)
-            await self.load()
-            return {**_public(user), "SecretAccessKey": pair.secret_access_key}
         if trust is not None:
             parse(trust, trust=True)
-        role = Role(name, new_id("AROA"), policies, trust, now)
-        if not await self._store.add_role(role):
+        users, roles = await self._store.users(), await self._store.roles()
+        if any(role.name == name for role in roles):
             raise AwsError(f"Role with name {name} already exists.", code="EntityAlreadyExists", status=409)
-        await self.load()
+        role = Role(name, new_id("AROA"), policies, trust, time.time(), tags)
+        await self._change(users, [*roles, role], partial(self._store.add_role, role))
         return self._public_role(role)
 
     async def _delete(self, what: str, name: str) -> dict[str, Any]:
-        remove = self._store.remove_user if what == "DeleteKey" else self._store.remove_role
-        if not await remove(name):
-            kind = "user" if what == "DeleteKey" else "role"
+        users, roles = await self._store.users(), await self._store.roles()
+        is_key = what == "DeleteKey"
+        kind, there = ("user", users) if is_key else ("role", roles)
+        if all(each.name != name for each in there):
             raise AwsError(f"The {kind} with name {name} cannot be found.", code="NoSuchEntity", status=404)
-        await self.load()
+        remove = self._store.remove_user if is_key else self._store.remove_role
+        await self._change(
+            [user for user in users if not (is_key and user.name == name)],
+            [role for role in roles if is_key or role.name != name],
+            partial(remove, name),
+        )
         return {}
+
+    async def _change(self, users: Sequence[User], roles: Sequence[Role], keep: Callable[[], Awaitable[bool]]) -> None:
+        before = await self._store.users(), await self._store.roles()
+        try:
+            self._publish(users, roles)
+        except OSError as error:
+            message = f"The gateways cannot be told ({error.strerror}): nothing was changed."
+            raise AwsError(message, code="ServiceUnavailable", status=503) from error
+        try:
+            await keep()
+        except BaseException:
+            self._publish(*before)
+            raise
+
+    def _publish(self, users: Sequence[User], roles: Sequence[Role]) -> None:
+        if self._file is not None:
+            _write(self._file, users, roles)
+        self.directory = Directory(self.partition, self._owner, users, roles)
 
     def _public_role(self, role: Role) -> dict[str, Any]:
         return {
@@ -146,6 +195,7 @@ class Identities:
             "Arn": self.directory.role_arn(role.name),
             "Policies": list(role.policies),
             "Trust": role.trust,
+            "Tags": dict(role.tags),
             "CreateDate": role.created_at,
         }
 
@@ -155,11 +205,21 @@ def _public(user: User) -> dict[str, Any]:
         "Name": user.name,
         "AccessKeyId": user.access_key_id,
         "Policies": list(user.policies),
+        "Tags": dict(user.tags),
         "CreateDate": user.created_at,
     }
 
 
-def _publish(file: Path, users: Sequence[User], roles: Sequence[Role]) -> None:
+def _tags(given: object) -> dict[str, str]:
+    """Check the tags of a user or a role. Their keys, unlike those of other tags, disregard case in IAM."""
+    if not isinstance(given, dict) or not all(isinstance(value, str) and key for key, value in given.items()):
+        raise ValidationException("Tags is a map of keys to values.")
+    if len({key.lower() for key in given}) < len(given):
+        raise ValidationException("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+    return given
+
+
+def _write(file: Path, users: Sequence[User], roles: Sequence[Role]) -> None:
     document = {"users": [asdict(user) for user in users], "roles": [asdict(role) for role in roles]}
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = file.with_suffix(".new")

@@ -5,6 +5,7 @@ package do not change the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from clary.api import definition
 from clary.api.crud import Crud, Request, Spec
@@ -35,9 +36,10 @@ class Models(Crud):
 
     async def prepare(self, request: Request) -> dict[str, object]:
         """Check the definition; the service fills in each container's Mode and EnableNetworkIsolation."""
-        definition.check(request)
+        definition.check_sources(request)
         containers = definition.containers(request)
         resolved = [each for container in containers for each in await self._resolved(container)]
+        definition.check(request if resolved == containers else deployable({**request, _RESOLVED: resolved}))
         if self._world is not None:
             await self._world.check(resolved, request.get("ExecutionRoleArn", ""))
         spec = _with_defaults(request)
@@ -47,10 +49,10 @@ class Models(Crud):
         return await self._packages.deployable(container) if "ModelPackageName" in container else [container]
 
 
-def deployable(spec: Spec) -> Spec:
+def deployable(spec: Spec) -> dict[str, Any]:
     """Give a model's definition with its packages replaced by what they say to run."""
     if _RESOLVED not in spec:
-        return spec
+        return dict(spec)
     kept = {member: value for member, value in spec.items() if member not in (_RESOLVED, "PrimaryContainer")}
     return {**kept, "Containers": spec[_RESOLVED]}
 

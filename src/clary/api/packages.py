@@ -75,7 +75,7 @@ class ModelPackages(Amendable):
             numbered = {"ModelPackageName": group, "ModelPackageVersion": version, _TYPE: "Versioned"}
             spec = {"ModelApprovalStatus": "PendingManualApproval", **spec, **numbered}
         arn = self._partition.arn(self.kind, name)
-        package = Resource(self.kind.name, name, arn, spec, self.initial_status)
+        package = Resource(self.kind.name, self.stored_name(name), arn, spec, self.initial_status)
         if await self._store.insert(package, from_list(request.get("Tags", []))) is None:
             raise self._refusal(self.kind.taken, arn)
         return {"ModelPackageArn": arn}
@@ -115,10 +115,14 @@ class ModelPackages(Amendable):
                 f"ModelPackage {package.arn} is not approved for deployment: its ModelApprovalStatus is "
                 f"{spec['ModelApprovalStatus']}."
             )
-        specification = _specification(package, container.get("InferenceSpecificationName"))
-        if any("Image" not in each for each in specification["Containers"]):
+        containers = packaged(package, container.get("InferenceSpecificationName"))
+        if any("Image" not in each for each in containers):
             raise ValidationException(f"ModelPackage {package.arn} has a container without an Image.")
-        return [_deployed(each, container) for each in specification["Containers"]]
+        return [_deployed(each, container) for each in containers]
+
+    def stored_name(self, name_or_arn: str) -> str:
+        """Give the name under which the store has a package: a version's number with all its digits."""
+        return stored_name(self._partition, name_or_arn)
 
     def query(self, request: Request) -> ListQuery:
         """Add the registry's own filters. A group implies Versioned; without one the default is Unversioned."""
@@ -148,6 +152,33 @@ class ModelPackages(Amendable):
         place = "ModelPackageGroupName" if "ModelPackageGroupName" in request else "ModelPackageName"
         same = (("ClientToken", request["ClientToken"]), (place, request[place]))
         return next(iter((await self._store.list(self.kind, ListQuery(limit=1, members=same))).resources), None)
+
+
+def stored_name(partition: Partition, name_or_arn: str) -> str:
+    """Give the name under which the store has a package: a version's number has all nine digits there.
+
+    So no other spelling of a number names a version, that of the store included: no ARN is written so.
+    """
+    group, slash, number = partition.name_of(MODEL_PACKAGE, name_or_arn).partition("/")
+    if number.isdecimal():
+        number = f"/{number}" if number[0] == "0" else f"{number:0>9}"
+    return f"{group}{slash}{number}"
+
+
+def packaged(package: Resource, specification: str | None) -> list[Container]:
+    """Give the containers of a package's inference specification of that name; None: its first. Raises
+    ValidationException where it has none.
+    """
+    spec: Spec = package.spec
+    if specification is None:
+        found = spec.get("InferenceSpecification")
+    else:
+        additional = spec.get("AdditionalInferenceSpecifications", [])
+        found = next((each for each in additional if each["Name"] == specification), None)
+    if found is None:
+        which = "InferenceSpecification" if specification is None else f'inference specification "{specification}"'
+        raise ValidationException(f"ModelPackage {package.arn} has no {which}.")
+    return list(found["Containers"])
 
 
 def _check(request: Request) -> None:
@@ -182,19 +213,6 @@ def _check_names(specifications: list[dict[str, Any]]) -> None:
 def _specifications(request: Spec) -> list[dict[str, Any]]:
     first = request.get("InferenceSpecification")
     return [*([first] if first else []), *request.get("AdditionalInferenceSpecifications", [])]
-
-
-def _specification(package: Resource, name: str | None) -> dict[str, Any]:
-    spec: Spec = package.spec
-    if name is None:
-        found = spec.get("InferenceSpecification")
-    else:
-        additional = spec.get("AdditionalInferenceSpecifications", [])
-        found = next((each for each in additional if each["Name"] == name), None)
-    if found is None:
-        which = "InferenceSpecification" if name is None else f'inference specification "{name}"'
-        raise ValidationException(f"ModelPackage {package.arn} has no {which}.")
-    return dict(found)
 
 
 def _deployed(packaged: Container, container: Container) -> Container:

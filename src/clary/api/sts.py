@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clary.api.identities import Identities
+from clary.core.conditions import circumstances
 from clary.core.identities import denied, may_assume
 from clary.core.policy import Inquiry, parse
 from clary.core.sessions import Session
@@ -48,8 +49,7 @@ class Sts:
             raise AwsError(f"Clary does not implement {unsupported} of AssumeRole.", code="ValidationError", status=400)
         principal = self._identities.principal(caller)
         directory, arn, now = self._identities.directory, request["RoleArn"], self._now()
-        moment = (str(int(now)),)
-        context = {"aws:currenttime": moment, "aws:epochtime": moment}
+        context = circumstances(now, caller.source_ip, caller.user_agent)
         if "ExternalId" in request:
             context["sts:externalid"] = (request["ExternalId"],)
         inquiry = Inquiry("sts:AssumeRole", arn, context)

@@ -5,11 +5,12 @@ and that the image is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from clary.api.definition import Container, data_sources
+from clary.core.ports import Repository
 from clary.errors import ValidationException
 from clary.objects import ObjectNotFound, ObjectRefused
 
@@ -33,8 +34,8 @@ class World:
     """What lies outside the control plane, as far as CreateModel looks at it."""
 
     artifacts: Artifacts
-    knows_image: Callable[[str], bool]
-    """Whether the engine can run it, by name."""
+    knows_image: Callable[[str, Repository], Awaitable[bool | None]]
+    """Whether the engine can have it; None, where that cannot be told, is taken on trust."""
     region: str
     may_read: Callable[[str, str, bool], bool] = lambda role, url, is_prefix: True
     """Whether a role's policies let it read a URL, or what is below it."""
@@ -51,7 +52,9 @@ class World:
                 await self._check_data(url, is_prefix, role)
         for container in containers:
             image = container.get("Image")
-            if image is not None and not self.knows_image(image):
+            if image is None:
+                continue
+            if await self.knows_image(image, Repository.of(container.get("ImageConfig"))) is False:
                 raise ValidationException(f"Requested image {image} not found.")
 
     async def _check_data(self, url: str, is_prefix: bool, role: str) -> None:

@@ -47,6 +47,8 @@ class Connection:
     """None: those that botocore finds, as for any AWS client."""
     data: Path | None = None
     """None where only the URL is known."""
+    ca_bundle: str = ""
+    """File with a certificate to trust besides those that this system knows; empty: none."""
 
     def client(self, service: str) -> Any:
         """Make a botocore client for a service of this Clary."""
@@ -59,6 +61,7 @@ class Connection:
             service,
             region_name=self.region,
             endpoint_url=self.url,
+            verify=self.ca_bundle or None,
             aws_access_key_id=keys.access_key_id if keys else None,
             aws_secret_access_key=keys.secret_access_key if keys else None,
             config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 3}, **proxies),
@@ -97,7 +100,7 @@ def find(data: Path) -> Connection | None:
     """
     try:
         record = json.loads((data / "run" / "clary.json").read_text())
-        url, region = str(record["url"]), str(record["region"])
+        url, region, bundle = str(record["url"]), str(record["region"]), str(record.get("ca_bundle", ""))
         os.kill(int(record["pid"]), 0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -106,7 +109,7 @@ def find(data: Path) -> Connection | None:
     keys = credentials.read(data / "credentials")
     if keys is None:
         raise NotRunning(f"a Clary runs on {data}, but you cannot read its key pair; run this as the same user")
-    return Connection(url, region, keys, data)
+    return Connection(url, region, keys, data, bundle)
 
 
 def running(data: Path) -> Connection:

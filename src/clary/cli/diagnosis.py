@@ -34,6 +34,8 @@ class Variant:
     desired: int
     current: int
     containers: tuple[Container, ...]
+    doing: str = ""
+    """What is under way, as the service tells it: `0 of 1 instances ready; pull 120 of 480 MB`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def _variants(api: Any, config: str, description: dict[str, Any]) -> Iterator[Va
             desired=desired,
             current=seen.get("CurrentInstanceCount", 0),
             containers=_containers(_or_none(api.describe_model, ModelName=model) if model else None),
+            doing=next((each.get("StatusMessage", "") for each in seen.get("VariantStatus", ())), ""),
         )
 
 
@@ -119,13 +122,29 @@ def _or_none(describe: Any, **arguments: str) -> dict[str, Any] | None:
 
 # By AWS's words for the step, which FailureReason begins with, and by what it says after `Step:`. The first counts.
 _ADVICE: Sequence[tuple[str, str]] = (
+    (r"EnableNetworkIsolation (is not|needs)", "What does this machine allow?  clary doctor"),
+    (r"No space left on device", "Make room on its disk, or take another with --data:  clary doctor"),
+    (r"the store refuses access", "May the key that Clary has for this store read it?  aws s3 cp {url} - | wc -c"),
     (r"failed to download|no such (key|bucket)", "Is the artifact there?  aws s3 ls {url}"),
     (r"failed to extract|unpack", "Look into the artifact:  aws s3 cp {url} - | tar tz"),
     (r"no entry for", "Add the image to a catalogue of your own:  clary up --catalogue FILE"),
+    (r"registry \S+ has no ", "Is it there under this name?  docker pull {image}"),
+    (r"without a login", "Log in as the user that Clary runs as, and try:  docker login {registry}"),
+    (r"refused the login", "Try user and password by hand:  docker login {registry}"),
+    (r"registry \S+ cannot be reached", "Does it answer on this machine?  curl -i https://{registry}/v2/"),
+    (r"not one that Docker trusts", "What does it show?  openssl s_client -showcerts -connect {registry} </dev/null"),
+    (r"for the architecture", "Build it for this machine:  docker buildx build --platform PLATFORM -t {image} ."),
+    (r"disk of Docker is full", "What takes the room?  docker system df"),
+    (r"told where to invoke it", "Name the Lambda API at the start:  clary up --lambda-endpoint URL"),
+    (r"Lambda function (\S+)", "What does it answer?  aws lambda invoke --function-name ARN /dev/stdout"),
     (r"make sure all images", "Can this machine pull it?  docker pull {image}"),
     (r"environment|uv .*failed", "Does code/requirements.txt suit the Pythons of this machine?  clary doctor"),
     (r"memory|SIGKILL", "Give it more memory: a larger instance type, or ml.clary.local for the whole machine"),
     (r"exited|killed|CannotStartContainer", "The log tells why it ended:  clary logs {name}"),
+    (
+        r"port never opened",
+        "Does it listen on the port that SAGEMAKER_BIND_TO_PORT names, 8080 where there is none?  clary logs {name}",
+    ),
     (r"ping|port", "The container must answer GET /ping with 200 in time:  clary logs {name}"),
 )
 
@@ -138,7 +157,13 @@ def advice(diagnosis: Diagnosis) -> list[str]:
         return [f"It is still being created; watch it:  clary logs {diagnosis.name} -f"]
     containers = [container for variant in diagnosis.variants for container in variant.containers]
     first = containers[0] if containers else Container("", "")
-    values = {"url": first.model_data_url or "S3-URL", "image": first.image or "IMAGE", "name": diagnosis.name}
+    registry = re.search(r"\bregistry (\S+)", diagnosis.reason)
+    values = {
+        "url": first.model_data_url or "S3-URL",
+        "image": first.image or "IMAGE",
+        "name": diagnosis.name,
+        "registry": registry[1] if registry else "REGISTRY",
+    }
     matching = (text for pattern, text in _ADVICE if re.search(pattern, diagnosis.reason, re.IGNORECASE))
     suggestions = [next(matching, "What did it write?  clary logs {name}").format(**values)]
     if diagnosis.status == "Failed":

@@ -115,7 +115,24 @@ def _docker(current: Settings) -> Finding:
     if version is not None:
         return Finding("Docker", "ok", version)
     state: Literal["fail", "warn"] = "fail" if current.engine == "docker" else "warn"
-    return Finding("Docker", state, "no daemon answers; only the docker engine needs it")
+    if machine.docker_is_shut():
+        advice = "add the user to the group docker, and log in anew"
+        return Finding("Docker", state, "it is here, and this user may not speak with it", advice)
+    return Finding("Docker", state, "no daemon answers; only the docker engine needs it", "systemctl start docker")
+
+
+def _registries(current: Settings) -> Finding:
+    from clary.engines.docker.registries import Registries
+
+    try:
+        hosts = Registries(current.registries).hosts()
+    except SettingsError as error:
+        return Finding("Registries", "fail", str(error), "correct it: `clary up` refuses to start with it")
+    away = [host for host in hosts if not machine.can_connect(host)]
+    if away:
+        advice = "their images cannot be pulled until they do; correct [registries] where the place is wrong"
+        return Finding("Registries", "warn", f"{', '.join(away)} cannot be connected to", advice)
+    return Finding("Registries", "ok", ", ".join(hosts) or "images come from where their names say")
 
 
 def _namespaces(_: Settings) -> Finding:
@@ -123,6 +140,12 @@ def _namespaces(_: Settings) -> Finding:
         return Finding("Namespaces", "ok", "models see their files at /opt/ml/model, read-only")
     advice = "allow unprivileged user namespaces, e.g. sysctl kernel.unprivileged_userns_clone=1"
     return Finding("Namespaces", "warn", "models find their files by SM_MODEL_DIR only", advice)
+
+
+def _isolation(_: Settings) -> Finding:
+    if (obstacle := machine.isolation_obstacle()) is not None:
+        return Finding("Isolation", "warn", obstacle)
+    return Finding("Isolation", "ok", "models with EnableNetworkIsolation have a network namespace of their own")
 
 
 def _cgroups(_: Settings) -> Finding:
@@ -167,7 +190,9 @@ CHECKS: Sequence[Callable[[Settings], Finding]] = (
     _disk,
     _port,
     _docker,
+    _registries,
     _namespaces,
+    _isolation,
     _cgroups,
     _memory,
     _clock,
@@ -185,7 +210,7 @@ def _examine_endpoint(name: str, data: Path | None) -> bool:
         click.echo("\nWhy:")
         for paragraph in diagnosis.reason.splitlines():
             click.echo(click.wrap_text(paragraph, _width(), "  ", "  "))
-    _print_logs((clary.data or connection.data_folder(data)) / "logs" / "endpoints" / diagnosis.name)
+    _print_logs((clary.data or connection.data_folder(data)) / "logs", diagnosis.name)
     suggestions = advice(diagnosis)
     if suggestions:
         click.echo("\nWhat to try:")
@@ -205,17 +230,21 @@ def _summary(diagnosis: Diagnosis) -> str:
             f"  Variant {variant.name}: {variant.current} of {variant.desired} instances"
             f" ({variant.instance_type}), model {variant.model}"
         )
+        if variant.doing:
+            lines.append(f"    doing  {variant.doing}")
         for container in variant.containers:
             lines += [f"    image  {container.image}", f"    data   {container.model_data_url or 'none'}"]
     return "\n".join(lines)
 
 
-def _print_logs(folder: Path) -> None:
-    from clary.cli.logs import files, tail
+def _print_logs(folder: Path, endpoint: str) -> None:
+    from clary.cli.logs import containers
     from clary.core.failure import printable
+    from clary.logs.folder import LogFolder
+    from clary.logs.stream import last_texts
 
-    for path in files(folder, None)[-2:]:
-        lines, _ = tail(path, LOG_LINES)
-        click.echo(f"\n{'Last lines of' if lines else 'Nothing in'} {path}")
+    for stream in containers(LogFolder(folder), endpoint)[-2:]:
+        lines = last_texts(stream.file, LOG_LINES)
+        click.echo(f"\n{'Last lines of' if lines else 'Nothing in'} {stream.file}")
         for line in lines:
             click.echo(f"  {printable(line.rstrip())}")

@@ -41,7 +41,9 @@ def exports(connection: Connection, shell: str) -> list[str]:
 def variables_of(connection: Connection) -> dict[str, str]:
     """Give the variables. Older clients read AWS_DEFAULT_REGION, newer ones AWS_REGION."""
     keys = connection.credentials
+    trust = {"AWS_CA_BUNDLE": connection.ca_bundle} if connection.ca_bundle else {}
     return {
+        **trust,
         "AWS_ENDPOINT_URL": connection.url,
         "AWS_REGION": connection.region,
         "AWS_DEFAULT_REGION": connection.region,

@@ -27,6 +27,11 @@ _policies = click.option(
 )
 
 
+_tags = click.option(
+    "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="For policies with aws:PrincipalTag/KEY; repeatable."
+)
+
+
 class Refused(ClaryError):
     """Clary would not do it."""
 
@@ -39,13 +44,15 @@ def keys() -> None:
 @keys.command("create")
 @click.argument("name")
 @_policies
+@_tags
 @data_option
-def create_key(name: str, policies: tuple[IO[str], ...], data: Path | None) -> None:
+def create_key(name: str, policies: tuple[IO[str], ...], tags: tuple[str, ...], data: Path | None) -> None:
     """Make a user with an access key, and print the exports that use it.
 
     The secret is shown this once. `eval "$(clary keys create ci --policy invoke.json)"` acts as the new user.
     """
-    made = ask(connect(data), {"Do": "CreateKey", "Name": name, "Policies": [_document(file) for file in policies]})
+    request: dict[str, object] = {"Do": "CreateKey", "Name": name, "Policies": [_document(file) for file in policies]}
+    made = ask(connect(data), {**request, **_tagged(tags)})
     click.echo(f"export AWS_ACCESS_KEY_ID={made['AccessKeyId']}")
     click.echo(f"export AWS_SECRET_ACCESS_KEY={made['SecretAccessKey']}")
 
@@ -79,10 +86,14 @@ def roles() -> None:
 @click.argument("name")
 @_policies
 @click.option("--trust", type=click.File(), metavar="FILE", help="Who may assume it [default: SageMaker, the account].")
+@_tags
 @data_option
-def create_role(name: str, policies: tuple[IO[str], ...], trust: IO[str] | None, data: Path | None) -> None:
+def create_role(
+    name: str, policies: tuple[IO[str], ...], trust: IO[str] | None, tags: tuple[str, ...], data: Path | None
+) -> None:
     """Make a role and print its ARN."""
     request: dict[str, object] = {"Do": "CreateRole", "Name": name, "Policies": [_document(file) for file in policies]}
+    request |= _tagged(tags)
     if trust is not None:
         request["Trust"] = _document(trust)
     click.echo(ask(connect(data), request)["Arn"])
@@ -125,7 +136,7 @@ def ask(connection: Connection, request: dict[str, object]) -> Any:
     )
     SigV4Auth(found, "iam", connection.region).add_auth(message)
     # A Clary that was found in a folder is on this machine: a proxy of the environment cannot reach it.
-    answer = URLLib3Session(proxies={} if connection.data else None).send(message.prepare())
+    answer = URLLib3Session(connection.ca_bundle or True, {} if connection.data else None).send(message.prepare())
     try:
         document = json.loads(answer.content)
     except ValueError:
@@ -133,6 +144,12 @@ def ask(connection: Connection, request: dict[str, object]) -> Any:
     if answer.status_code != 200:
         raise Refused(f"{document.get('message')} ({document.get('__type')})")
     return document
+
+
+def _tagged(tags: tuple[str, ...]) -> dict[str, object]:
+    if wrong := next((tag for tag in tags if not tag.partition("=")[0] or "=" not in tag), None):
+        raise Refused(f"--tag {wrong}: a tag is KEY=VALUE")
+    return {"Tags": {key: value for key, _, value in (tag.partition("=") for tag in tags)}} if tags else {}
 
 
 def _document(file: IO[str]) -> object:

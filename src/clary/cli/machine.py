@@ -24,6 +24,7 @@ from clary.engines.launcher import show
 model, stage = map(pathlib.Path, sys.argv[1:])
 show({"model": model}, stage)
 """
+_ISOLATE = 'from clary.engines.launcher import isolate; isolate({"hidden": [], "kept": []})'
 
 
 def uv_binary() -> str | None:
@@ -130,6 +131,22 @@ def docker_version() -> str | None:
         connection.close()
 
 
+def docker_is_shut() -> bool:
+    """Tell whether there is a Docker whose socket this user may not use."""
+    place = urlsplit(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+    return place.scheme == "unix" and Path(place.path).exists() and not os.access(place.path, os.W_OK)
+
+
+def can_connect(host: str) -> bool:
+    """Tell whether a registry's `host` or `host:port` accepts connections from here."""
+    place = urlsplit(f"https://{host}")
+    try:
+        socket.create_connection((place.hostname or "", place.port or 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=3)
@@ -152,6 +169,19 @@ def can_mount() -> bool:
             return subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False).returncode == 0
         except (OSError, subprocess.SubprocessError):
             return False
+
+
+def isolation_obstacle() -> str | None:
+    """Say what keeps models from being isolated; None: nothing. The engine's own way is tried as in `can_mount`."""
+    from clary.engines import isolation
+
+    try:
+        done = subprocess.run([sys.executable, "-c", _ISOLATE], capture_output=True, timeout=PATIENCE, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        return isolation.obstacle(str(error))
+    if done.returncode == 0:
+        return None
+    return isolation.obstacle(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
 
 
 def limit_notes() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clary.cli.connection import data_flag, program
-from clary.settings import TABLE, flag, load, variable
+from clary.settings import TABLE, TABLES, flag, load, variable
 
 if TYPE_CHECKING:
     from clary.server import Running
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add one option for each setting. Values stay text: `settings.load` converts and checks every source alike."""
-    for name, setting in reversed(list(TABLE.items())):
+    for name, setting in reversed([(n, s) for n, s in TABLE.items() if n not in TABLES]):
         words: dict[str, Any] = {"metavar": setting.metadata["metavar"] or None}
         if setting.type == "bool":
             words = {"is_flag": True, "flag_value": "true", "type": str}

@@ -74,7 +74,6 @@ def _variant(variant: Request, models: Mapping[str, Request], *, shadow: bool = 
         raise _Refused(f'Could not find model "{model}" of production variant {name}.')
     definition = models[model]
     vpc = definition.get("VpcConfig") or {}
-    isolated = bool(definition.get("EnableNetworkIsolation"))
     return Variant(
         name=name,
         containers=_containers(definition),
@@ -84,9 +83,12 @@ def _variant(variant: Request, models: Mapping[str, Request], *, shadow: bool = 
         weight=float(variant.get("InitialVariantWeight", 1.0)),
         startup_timeout=float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
         download_timeout=float(variant.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT)),
-        # An isolated container gets no credentials, as at the service.
-        role_arn=None if isolated else definition.get("ExecutionRoleArn"),
-        network=Network(isolated, tuple(vpc.get("Subnets") or ()), tuple(vpc.get("SecurityGroupIds") or ())),
+        role_arn=definition.get("ExecutionRoleArn"),
+        network=Network(
+            bool(definition.get("EnableNetworkIsolation")),
+            tuple(vpc.get("Subnets") or ()),
+            tuple(vpc.get("SecurityGroupIds") or ()),
+        ),
         strategy=_strategy(variant),
         shadow=shadow,
     )
@@ -120,6 +122,8 @@ def _containers(model: Request) -> tuple[ContainerTemplate, ...]:
     containers = model.get("Containers") or ()
     if not containers:
         raise _Refused(f"Model {model['ModelName']} has no container.")
+    if len(containers) == 1:  # a list of one is no pipeline
+        return (_container(containers[0], model["ModelName"], ""),)
     return tuple(
         _container(each, model["ModelName"], each.get("ContainerHostname") or f"container-{number}")
         for number, each in enumerate(containers, 1)
@@ -131,15 +135,13 @@ def _container(container: Request, model: str, hostname: str) -> ContainerTempla
         raise _Refused(f"Clary does not run multi-model containers yet: model {model} has Mode MultiModel.")
     if not container.get("Image"):
         raise _Refused(f"A container of model {model} has no Image.")
-    config = container.get("ImageConfig") or {}
-    credentials = (config.get("RepositoryAuthConfig") or {}).get("RepositoryCredentialsProviderArn")
     own, sources = _model_data(container, model), container.get("AdditionalModelDataSources") or ()
     return ContainerTemplate(
         image=container["Image"],
         environment=dict(container.get("Environment") or {}),
         model_data=(*own, *(_s3_data(each["S3DataSource"], model, each["ChannelName"]) for each in sources)),
         hostname=hostname,
-        repository=Repository(config.get("RepositoryAccessMode", "Platform"), credentials),
+        repository=Repository.of(container.get("ImageConfig")),
     )
 
 
@@ -154,6 +156,4 @@ def _s3_data(s3: Request, model: str, channel: str = "") -> ModelData:
     form = _FORMS.get((s3.get("S3DataType"), s3.get("CompressionType")))
     if form is None:
         raise _Refused(f"Clary does not know an S3DataType with its CompressionType in the data of model {model}.")
-    if "ManifestS3Uri" in s3:
-        raise _Refused(f"Clary does not read manifests yet: model {model} has data with a ManifestS3Uri.")
-    return ModelData(s3["S3Uri"], form, channel)
+    return ModelData(s3["S3Uri"], form, channel, s3.get("ManifestS3Uri", ""))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
+from clary.errors import Transient
 from clary.telemetry import logger
 
 RESYNC = 30.0
@@ -74,6 +75,10 @@ class Loop:
             try:
                 keys = await self._keys()
                 break
+            except Transient as trouble:
+                self._log.warning("cannot list what there is now", reason=trouble.message)
+                await asyncio.sleep(max(trouble.retry_after, _delay(errors)))
+                errors += 1
             except Exception:
                 self._log.exception("cannot list what there is; trying again")
                 await asyncio.sleep(_delay(errors))
@@ -91,6 +96,11 @@ class Loop:
                     async with asyncio.timeout(LONGEST_LOOK):
                         wake_at = await self._reconcile(key)
                     errors = 0
+                except Transient as trouble:  # an engine that is away, say: what it has is not known, and not gone
+                    self._log.warning("cannot reconcile now", key=key, errors=errors + 1, reason=trouble.message)
+                    await asyncio.sleep(max(trouble.retry_after, _delay(errors)))
+                    errors += 1
+                    self._dirty.add(key)
                 except Exception:
                     self._log.exception("reconciling failed; trying again", key=key, errors=errors + 1)
                     await asyncio.sleep(_delay(errors))

@@ -9,27 +9,50 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from operator import eq, ge, gt, le, lt
 
 KEYS = frozenset(
-    (
-        *("aws:currenttime", "aws:epochtime", "aws:principalaccount", "aws:principalarn", "aws:principaltype"),
-        *(
-            "aws:requestedregion",
-            "aws:sourceaccount",
-            "aws:tagkeys",
-            "aws:userid",
-            "aws:username",
-            "iam:passedtoservice",
-        ),
-        *("s3:delimiter", "s3:prefix", "sagemaker:instancetypes", "sagemaker:modelarn", "sagemaker:networkisolation"),
-        *("sagemaker:serverlessmaxconcurrency", "sagemaker:serverlessmemorysize", "sagemaker:targetcontainerhostname"),
-        *("sagemaker:targetmodel", "sagemaker:volumekmskey", "sagemaker:vpcsecuritygroupids", "sagemaker:vpcsubnets"),
-        "sts:externalid",
-    )
+    {
+        # Of every request.
+        *("aws:currenttime", "aws:epochtime", "aws:requestedregion", "aws:securetransport", "aws:sourceip"),
+        *("aws:useragent", "aws:viaawsservice", "aws:tagkeys"),
+        # Of the caller.
+        *("aws:multifactorauthpresent", "aws:principalaccount", "aws:principalarn", "aws:principaltype"),
+        *("aws:userid", "aws:username"),
+        # Of what no request here has: no organisation, no VPC endpoint, no service in between.
+        *("aws:calledvia", "aws:principalorgid", "aws:sourcevpc", "aws:sourcevpce", "aws:vpcsourceip"),
+        # Of models, configurations and endpoints.
+        *("sagemaker:acceleratortypes", "sagemaker:instancetypes", "sagemaker:modelarn", "sagemaker:networkisolation"),
+        *("sagemaker:serverlessmaxconcurrency", "sagemaker:serverlessmemorysize", "sagemaker:volumekmskey"),
+        *("sagemaker:targetcontainerhostname", "sagemaker:targetmodel"),
+        *("sagemaker:vpcsecuritygroupids", "sagemaker:vpcsubnets"),
+        # Of metrics.
+        "cloudwatch:namespace",
+        # Of the registry.
+        *("sagemaker:customermetadatapropertiestoremove", "sagemaker:modelapprovalstatus"),
+        *("sagemaker:modellifecycle:stage", "sagemaker:modellifecycle:stagestatus"),
+        *("aws:sourceaccount", "iam:passedtoservice", "s3:delimiter", "s3:prefix", "sts:externalid"),
+    }
 )
-"""Those whose values Clary gives."""
-KEY_PREFIXES = ("aws:requesttag/", "aws:resourcetag/", "sagemaker:resourcetag/")
+"""Those of which Clary knows the value, or that there is none."""
+KEY_PREFIXES = (
+    *("aws:principaltag/", "aws:requesttag/", "aws:resourcetag/", "sagemaker:resourcetag/"),
+    "sagemaker:customermetadataproperties/",
+)
+
+
+def circumstances(now: float, source_ip: str, user_agent: str) -> dict[str, tuple[str, ...]]:
+    """Give the condition keys of every request. `now` in seconds since the epoch; what is empty is not there.
+
+    Requests come over plain HTTP: whoever ends TLS in front of Clary is seen as the source, and its TLS is not.
+    """
+    moment = str(int(now))
+    found = {"aws:currenttime": moment, "aws:epochtime": moment, "aws:securetransport": "false"}
+    found |= {"aws:sourceip": source_ip, "aws:useragent": user_agent}
+    return {key: (value,) for key, value in found.items() if value}
+
 
 Test = Callable[[str, str], bool]
 """Holds the request's value against the policy's."""
@@ -90,6 +113,19 @@ def _dates(compare: Callable[[float, float], bool]) -> Test:
     return test
 
 
+def _is_within(value: str, pattern: str) -> bool:
+    try:
+        return ip_address(value) in _network(pattern)
+    except ValueError:
+        return False
+
+
+@lru_cache(256)
+def _network(text: str) -> IPv4Network | IPv6Network:
+    """Read an address or a range of them in CIDR notation, whose host bits may be set."""
+    return ip_network(text, strict=False)
+
+
 def _seconds(text: str) -> float:
     """Read seconds since the epoch or an ISO 8601 time, which is UTC where it does not say."""
     try:
@@ -124,6 +160,8 @@ _OPERATORS: Mapping[str, tuple[Test, bool]] = {
     "DateLessThanEquals": (_dates(le), False),
     "DateGreaterThan": (_dates(gt), False),
     "DateGreaterThanEquals": (_dates(ge), False),
+    "IpAddress": (_is_within, False),
+    "NotIpAddress": (_is_within, True),
 }
 _SETS = ("ForAllValues", "ForAnyValue")
 
@@ -177,6 +215,8 @@ def can_decide(operator: str, value: str) -> bool:
             float(value)
         elif name.startswith("Date"):
             _seconds(value)
+        elif name.endswith("IpAddress"):
+            _network(value)
     except ValueError:
         return False
     return True

@@ -27,6 +27,7 @@ class User:
     secret_access_key: str = field(repr=False)
     policies: Sequence[Document] = ()
     created_at: float = 0.0
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Role:
     policies: Sequence[Document] = ()
     trust: Document | None = None
     created_at: float = 0.0
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,8 @@ class Directory:
             return self._assumed(session)
         if (user := self.users.get(access_key_id)) is None:
             return None
-        named = {"aws:username": (user.name,)}
-        return self._principal("iam", f"user/{user.name}", user.id, self._policies[access_key_id], named)
+        known = {"aws:username": (user.name,), **_tag_keys(user.tags)}
+        return self._principal("iam", f"user/{user.name}", user.id, self._policies[access_key_id], known)
 
     def role_arn(self, name: str) -> str:
         """Give the ARN of a role."""
@@ -118,18 +120,26 @@ class Directory:
         return next((role for role in self.roles.values() if self.role_arn(role.name) == arn), None)
 
     def role_allows(self, role: Role, inquiry: Inquiry) -> bool:
-        """Tell whether the role's own policies allow something."""
-        return evaluate(self._policies[role.id], inquiry) is Verdict.ALLOWED
+        """Tell whether the role's own policies allow something that SageMaker does in its name."""
+        who = self._principal("sts", f"assumed-role/{role.name}/SageMaker", f"{role.id}:SageMaker", (), {})
+        context = {**inquiry.context, **who.context, **self._role_keys(role.name, role.tags)}
+        asked = Inquiry(inquiry.action, inquiry.resource, context, inquiry.unknown)
+        return evaluate(self._policies[role.id], asked) is Verdict.ALLOWED
 
     def _assumed(self, session: Session) -> Principal:
         # A role that was deleted has no permissions left; one of the same name made since has another id.
         policies = self._policies.get(session.role_id, ())
         limit = parse(session.policy) if session.policy is not None else None
         name, id = f"assumed-role/{session.role_name}/{session.name}", f"{session.role_id}:{session.name}"
-        principal = self._principal(
-            "sts", name, id, policies, {"aws:principalarn": (self.role_arn(session.role_name),)}
-        )
+        role = self.roles.get(session.role_id)
+        known = self._role_keys(session.role_name, role.tags if role else {})
+        principal = self._principal("sts", name, id, policies, known)
         return Principal(principal.arn, principal.id, policies, limit, principal.context)
+
+    def _role_keys(self, name: str, tags: Mapping[str, str]) -> dict[str, Sequence[str]]:
+        # No session here was begun with a second factor; a user's key is used without saying anything of one.
+        known: dict[str, Sequence[str]] = {"aws:principalarn": (self.role_arn(name),)}
+        return {**known, "aws:multifactorauthpresent": ("false",), **_tag_keys(tags)}
 
     def _principal(
         self, service: str, path: str, id: str, policies: tuple[Policy, ...] | None, more: Mapping[str, Sequence[str]]
@@ -142,6 +152,7 @@ class Directory:
             "aws:principalaccount": (account,),
             "aws:principaltype": ("User" if service == "iam" else "AssumedRole",),
             "aws:requestedregion": (self._partition.region,),
+            "aws:viaawsservice": ("false",),
         }
         return Principal(arn, id, policies, context={**context, **more})
 
@@ -180,6 +191,10 @@ def trusts_hosting(role: Role, account_id: str) -> bool:
         and statement.applies(inquiry)
     }
     return effects == {"Allow"}
+
+
+def _tag_keys(tags: Mapping[str, str]) -> dict[str, Sequence[str]]:
+    return {f"aws:principaltag/{key.lower()}": (value,) for key, value in tags.items()}
 
 
 def _read(documents: Sequence[Document]) -> tuple[Policy, ...]:

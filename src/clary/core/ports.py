@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from clary.core.identities import Role, User
+from clary.core.metrics import Point, Selection, Series
 from clary.core.resources import Kind, Resource
 
 Progress = Callable[[str], None]
@@ -26,6 +27,8 @@ class ModelData(NamedTuple):
     form: ModelDataForm = "archive"
     channel: str = ""
     """Names an additional source; empty: the model itself."""
+    manifest: str = ""
+    """The URL of a list of the objects that are wanted of a prefix; empty: all."""
 
     @property
     def place(self) -> str:
@@ -52,6 +55,13 @@ class Repository:
     credentials_provider_arn: str | None = None
     """A Lambda function that gives user name and password for one pull."""
 
+    @classmethod
+    def of(cls, config: Mapping[str, Any] | None) -> Repository:
+        """Read a container's ImageConfig."""
+        given = config or {}
+        auth = given.get("RepositoryAuthConfig") or {}
+        return cls(given.get("RepositoryAccessMode", "Platform"), auth.get("RepositoryCredentialsProviderArn"))
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
@@ -74,7 +84,7 @@ class ContainerSpec:
     deployment: str = ""
     """Fingerprint of what it was launched from; a container of another deployment is stale."""
     role_arn: str | None = None
-    """Whose temporary credentials the container gets; None: nobody's."""
+    """As whom its data is read, and whose temporary credentials it gets unless it is isolated; None: nobody's."""
     hostname: str = ""
     """Its name in a pipeline (ContainerHostname, or `container-N`); empty for a model of one container."""
     resolved_image: str | None = None
@@ -252,3 +262,60 @@ class IdentityStore(Protocol):
     async def users(self) -> Sequence[User]: ...
 
     async def roles(self) -> Sequence[Role]: ...
+
+
+@runtime_checkable
+class KnowsImages(Protocol):
+    """What an engine offers beside `Engine` where it can tell which images there are before it runs one."""
+
+    async def knows_image(self, image: str, repository: Repository) -> bool | None:
+        """Tell whether an image could be had; None where that cannot be found out now. Raises nothing of its own."""
+        ...
+
+
+class MetricStore(Protocol):
+    """Keeps datapoints. What a call has returned from survives the death of the process."""
+
+    async def record(self, points: Sequence[Point], source: str = "", number: int = 0) -> bool:
+        """Add points to what there is, in one transaction.
+
+        With a source, its deliveries count from 1 on, and one whose number was there before is left out: False.
+        """
+        ...
+
+    async def series(self, selection: Selection, after: int, limit: int) -> Sequence[tuple[int, Series]]:
+        """Give series with their row numbers, those after row `after`; units of one metric are series of their own."""
+        ...
+
+    async def points(self, series: Series, start: int, end: int) -> Sequence[Point]:
+        """Give the points from `start` to before `end` in order of time, whatever their units."""
+        ...
+
+    async def prune(self, before: int) -> None:
+        """Delete points that start before this second, and series that have none any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a container has used. Sizes in bytes."""
+
+    cpu_seconds: float
+    """Since its start."""
+    memory: int
+    memory_limit: int
+    disk_percent: float
+    """How full the disk is that it writes to."""
+
+
+@runtime_checkable
+class Meters(Protocol):
+    """What an engine offers beside `Engine` where it can measure its containers."""
+
+    async def observe(self) -> Sequence[Container]:
+        """As in `Engine`."""
+        ...
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Give what each running container uses, by its id."""
+        ...

@@ -69,7 +69,8 @@ MODEL_PACKAGE = Kind(
     missing="ModelPackage {arn} does not exist.",
     taken="ModelPackage already exists: {arn}",
 )
-"""A version's name is `<group>/<number>`, as in its ARN; a package outside groups has a plain one."""
+"""A version's name is `<group>/<number>` with nine digits, so that versions sort as numbers; the ARN has the plain
+number. A package outside groups has a plain name."""
 
 KINDS: tuple[Kind, ...] = (MODEL, ENDPOINT_CONFIG, ENDPOINT, MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
 

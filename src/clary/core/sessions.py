@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 ROLE_CREDENTIALS = "/_clary/role-credentials"
 """The path where containers fetch the credentials of their role, as AWS's SDKs do from the platform that runs them."""
+CREDENTIALS_HOST = "169.254.170.2"
+"""Where those look for that path who are not on this machine's loopback: the SDKs ask a few addresses only (botocore's
+ContainerMetadataFetcher), and this is the one that AWS gives its own containers."""
 _MAC = 32
 
 

@@ -21,6 +21,7 @@ def add_user(connection: Connection, user: User) -> bool:
         "secret_access_key": user.secret_access_key,
         "policies": list(user.policies),
         "created_at": round(user.created_at * _MICROS),
+        "tags": dict(user.tags),
     }
     try:
         connection.execute(insert(USERS).values(values))
@@ -36,6 +37,7 @@ def add_role(connection: Connection, role: Role) -> bool:
         "policies": list(role.policies),
         "trust": role.trust,
         "created_at": round(role.created_at * _MICROS),
+        "tags": dict(role.tags),
     }
     try:
         connection.execute(insert(ROLES).values(values))
@@ -55,11 +57,11 @@ def remove_role(connection: Connection, name: str) -> bool:
 def users(connection: Connection) -> Sequence[User]:
     rows = connection.execute(select(USERS).order_by(USERS.c.name))
     return [
-        User(row.name, row.id, row.access_key_id, row.secret_access_key, row.policies, row.created_at / _MICROS)
-        for row in rows
+        User(r.name, r.id, r.access_key_id, r.secret_access_key, r.policies, r.created_at / _MICROS, r.tags)
+        for r in rows
     ]
 
 
 def roles(connection: Connection) -> Sequence[Role]:
     rows = connection.execute(select(ROLES).order_by(ROLES.c.name))
-    return [Role(row.name, row.id, row.policies, row.trust, row.created_at / _MICROS) for row in rows]
+    return [Role(r.name, r.id, r.policies, r.trust, r.created_at / _MICROS, r.tags) for r in rows]

@@ -41,6 +41,7 @@ from clary.core.ports import ListQuery, Page
 from clary.core.resources import KINDS, Kind, Resource
 from clary.errors import Fatal
 from clary.store import identities
+from clary.store.metrics import Metrics
 from clary.store.tables import RESOURCES, TAGS
 
 _READERS = 2
@@ -65,6 +66,7 @@ class Store:
         self._clock = clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
+        self.metrics = Metrics(self._read, self._write, clock)
 
     @classmethod
     async def open(cls, path: Path, clock: Callable[[], float] = time.time) -> Store:
@@ -306,7 +308,7 @@ def _engine(path: Path) -> Engine:
 
 
 _alembic = threading.Lock()
-HEAD = "0002"
+HEAD = "0004"
 """The newest revision of the schema."""
 
 
@@ -388,8 +390,9 @@ def _page(kind: Kind, query: ListQuery) -> Select[Any]:
     sort = _SORT_COLUMN[query.sort_by]
     conditions = [c.kind == kind.name]
     if query.name_contains is not None:
-        # Not LIKE, which disregards case on SQLite alone.
-        conditions.append(func.instr(c.name, query.name_contains) > 0)
+        # Not LIKE, which disregards case on SQLite alone. What follows a slash (a version's number) is no name.
+        shown = func.substr(c.name, 1, func.instr(c.name.concat("/"), "/") - 1)
+        conditions.append(func.instr(shown, query.name_contains) > 0)
     if query.created_before is not None:
         conditions.append(c.created_at < _micros(query.created_before))
     if query.created_after is not None:

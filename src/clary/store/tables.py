@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -69,6 +70,7 @@ USERS = Table(
     Column("secret_access_key", Text, nullable=False),
     Column("policies", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("tags", JSON, nullable=False, server_default="{}"),
 )
 
 ROLES = Table(
@@ -79,4 +81,44 @@ ROLES = Table(
     Column("policies", JSON, nullable=False),
     Column("trust", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("tags", JSON, nullable=False, server_default="{}"),
+)
+
+METRICS = Table(
+    "metrics",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # JSON, [[name, value], ...] in the order of the names: one text for one set of dimensions.
+    Column("dimensions", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    UniqueConstraint("namespace", "name", "dimensions", "unit", name="metrics_key"),
+)
+
+DATAPOINTS = Table(
+    "datapoints",
+    METADATA,
+    Column("metric", ForeignKey(METRICS.c.id, ondelete="CASCADE"), primary_key=True),
+    # Seconds since the epoch.
+    Column("start", Integer, primary_key=True),
+    Column("count", Float, nullable=False),
+    Column("sum", Float, nullable=False),
+    Column("minimum", Float, nullable=False),
+    Column("maximum", Float, nullable=False),
+    # Counts by bucket, as JSON.
+    Column("histogram", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What is too old is found without looking at the rest.
+Index("datapoints_by_start", DATAPOINTS.c.start)
+
+# The number of the last delivery that each gateway process has made: what comes twice counts once.
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    Column("source", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("at", Integer, nullable=False),
 )

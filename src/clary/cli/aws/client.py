@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -79,8 +79,7 @@ class Client:
 
     def body(self, answer: dict[str, Any], member: str) -> Iterator[bytes]:
         """Give the body of an answer as it comes: the chunks of a blob, the payloads of a stream of events."""
-        with _translated():
-            source = answer.pop(member)
+        with _translated(), closing(answer.pop(member)) as source:
             if hasattr(source, "iter_chunks"):
                 yield from source.iter_chunks(65536)
                 return
@@ -97,7 +96,7 @@ class Client:
             self._operation.service,
             region_name=place.region,
             endpoint_url=place.endpoint,
-            verify=False if options.no_verify_ssl else options.ca_bundle,
+            verify=False if options.no_verify_ssl else options.ca_bundle or place.ca_bundle,
             aws_access_key_id=keys.access_key_id if keys and place.found else None,
             aws_secret_access_key=keys.secret_access_key if keys and place.found else None,
             config=self._config(),

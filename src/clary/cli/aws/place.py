@@ -26,6 +26,8 @@ class Place:
     region: str | None
     credentials: Credentials | None
     signed: bool = True
+    ca_bundle: str | None = None
+    """File with certificates to trust, where they are not those that this system knows."""
     found: bool = False
     """It was found by its data folder: it is on this machine, and no proxy leads there."""
 
@@ -45,7 +47,8 @@ def find(operation: Operation, options: Namespace, profile: Profile) -> Place:
         return Place(endpoint, region, profile.credentials if signed else None, signed)
     running = _running()
     keys = profile.credentials if options.profile else running.credentials
-    return Place(running.url, options.region or running.region, keys if signed else None, signed, found=True)
+    region = options.region or running.region
+    return Place(running.url, region, keys if signed else None, signed, running.ca_bundle or None, found=True)
 
 
 def _running() -> connection.Connection:

@@ -126,9 +126,12 @@ class Reader:
 
 
 def decode(text: str) -> bytes:
-    """Give the bytes of base64; raises CommandFailure, worded as version 2 of the aws CLI does."""
+    """Give the bytes of base64, read as version 2 of the aws CLI reads it: what is not of the alphabet is passed over.
+
+    Raises CommandFailure, with its words and its exit code.
+    """
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text)
     except (binascii.Error, ValueError) as error:
         raise CommandFailure(f'Invalid base64: "{text}"') from error
 
