@@ -157,8 +157,9 @@ def exchange(proxy: Proxy, size: int) -> list[float]:
     connection.request("POST", "/endpoints/echo/invocations", body, headers(proxy, "echo", body))
     answer = connection.getresponse()
     if size:
-        if len(answer.read()) != size:
-            raise SystemExit(f"{proxy.name} lost some of the body: {answer.status}")
+        said = answer.read()
+        if len(said) != size:
+            raise SystemExit(f"{proxy.name} answered {answer.status} to {size} bytes: {said[:500]!r}")
         ages = [(time.perf_counter() - began) * 1000]
     else:
         ages = [(time.monotonic_ns() - int(stamp)) / 1e6 for stamp in chunks(answer)]
