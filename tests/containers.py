@@ -87,4 +87,11 @@ def left_of(owner: str) -> list[str]:
     return [id for kind in kinds for id in docker(*kind, "-q", "--filter", f"label=clary.owner={owner}").split()]
 
 
-needs_docker = pytest.mark.skipif(missing() is not None, reason=f"containers: {missing()}")
+@pytest.fixture(scope="session")
+def docker_here() -> None:
+    """Skip where there is no Docker. From one place, so that a summary has one line for all."""
+    if (reason := missing()) is not None:
+        pytest.skip(f"containers: {reason}")
+
+
+needs_docker = pytest.mark.usefixtures("docker_here")

@@ -36,6 +36,8 @@ from clary.telemetry import logger
 PATH = "/_clary/metrics"
 """Where deliveries go, on the control plane's socket."""
 INTERVAL = 1.0
+SHARE = 10.0
+"""A delivery that takes a second is followed by the next ten seconds later: the control plane has other work."""
 HEARTBEAT = 10.0
 """Seconds after which a gateway that counted nothing says that it is there all the same."""
 MOST_WAITING = 50_000
@@ -218,12 +220,16 @@ class MeterFeed:
         self._log = logger("meter")
 
     async def follow(self) -> None:
-        """Deliver once a second, on the second, for ever."""
+        """Deliver once a second, on the second, for ever; less often where the control plane has much to write."""
+        loop = asyncio.get_running_loop()
+        due = 0.0
         async with self._session() as session:
             while True:
                 await asyncio.sleep(INTERVAL - time.time() % INTERVAL)
                 self.collect()
-                await self.deliver(session)
+                if (begun := loop.time()) >= due:
+                    await self.deliver(session)
+                    due = begun + SHARE * (loop.time() - begun)
 
     async def finish(self) -> None:
         """Deliver what is left; at most two seconds long."""

@@ -59,8 +59,19 @@ class UpstreamConnection(asyncio.Protocol):
 
     def cancel(self) -> None:
         """Give the request up. The container may go on working at it; the connection is of no more use."""
-        self._answer = None
-        self.transport.abort()
+        if self._answer is not None:
+            self._answer = None
+            self.transport.abort()
+
+    def pause(self) -> None:
+        """Read no more for now. Once the answer has ended this is another request's connection, or nobody's."""
+        if self._answer is not None:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._answer is not None:
+            self.transport.resume_reading()
 
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------
 

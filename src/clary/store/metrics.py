@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Row, delete, exists, func, insert, select, tuple_
+from sqlalchemy import Connection, Row, delete, exists, func, select, tuple_
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from clary.core.metrics import Point, Selection, Series, Statistics, merged
@@ -50,7 +50,8 @@ class Metrics:
             if source and not _is_next(connection, source, number, int(self._clock())):
                 return False
             for chunk in _chunks(merged(points)):
-                _add(connection, [(self._id(connection, point.series), point) for point in chunk])
+                self._know(connection, dict.fromkeys(point.series for point in chunk))
+                _add(connection, [(self._ids[point.series], point) for point in chunk])
             return True
 
         try:
@@ -99,11 +100,17 @@ class Metrics:
 
         await self._write(empty)
 
-    def _id(self, connection: Connection, series: Series) -> int:
-        found = self._ids.get(series)
-        if found is None:
-            found = self._ids[series] = _find_or_insert(connection, series)
-        return found
+    def _know(self, connection: Connection, wanted: Iterable[Series]) -> None:
+        """Find the row numbers of series, making rows for new ones."""
+        new = [series for series in wanted if series not in self._ids]
+        if not new:
+            return
+        c = METRICS.c
+        keys = [(series.namespace, series.name, _text(series.dimensions), series.unit) for series in new]
+        rows = [dict(zip(("namespace", "name", "dimensions", "unit"), key, strict=True)) for key in keys]
+        connection.execute(upsert(METRICS).on_conflict_do_nothing(), rows)
+        same = tuple_(c.namespace, c.name, c.dimensions, c.unit).in_(keys)
+        self._ids.update({_series(row): row.id for row in connection.execute(select(METRICS).where(same))})
 
 
 def _is_next(connection: Connection, source: str, number: int, now: int) -> bool:
@@ -115,17 +122,6 @@ def _is_next(connection: Connection, source: str, number: int, now: int) -> bool
     statement = upsert(DELIVERIES).values(source=source, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=[DELIVERIES.c.source], set_=values))
     return True
-
-
-def _find_or_insert(connection: Connection, series: Series) -> int:
-    c = METRICS.c
-    values = {"namespace": series.namespace, "name": series.name, "dimensions": _text(series.dimensions),
-              "unit": series.unit}  # fmt: skip
-    same = select(c.id).where(*(c[name] == value for name, value in values.items()))
-    found = connection.execute(same).scalar()
-    if found is None:
-        found = connection.execute(insert(METRICS).values(values).returning(c.id)).scalar_one()
-    return int(found)
 
 
 def _add(connection: Connection, points: Sequence[tuple[int, Point]]) -> None:
