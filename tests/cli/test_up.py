@@ -36,9 +36,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         ready(Running("http://127.0.0.1:8080", settings.engine, settings.data))
         return 3
 
-    server = ModuleType("clary.server")
+    server = ModuleType("clary.server.supervisor")
     server.up = up  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "clary.server", server)
+    monkeypatch.setitem(sys.modules, "clary.server.supervisor", server)
     return seen
 
 

@@ -100,7 +100,7 @@ async def test_a_client_that_leaves_the_line_is_forgotten(gateway: Gateway) -> N
 
 
 async def test_who_waits_too_long_is_told_so_and_the_model_is_not_blamed(gateway: Gateway) -> None:
-    gateway.state.model_timeout = 0.3
+    gateway.state.model_timeout = 0.8
     await limited(gateway, limit=1, queue=2)
     tasks = []
     for number in range(3):  # the second gets the first one's place, and all of its time

@@ -14,7 +14,7 @@ from clary.cli.connection import data_flag, program
 from clary.settings import TABLE, TABLES, flag, load, variable
 
 if TYPE_CHECKING:
-    from clary.server import Running
+    from clary.server.supervisor import Running
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +46,7 @@ def up(config: Path | None, **flags: str | None) -> None:
     wins. Ctrl-C and SIGTERM stop it cleanly.
     """
     settings = load(flags, file=config)
-    from clary.server import up as serve
+    from clary.server.supervisor import up as serve
 
     code = serve(settings, lambda running: click.echo(banner(running)))
     raise click.exceptions.Exit(code)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import count
 from pathlib import Path
 from random import getrandbits
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from clary.core import routing
@@ -42,6 +42,9 @@ class Stream(Overdue, Protocol):
     """What may be under way for long, and can say that it was cut off."""
 
     def interrupt(self) -> None: ...
+
+
+_Late = TypeVar("_Late", bound=Overdue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +142,14 @@ class State:
         while True:
             await asyncio.sleep(DEADLINE_GRAIN)
             now = self.loop.time()
-            for invocation in self._overdue(now):
-                invocation.time_out()
+            _time_out(self.deadlines, now)
+            _time_out(self.stream_deadlines, now)
             self.outliers.review(now)
 
     def interrupt_streams(self) -> None:
         """Tell the streams under way that this gateway is about to go."""
         for stream in list(self.stream_deadlines):
             stream.interrupt()
-
-    def _overdue(self, now: float) -> list[Overdue]:
-        kinds = (self.deadlines, self.stream_deadlines)
-        return [each for kind in kinds for each, _ in takewhile(lambda item: item[1] <= now, kind.items())]
 
     def snapshot(self) -> Snapshot:
         """Give what the numbers of this process say of the moment."""
@@ -163,3 +162,10 @@ class State:
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _time_out(due: dict[_Late, float], now: float) -> None:
+    """End what is overdue; one by one, for the end of one may give its place, and all of its time, to the next."""
+    while (first := next(iter(due), None)) is not None and due[first] <= now:
+        del due[first]
+        first.time_out()

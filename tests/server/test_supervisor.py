@@ -1,8 +1,7 @@
-"""The composition root's refusals: each names the setting and what to do."""
+"""The supervisor's refusals: each names the setting and what to do."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -10,14 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from clary import datafolder, server
+from clary import datafolder
 from clary.core.resources import Partition
-from clary.errors import SettingsError, Transient
+from clary.errors import SettingsError
+from clary.server import supervisor
 from clary.settings import load, to_environment
 from clary.supervision import HOPELESS
 
@@ -29,7 +27,7 @@ def test_a_port_that_somebody_else_has_is_named(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"--port: 127.0.0.1:{port} is taken by another program"):
-            server.up(load({"data": str(tmp_path), "port": str(port)}, {}), lambda _: None)
+            supervisor.up(load({"data": str(tmp_path), "port": str(port)}, {}), lambda _: None)
 
 
 def test_a_data_folder_that_another_clary_has_is_named(tmp_path: Path) -> None:
@@ -37,7 +35,7 @@ def test_a_data_folder_that_another_clary_has_is_named(tmp_path: Path) -> None:
         datafolder.held(tmp_path, tmp_path / "run", Partition("000000000000", "us-east-1")),
         pytest.raises(SettingsError, match=f"--data: {tmp_path} is in use by another Clary"),
     ):
-        server.up(load({"data": str(tmp_path), "port": "0"}, {}), lambda _: None)
+        supervisor.up(load({"data": str(tmp_path), "port": "0"}, {}), lambda _: None)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("region", "eu-west-1"), ("account_id", "123456789012")])
@@ -47,7 +45,7 @@ def test_a_data_folder_of_another_account_or_region_is_refused(tmp_path: Path, s
         pass
     words = f"--{setting.replace('_', '-')}: .* keeps resources of {partition[setting]}"
     with pytest.raises(SettingsError, match=words):
-        server.up(load({"data": str(tmp_path), "port": "0", setting: value}, {}), lambda _: None)
+        supervisor.up(load({"data": str(tmp_path), "port": "0", setting: value}, {}), lambda _: None)
     with datafolder.held(tmp_path, tmp_path / "run", Partition(**partition)):
         pass
 
@@ -55,31 +53,31 @@ def test_a_data_folder_of_another_account_or_region_is_refused(tmp_path: Path, s
 def test_a_data_folder_whose_socket_would_have_too_long_a_name_is_refused(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100)
     with pytest.raises(SettingsError, match=r"--data: .* is too long"):
-        server.up(load({"data": str(long), "port": "0"}, {}), lambda _: None)
+        supervisor.up(load({"data": str(long), "port": "0"}, {}), lambda _: None)
 
 
 def test_an_unknown_engine_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--engine: must be one of .*process.*, not 'warp'"):
-        server.up(load({"data": str(tmp_path), "port": "0", "engine": "warp"}, {}), lambda _: None)
+        supervisor.up(load({"data": str(tmp_path), "port": "0", "engine": "warp"}, {}), lambda _: None)
 
 
 def test_a_catalogue_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with pytest.raises(SettingsError, match="--catalogue: /nonexist cannot be read"):
-        server.up(load({"data": str(data), "port": "0", "catalogue": "/nonexist"}, {}), lambda _: None)
+        supervisor.up(load({"data": str(data), "port": "0", "catalogue": "/nonexist"}, {}), lambda _: None)
     assert not data.exists()
 
 
 @pytest.mark.parametrize("place", ["/dev/null/x", "/dev/null", "/proc/nobody"])
 def test_a_data_folder_that_cannot_be_made_is_named(place: str) -> None:
     with pytest.raises(SettingsError, match=f"--data: {place} cannot be used"):
-        server.up(load({"data": place, "port": "0"}, {}), lambda _: None)
+        supervisor.up(load({"data": place, "port": "0"}, {}), lambda _: None)
 
 
 def test_a_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / "lock").mkdir(parents=True)  # not writable for root either
     with pytest.raises(SettingsError, match=f"--data: {tmp_path} cannot be used"):
-        server.up(load({"data": str(tmp_path), "port": "0"}, {}), lambda _: None)
+        supervisor.up(load({"data": str(tmp_path), "port": "0"}, {}), lambda _: None)
 
 
 def test_a_child_that_no_restart_helps_says_so_in_a_line_and_by_its_exit_code(tmp_path: Path) -> None:
@@ -92,30 +90,14 @@ def test_a_child_that_no_restart_helps_says_so_in_a_line_and_by_its_exit_code(tm
     assert "Traceback" not in done.stderr
 
 
-async def test_a_container_that_does_not_stop_keeps_none_of_the_others() -> None:
-    stopped = []
-
-    async def observe() -> list[Any]:
-        return [SimpleNamespace(id="stuck"), SimpleNamespace(id="good")]
-
-    async def stop(id: str, grace: float) -> None:
-        if id == "stuck":
-            raise Transient("outlives SIGKILL")
-        await asyncio.sleep(0)
-        stopped.append((id, grace))
-
-    engine: Any = SimpleNamespace(observe=observe, stop=stop)
-    await server._stop_all(engine, 3.0)
-    assert stopped == [("good", 3.0)]
-
-
 UP = """
 import sys
-from clary import datafolder, server
+from clary import datafolder
+from clary.server import supervisor
 from clary.settings import load
 from clary.supervision import Program
-server._programs = lambda settings: [Program("control", (sys.executable, "-c", sys.argv[2]), {}, stop_timeout=600)]
-sys.exit(server.up(load({"data": sys.argv[1], "port": "0"}, {}), lambda _: None))
+supervisor._programs = lambda settings: [Program("control", (sys.executable, "-c", sys.argv[2]), {}, stop_timeout=600)]
+sys.exit(supervisor.up(load({"data": sys.argv[1], "port": "0"}, {}), lambda _: None))
 """
 
 
@@ -126,7 +108,7 @@ def start(data: Path, control: str) -> subprocess.Popen[str]:
 
 def test_it_ends_at_once_when_a_child_cannot_work(tmp_path: Path) -> None:
     with start(tmp_path, f"raise SystemExit({HOPELESS})") as up:
-        _, log = up.communicate(timeout=server.READY_WITHIN / 2)
+        _, log = up.communicate(timeout=supervisor.READY_WITHIN / 2)
     assert up.returncode == 1
     assert log.count("cannot work") == 1
 

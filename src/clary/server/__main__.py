@@ -1,0 +1,39 @@
+"""What the supervisor starts: `python -m clary.server ROLE`, with its settings in the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvloop
+
+from clary import telemetry
+from clary.errors import Fatal, SettingsError
+from clary.settings import Settings, inherited
+from clary.supervision import HOPELESS
+from clary.telemetry import logger
+
+
+def main() -> None:
+    """Be what the first argument says. Tells the supervisor by the exit code when a restart would change nothing."""
+    role = sys.argv[1]
+    settings = inherited(os.environ)
+    telemetry.set_up(settings.log_level, role)
+    try:
+        uvloop.run(_served(role, settings))
+    except (SettingsError, Fatal) as error:
+        logger(role).error("this cannot work", reason=str(error))
+        sys.exit(HOPELESS)
+
+
+async def _served(role: str, settings: Settings) -> None:
+    # Imported here: a gateway process carries neither the store nor an engine.
+    if role == "control":
+        from clary.server.control import control as serve
+    else:
+        from clary.server.gateway import gateway as serve
+    await serve(settings)
+
+
+if __name__ == "__main__":
+    main()

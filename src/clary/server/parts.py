@@ -1,0 +1,59 @@
+"""What several roles are built from: places, addresses, and the engine's entry point."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clary.errors import SettingsError
+from clary.settings import Settings
+
+if TYPE_CHECKING:
+    from clary.engines.catalogue import Catalogue
+    from clary.objects import Objects
+
+AUTO = "auto"
+"""Stands for an engine that is yet to be chosen."""
+
+
+def control_socket(settings: Settings) -> Path:
+    return settings.run / "control.sock"
+
+
+def keys_file(settings: Settings) -> Path:
+    """Give the file through which gateways learn who there is."""
+    return settings.run / "keys.json"
+
+
+def url(settings: Settings) -> str:
+    """Give the address by which this machine reaches the front door."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}"
+
+
+def engine_point(name: str) -> EntryPoint:
+    """Find an engine. Raises SettingsError for an unknown name."""
+    known = {point.name: point for point in entry_points(group="clary.engines")}
+    if name not in known:
+        raise SettingsError(f"--engine: must be one of {', '.join(sorted([AUTO, *known]))}, not {name!r}")
+    return known[name]
+
+
+def objects(settings: Settings) -> Objects:
+    """Open what S3 URLs and file URLs point to."""
+    from clary.objects import Objects
+
+    if settings.s3_endpoint:
+        source = (settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key)
+    else:  # the bundled one, through the front door like everybody
+        source = (url(settings), settings.access_key_id, settings.secret_access_key)
+    # Our own address is this machine: nobody stands between, whatever name the certificate is for.
+    return Objects(*source, settings.region, settings.file_roots, own=not settings.s3_endpoint)
+
+
+def catalogue(settings: Settings) -> Catalogue:
+    """Read the image catalogue. Raises SettingsError for a file that cannot be used."""
+    from clary.engines.catalogue import Catalogue
+
+    return Catalogue(Path(settings.catalogue) if settings.catalogue else None)
