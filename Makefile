@@ -34,7 +34,7 @@ test: $(TEST)
 	$(BIN)/python -m pytest
 
 bench: $(TEST)
-	@set -e; for benchmark in bench/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark"; done
+	@set -e; for name in gateway models cli relay; do echo "== bench/$$name.py"; $(BIN)/python "bench/$$name.py"; done
 
 lock: $(UV)
 	$(UV) $(COMPILE) -o requirements/runtime.txt

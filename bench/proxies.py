@@ -24,7 +24,7 @@ http {{
   access_log off; keepalive_requests 1000000000; client_max_body_size 0; client_body_buffer_size 8m;
   client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
   uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-  proxy_http_version 1.1; proxy_set_header Connection "";
+  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_max_temp_file_size 0;
   upstream backend {{ server 127.0.0.1:{backend}; keepalive 512; keepalive_requests 1000000000; }}
   upstream echo {{ server 127.0.0.1:{echo}; keepalive 16; }}
   server {{ listen 127.0.0.1:{port} backlog=2048;
@@ -42,6 +42,7 @@ defaults
   timeout client 60s
   timeout server 60s
   http-reuse always
+  option http-no-delay
 frontend front
   bind 127.0.0.1:{port}
   use_backend echo if {{ path_beg /endpoints/echo/ }}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -14,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
-BASE = "clary/test-base:bookworm-1"
-"""Debian with Python; made once on a machine, and kept."""
-_INCLUDE = "python3,ca-certificates"
+BASE = "clary/test-base:bookworm-2"
+"""Debian with Python; made once on a machine, and kept. nginx is what MLflow's own image has in front of its server."""
+_INCLUDE = "python3,ca-certificates,nginx-light"
+_PACKAGES = "/usr/local/lib/python3.11/dist-packages"
+"""Where the base's Python looks for more."""
 BIND_LABEL = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
 
 
@@ -63,13 +67,13 @@ def base_image() -> str:
     return BASE
 
 
-def build(name: str, files: Mapping[str, str | bytes], *lines: str) -> str:
-    """Build an image from the base and give its name.
+def build(name: str, files: Mapping[str, str | bytes], *lines: str, base: str | None = None) -> str:
+    """Build an image from the base, or another, and give its name.
 
     Files that are text go to the root and are executable; bytes are for the lines of a Dockerfile that follow.
     """
     texts = [file for file, content in files.items() if isinstance(content, str)]
-    recipe = "\n".join([f"FROM {base_image()}", *(f"COPY {file} /{file}" for file in texts), *lines])
+    recipe = "\n".join([f"FROM {base or base_image()}", *(f"COPY {file} /{file}" for file in texts), *lines])
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file, content in {"Dockerfile": recipe, **files}.items():
@@ -79,6 +83,29 @@ def build(name: str, files: Mapping[str, str | bytes], *lines: str) -> str:
             archive.addfile(member, io.BytesIO(data))
     docker("build", "-q", "-t", name, "-", given=buffer.getvalue())
     return name
+
+
+def build_with_packages(name: str, requirements: Path) -> str:
+    """Build an image of the base and Python packages; one that was made from the same is taken as it is."""
+    recipe = BASE.encode() + requirements.read_bytes()
+    image = f"{name}:{hashlib.sha256(recipe).hexdigest()[:12]}"
+    if _docker("image", "inspect", image).returncode == 0:
+        return image
+    lines = [
+        f"FROM {base_image()}",
+        f"COPY site {_PACKAGES}",
+        # Commands name the Python that installed them, which is not the one here.
+        f"RUN sed -i '1s|^#!.*|#!/usr/bin/python3|' {_PACKAGES}/bin/* && mv {_PACKAGES}/bin/* /usr/local/bin",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        (context / "Dockerfile").write_text("\n".join(lines))
+        uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--python-version", "3.11"]
+        words = [*uv, "--require-hashes", "--target", str(context / "site"), "-r", str(requirements)]
+        installed = subprocess.run(words, capture_output=True, text=True, timeout=600)
+        assert installed.returncode == 0, installed.stderr[-4000:]
+        docker("build", "-q", "--network", "none", "-t", image, folder)
+    return image
 
 
 def left_of(owner: str) -> list[str]:

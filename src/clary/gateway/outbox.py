@@ -2,7 +2,7 @@
 
 Whoever is written to wakes up. Written to one by one, while requests are worked at in between, peers fall asleep again
 after each, and the kernel's price for waking them is paid every time; written to in a row, they stay awake. With 32
-clients that is a quarter of a request's CPU time. Nothing waits for long: the turn ends before the loop polls again.
+clients that is a fifth of a request's CPU time. Nothing waits for long: the turn ends before the loop polls again.
 """
 
 from __future__ import annotations
