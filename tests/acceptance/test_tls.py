@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import botocore.exceptions
 import pytest
 
@@ -80,3 +83,36 @@ def test_what_cannot_be_used_is_refused_at_start(tmp_path: Path, arguments: list
     ended = subprocess.run(command, env=clean, cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert ended.returncode != 0
     assert said in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize(("secure", "allowed"), [("true", True), ("false", False)])
+def test_policies_may_ask_for_tls(
+    secured: Clary, secure: str, allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", exported(secured)["AWS_CA_BUNDLE"])
+    file = tmp_path / "policy.json"
+    condition = {"Bool": {"aws:SecureTransport": secure}}
+    statement = {"Effect": "Allow", "Action": ["sagemaker:*", "s3:*"], "Resource": "*", "Condition": condition}
+    file.write_text(json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    made = secured.clary("keys", "create", f"tls-{secure}", "--policy", str(file)).stdout.splitlines()
+    key = dict(line.removeprefix("export ").split("=", 1) for line in made)
+    pair = {"aws_access_key_id": key["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": key["AWS_SECRET_ACCESS_KEY"]}
+
+    def outcome(call: Callable[[], object]) -> str:
+        try:
+            call()
+        except botocore.exceptions.ClientError as error:
+            return str(error.response["Error"]["Code"])
+        return "allowed"
+
+    def client(service: str) -> Any:
+        return boto3.client(service, endpoint_url=secured.url, region_name="us-east-1", **pair)
+
+    # The control plane, the invocation path and S3: an endpoint that is not there is no matter of policies.
+    seen = [
+        outcome(client("sagemaker").list_models),
+        outcome(lambda: client("sagemaker-runtime").invoke_endpoint(EndpointName="nobody", Body=b"")),
+        outcome(client("s3").list_buckets),
+    ]
+    denied = ["AccessDeniedException", "AccessDeniedException", "AccessDenied"]
+    assert seen == (["allowed", "ValidationError", "allowed"] if allowed else denied)

@@ -18,6 +18,7 @@ from clary.core.sessions import Session, Sessions
 from clary.errors import AwsError
 from clary.gateway import s3access
 from clary.gateway.access import Access
+from clary.gateway.connection import Source
 from clary.wire.sigv4 import Verifier
 
 from .conftest import KEY, PARTITION, REGION, SECRET, Container, Gateway, Reply, answer, says
@@ -174,7 +175,7 @@ async def test_what_is_no_session_is_refused(guarded: Guarded, credentials: Cred
 class Request:
     """As much of a streamed request as the check looks at."""
 
-    source_ip = "127.0.0.1"
+    source = Source("127.0.0.1")
 
     def __init__(self, gateway_state: Any, method: str, target: str, headers: dict[bytes, bytes]) -> None:
         self.method = method

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from clary.gateway.connection import Source
 from clary.gateway.front import _is_scrape
 from clary.gateway.scrape import PATH, Scrape
 
@@ -17,7 +18,7 @@ class Request:
 
     def __init__(self, authorization: bytes = b"", source_ip: str = "127.0.0.1") -> None:
         self.headers = {b"authorization": authorization} if authorization else {}
-        self.source_ip = source_ip
+        self.source = Source(source_ip)
         self.answered: tuple[int, bytes] | None = None
 
     async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -148,6 +148,7 @@ class App:
             request_id=headers.get("x-clary-request-id", ""),
             session_token=headers.get("x-clary-session-token", ""),
             source_ip=headers.get("x-clary-source-ip", ""),
+            secure=headers.get("x-clary-secure") == "true",
             user_agent=headers.get("user-agent", ""),
         )
         if self._manage is not None and scope["path"] == "/_clary/iam":

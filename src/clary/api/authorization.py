@@ -35,9 +35,13 @@ class Store(TagStore, ResourceStore, Protocol):
     """Where the guard looks up tags and model packages."""
 
 
+def _around(caller: Caller) -> dict[str, tuple[str, ...]]:
+    return circumstances(time.time(), caller.source_ip, caller.user_agent, secure=caller.secure)
+
+
 def _metrics_inquiry(caller: Caller, operation: str, request: Request) -> Inquiry:
     """Give what an operation on metrics needs. No metric has an ARN; policies may name PutMetricData's namespace."""
-    context = circumstances(time.time(), caller.source_ip, caller.user_agent)
+    context = _around(caller)
     if operation == "PutMetricData":
         context = {**context, "cloudwatch:namespace": (request["Namespace"],)}
     return Inquiry(f"cloudwatch:{operation}", "*", context)
@@ -67,7 +71,7 @@ class Guard:
                 async for inquiry in self._inquiries(caller, operation, request):
                     principal.require(inquiry, status=400)  # as JSON 1.1 services answer
             if principal.policies is not None and service == "logs":
-                around = circumstances(time.time(), caller.source_ip, caller.user_agent)
+                around = _around(caller)
                 principal.require(logs.inquiry(operation, request, self._partition, around), status=400)
             if principal.policies is not None and service == "cloudwatch":
                 principal.require(_metrics_inquiry(caller, operation, request), code="AccessDenied")
@@ -92,7 +96,7 @@ class Guard:
 
     async def _inquiries(self, caller: Caller, operation: str, request: Request) -> AsyncIterator[Inquiry]:
         """Give what must be allowed, in turn: for whom one thing is refused, nothing further is looked at."""
-        around = circumstances(time.time(), caller.source_ip, caller.user_agent)
+        around = _around(caller)
         context = {**around, **of_request(operation, request, self._partition)}
         arns = []
         for arn in resources(operation, request, self._partition):

@@ -76,7 +76,7 @@ class Identities:
         if not url.startswith("s3://"):  # where else data may come from, settings say
             return True
         # SageMaker reads, over TLS and from an address of its own, which no policy can know.
-        around = circumstances(time.time(), "", "") | {"aws:securetransport": ("true",)}
+        around = circumstances(time.time(), "", "", secure=True)
         inquiries = [Inquiry("s3:GetObject", self.object_arn(url, is_prefix), around)]
         if is_prefix:
             bucket, _, key = url.removeprefix("s3://").partition("/")

@@ -49,7 +49,7 @@ class Sts:
             raise AwsError(f"Clary does not implement {unsupported} of AssumeRole.", code="ValidationError", status=400)
         principal = self._identities.principal(caller)
         directory, arn, now = self._identities.directory, request["RoleArn"], self._now()
-        context = circumstances(now, caller.source_ip, caller.user_agent)
+        context = circumstances(now, caller.source_ip, caller.user_agent, secure=caller.secure)
         if "ExternalId" in request:
             context["sts:externalid"] = (request["ExternalId"],)
         inquiry = Inquiry("sts:AssumeRole", arn, context)

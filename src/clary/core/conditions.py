@@ -43,13 +43,13 @@ KEY_PREFIXES = (
 )
 
 
-def circumstances(now: float, source_ip: str, user_agent: str) -> dict[str, tuple[str, ...]]:
+def circumstances(now: float, source_ip: str, user_agent: str, *, secure: bool) -> dict[str, tuple[str, ...]]:
     """Give the condition keys of every request. `now` in seconds since the epoch; what is empty is not there.
 
-    Requests come over plain HTTP: whoever ends TLS in front of Clary is seen as the source, and its TLS is not.
+    `secure`: the request came over TLS that ends here; whoever ends TLS in front of Clary is seen as the source.
     """
     moment = str(int(now))
-    found = {"aws:currenttime": moment, "aws:epochtime": moment, "aws:securetransport": "false"}
+    found = {"aws:currenttime": moment, "aws:epochtime": moment, "aws:securetransport": "true" if secure else "false"}
     found |= {"aws:sourceip": source_ip, "aws:useragent": user_agent}
     return {key: (value,) for key, value in found.items() if value}
 

@@ -19,6 +19,7 @@ from clary.core.resources import ENDPOINT, Partition
 from clary.core.sessions import Session, Sessions
 from clary.credentials import new_id
 from clary.errors import AwsError
+from clary.gateway.connection import Source
 from clary.telemetry import logger
 from clary.wire import sigv4
 
@@ -144,22 +145,23 @@ def invocation(
     partition: Partition,
     endpoint: str,
     headers: Mapping[bytes, bytes],
-    source_ip: str,
+    source: Source,
     action: str = "sagemaker:InvokeEndpoint",
 ) -> Inquiry:
     """Say what InvokeEndpoint, or another operation that invokes, needs to be allowed."""
     context: dict[str, tuple[str, ...]] = {
         key: (headers[name].decode("latin-1"),) for key, name in _FROM_HEADERS if name in headers
     }
-    context = {**context, **circumstances(source_ip, headers)}
+    context = {**context, **circumstances(source, headers)}
     return Inquiry(action, partition.arn(ENDPOINT, endpoint), context, _UNKNOWN)
 
 
-def bearer(headers: Mapping[bytes, bytes], source_ip: str) -> Inquiry:
+def bearer(headers: Mapping[bytes, bytes], source: Source) -> Inquiry:
     """Say what the use of a bearer token needs to be allowed."""
-    return Inquiry("sagemaker:CallWithBearerToken", "*", circumstances(source_ip, headers), _UNKNOWN)
+    return Inquiry("sagemaker:CallWithBearerToken", "*", circumstances(source, headers), _UNKNOWN)
 
 
-def circumstances(source_ip: str, headers: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+def circumstances(source: Source, headers: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Give the condition keys that every request has: when, from where, by which program."""
-    return conditions.circumstances(time.time(), source_ip, headers.get(b"user-agent", b"").decode("latin-1"))
+    user_agent = headers.get(b"user-agent", b"").decode("latin-1")
+    return conditions.circumstances(time.time(), source.ip, user_agent, secure=source.secure)

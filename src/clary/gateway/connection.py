@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import httptools
 
@@ -41,6 +41,15 @@ class Head:
         self.keep_alive = True
         self.complete = False
         """The body has ended."""
+
+
+class Source(NamedTuple):
+    """Whence a request comes, as policies may ask."""
+
+    ip: str
+    """The client's address; empty where it has none (a unix socket)."""
+    secure: bool = False
+    """It came over TLS."""
 
 
 class Exchange(Protocol):
@@ -103,10 +112,11 @@ class Connection(asyncio.Protocol):
         """When the gateway's sweep first saw it idle, or silent in the middle of a request; 0 while it is neither."""
 
     @property
-    def source_ip(self) -> str:
-        """The client's address; empty where it has none (a unix socket)."""
+    def source(self) -> Source:
+        """Whence requests on this connection come."""
         peer = self.transport.get_extra_info("peername")
-        return str(peer[0]) if isinstance(peer, tuple) else ""
+        secure = self.transport.get_extra_info("ssl_object") is not None
+        return Source(str(peer[0]) if isinstance(peer, tuple) else "", secure)
 
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------
 

@@ -47,7 +47,8 @@ class ControlPlane:
                 "x-clary-access-key-id": identity.access_key_id if identity else "",
                 "x-clary-session-token": identity.token if identity else "",
                 "x-clary-service": identity.service if identity else "",
-                "x-clary-source-ip": request.source_ip,
+                "x-clary-source-ip": request.source.ip,
+                "x-clary-secure": "true" if request.source.secure else "",
                 "user-agent": request.headers.get(b"user-agent", b"").decode("latin-1"),
             }
             # What a client wrote never is a path here: the control plane has some that are for gateways alone.

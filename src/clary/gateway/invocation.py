@@ -66,7 +66,7 @@ class Invocation(Placed):
         state, head = self._state, self._head
         identity = state.authenticate(head, body)
         if (principal := state.principal(identity)) is not None:
-            source = self._client.source_ip
+            source = self._client.source
             principal.require(access.invocation(state.partition, self._endpoint, head.headers, source, self.ACTION))
 
     def _send(self) -> None:

@@ -61,7 +61,7 @@ class OpenAi(Invocation):
             # 401 is what these clients understand, whatever status AWS has for it.
             raise AwsError(error.message, code=error.code, status=401) from error
         if principal is not None:
-            source = self._client.source_ip
+            source = self._client.source
             if by_token:
                 principal.require(access.bearer(headers, source))
             principal.require(access.invocation(state.partition, self._endpoint, headers, source))

@@ -81,7 +81,7 @@ def check(principal: Principal, request: Streamed, *, bulk: bool) -> None:
     if action is None:
         raise _undecidable(principal)
     params = dict(parse_qsl(request.query, keep_blank_values=True))
-    around = circumstances(request.source_ip, request.headers)
+    around = circumstances(request.source, request.headers)
     context = {f"s3:{name}": (params[name],) for name in ("prefix", "delimiter") if name in params and not key}
     _require(principal, action, _arn(partition, bucket, key), {**around, **context})
     for name in request.headers:
@@ -100,7 +100,7 @@ def check(principal: Principal, request: Streamed, *, bulk: bool) -> None:
 def require_delete(principal: Principal | None, request: Streamed, bucket: str, key: str) -> None:
     """Raise AccessDenied (403) unless the caller may delete the object, by the DeleteObjects that names it."""
     if principal is not None:
-        around = circumstances(request.source_ip, request.headers)
+        around = circumstances(request.source, request.headers)
         _require(principal, "s3:DeleteObject", _arn(request.state.partition.name, bucket, key), around)
 
 

@@ -38,7 +38,7 @@ class Scrape:
     async def handle(self, request: Streamed) -> None:
         """Answer one scrape; while the control plane is away, with that."""
         try:
-            self._admit(request.headers.get(b"authorization", b""), request.source_ip)
+            self._admit(request.headers.get(b"authorization", b""), request.source.ip)
         except AwsError as error:
             await request.answer(error.status, _PLAIN, error.message.encode() + b"\n")
             return

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from clary.gateway.connection import Connection, Head, status_line
+from clary.gateway.connection import Connection, Head, Source, status_line
 from clary.gateway.state import State
 from clary.telemetry import logger
 
@@ -53,9 +53,9 @@ class Streamed:
         return self.head.target.partition(b"?")[2].decode("latin-1")
 
     @property
-    def source_ip(self) -> str:
+    def source(self) -> Source:
         """Whence it comes, as policies may ask."""
-        return self._client.source_ip
+        return self._client.source
 
     @property
     def headers(self) -> dict[bytes, bytes]:

@@ -19,7 +19,7 @@ from clary.gateway.capture_writer import CaptureWriter, Store
 from clary.gateway.connection import Connection, Exchange, Head
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
-from clary.gateway.listener import listener
+from clary.gateway.listener import BACKLOG, listener
 from clary.gateway.meter import MeterFeed
 from clary.gateway.outbox import Outbox
 from clary.gateway.scrape import Scrape
@@ -28,7 +28,6 @@ from clary.gateway.streamed import Streamed
 from clary.telemetry import logger
 from clary.wire.sigv4 import Verifier
 
-BACKLOG = 2048
 IDLE_LIMIT = 120.0
 """Seconds after which a client's unused connection is closed; SDKs keep theirs for a minute at most."""
 STALL_LIMIT = 60.0
@@ -49,6 +48,8 @@ class GatewayOptions:
     """Who there is and what each may do; None: requests are not verified."""
     run: Path
     limits: Limits
+    door: int | None = None
+    """The descriptor of a socket that listens already, shared with other workers; None: one is opened."""
     container_host: str | None = None
     """An address besides, at which containers ask; it may come up later, with their network."""
     tls: ssl.SSLContext | None = None
@@ -107,7 +108,10 @@ async def serve(
 
 
 def _listeners(options: GatewayOptions) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
-    sockets = [(listener(options.host, options.port), options.tls)]
+    if options.door is None:
+        sockets = [(listener(options.host, options.port), options.tls)]
+    else:
+        sockets = [(socket.socket(fileno=options.door), options.tls)]
     if options.container_host is not None:
         try:
             sockets.append((listener(options.container_host, options.port, early=True), None))

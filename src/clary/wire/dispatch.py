@@ -47,8 +47,9 @@ class Caller:
     user_id: str = ""
     """Who that is, once somebody has looked it up."""
     source_ip: str = ""
+    secure: bool = False
     user_agent: str = ""
-    """Whence and by which program, as policies may ask."""
+    """Whence, whether over TLS, and by which program, as policies may ask."""
 
 
 Handler = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any] | None]]
