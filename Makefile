@@ -12,11 +12,15 @@
 PYTHON ?= $(shell for p in python3.11 python3 python3.14 python3.13 python3.12; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+# Files of tests that run at the same time; they mostly wait.
+TEST_PROCESSES ?= 4
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 RUNTIME := $(VENV)/.runtime
 TEST := $(VENV)/.test
 COMPILE := pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml
+# The model servers that the tests put into an image, without the third of MLflow's packages that its server leaves alone.
+SERVERS := $(COMPILE:pyproject.toml=requirements/servers.in) $(foreach p,pyarrow matplotlib fonttools,--no-emit-package $(p))
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -31,7 +35,7 @@ test: $(TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 
 bench: $(TEST)
 	@set -e; for name in gateway models cli relay; do echo "== bench/$$name.py"; $(BIN)/python "bench/$$name.py"; done
@@ -39,6 +43,7 @@ bench: $(TEST)
 lock: $(UV)
 	$(UV) $(COMPILE) -o requirements/runtime.txt
 	$(UV) $(COMPILE) --extra test -o requirements/test.txt
+	$(UV) $(SERVERS) -o requirements/servers.txt
 
 clean:
 	rm -rf $(VENV)

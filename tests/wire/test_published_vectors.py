@@ -8,11 +8,13 @@ runtime's headers on (`tests/gateway/test_invocation.py`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -53,20 +55,23 @@ def suites(kind: str, protocol: str) -> list[dict[str, Any]]:
 
 @cache
 def _fetch() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    wanted = f"botocore=={botocore.__version__}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "botocore", wanted]
-    done = subprocess.run([*command, "--dest", str(FOLDER)], capture_output=True, timeout=300)
-    archives = list(FOLDER.glob("*.tar.gz"))
-    if done.returncode != 0 or not archives:
-        return
-    with tarfile.open(archives[0]) as archive:
-        for member in archive.getmembers():
-            parts = Path(member.name).parts
-            if parts[1:4] == ("tests", "unit", "protocols") and len(parts) == 6 and parts[4] in ("input", "output"):
-                member.name = str(Path(*parts[4:]))
-                archive.extract(member, FOLDER, filter="data")
-    archives[0].unlink()
+    """Take the vectors out of botocore's source distribution, all at once: other test processes want them too."""
+    FOLDER.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER.parent) as scratch:
+        wanted = f"botocore=={botocore.__version__}"
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "botocore", wanted]
+        done = subprocess.run([*command, "--dest", scratch], capture_output=True, timeout=300)
+        archives = list(Path(scratch).glob("*.tar.gz"))
+        if done.returncode != 0 or not archives:
+            return
+        with tarfile.open(archives[0]) as archive:
+            for member in archive.getmembers():
+                parts = Path(member.name).parts
+                if parts[1:4] == ("tests", "unit", "protocols") and len(parts) == 6 and parts[4] in ("input", "output"):
+                    member.name = str(Path(*parts[4:]))
+                    archive.extract(member, Path(scratch) / "vectors", filter="data")
+        with contextlib.suppress(OSError):  # somebody was faster
+            (Path(scratch) / "vectors").rename(FOLDER)
 
 
 def cases(kind: str, protocol: str) -> Iterator[Any]:
