@@ -30,7 +30,7 @@ class Container(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self.head:
-            self.head, mark, data = data.partition(b"\r\n\r\n")  # the gateway writes a head in one piece
+            self.head, _, data = data.partition(b"\r\n\r\n")  # the gateway writes a head in one piece
             _, named, rest = self.head.lower().partition(b"content-length: ")
             self.missing = int(rest.partition(b"\r\n")[0]) if named else 0
         self.pieces.append(data)

@@ -1,6 +1,7 @@
 """Do invocations fail while the processes of Clary are killed and come back?
 
-Two stages, each on a whole Clary of two gateway workers with an endpoint of three instances, all requests signed:
+Two stages, on a whole Clary of two gateway workers with an endpoint of three instances. All requests are signed; three
+clients of four keep their connection, the fourth opens one for each request.
 
 1. kill -9 of the control plane and of one instance at a time, no retries: nothing at all may fail;
 2. one gateway worker besides. Who is killed cannot answer what it has read, so the client does what SDKs do: it asks
@@ -8,7 +9,7 @@ Two stages, each on a whole Clary of two gateway workers with an endpoint of thr
 
 Whoever was killed has to be back before the next of its kind is killed. Ends with 1 where anything failed.
 
-    .venv/bin/python bench/endurance.py [--requests 100000] [--connections 16] [--kills 5] [--pause 2]
+    .venv/bin/python bench/endurance.py [--requests 100000] [--connections 16] [--workers 2] [--kills 5] [--pause 2]
 """
 
 from __future__ import annotations
@@ -59,11 +60,15 @@ class Unanswered(Exception):
 
 
 class Client:
-    """One thread of an SDK's caller: one connection, kept alive, looked at before it is used again."""
+    """One thread of an SDK's caller: one connection, kept alive, looked at before it is used again.
 
-    def __init__(self, port: int, record: Record) -> None:
+    Or one for each request, as a command line has it: new connections are what a dying listener may lose.
+    """
+
+    def __init__(self, port: int, record: Record, *, keep_alive: bool) -> None:
         self._port = port
         self._record = record
+        self._keep_alive = keep_alive
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> None:
@@ -111,7 +116,7 @@ class Client:
         head, _, body = first.partition(b"\r\n\r\n")
         _, _, rest = head.lower().partition(b"content-length: ")
         body += await reader.readexactly(int(rest.partition(b"\r\n")[0]) - len(body))
-        if b"connection: close" in head.lower():
+        if not self._keep_alive or b"connection: close" in head.lower():
             self.close()
         return int(head[9:12]), body
 
@@ -147,7 +152,7 @@ class Reaper:
             os.kill(victim, signal.SIGKILL)
             record.kills[self.kind] += 1
             async with asyncio.timeout(120):
-                while victim in (now := self._pids()) or len(now) < len(before) or not self._back():
+                while victim in (now := self._pids()) or len(now) < len(before) or not self._back():  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
 
 
@@ -165,13 +170,13 @@ async def stage(clary: Whole, record: Record, killers: list[Reaper], arguments: 
     bodies = [f'{{"number": {number}}}'.encode() for number in range(VARIETY)]
     killing = asyncio.gather(*(each.run(record, arguments.kills, arguments.pause) for each in killers))
 
-    async def ask() -> None:
-        client = Client(clary.port, record)
+    async def ask(number: int) -> None:
+        client = Client(clary.port, record, keep_alive=number % 4 != 0)
         while record.requests < arguments.requests or not killing.done():
             await client.ask(clary.request(PATH, random.choice(bodies), {"Content-Type": "application/json"}))
         client.close()
 
-    await asyncio.gather(*(ask() for _ in range(arguments.connections)))
+    await asyncio.gather(*(ask(number) for number in range(arguments.connections)))
     await killing
 
 
@@ -206,10 +211,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000, help="in each stage, at least")
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=5, help="of each kind, in each stage")
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between kills of a kind, on average")
     arguments = parser.parse_args()
-    with running("--workers", "2") as clary:
+    with running("--workers", str(arguments.workers)) as clary:
         clary.deploy(ENDPOINT, INSTANCES)
         whole = uvloop.run(run(clary, arguments))
     sys.exit(0 if whole else 1)

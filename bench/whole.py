@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -39,9 +39,14 @@ class Whole:
         with (data.parent / "clary.log").open("wb") as log:
             self.process = subprocess.Popen(command, env=clean, stdout=log, stderr=log)
         record = data / "run" / "clary.json"
-        wait_until(lambda: record.exists() or self.process.poll() is not None, "Clary starts")
-        if self.process.poll() is not None:
-            raise SystemExit((data.parent / "clary.log").read_text())
+        try:
+            wait_until(lambda: record.exists() or self.process.poll() is not None, "Clary starts")
+            assert self.process.poll() is None, "Clary has ended"
+        except BaseException:
+            print((data.parent / "clary.log").read_text()[-4000:])
+            self.process.kill()
+            self.process.wait()
+            raise
         self.url = str(json.loads(record.read_text())["url"])
         self.port = int(self.url.rpartition(":")[2])
         pair = read(data / "credentials")
@@ -103,7 +108,13 @@ class Whole:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def request(
-        self, path: str, body: bytes, headers: Mapping[str, str] | None = None, *, method: str = "POST"
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        method: str = "POST",
+        *,
+        s3: bool = False,
     ) -> bytes:
         """Give a signed request as it goes over the wire; signed anew each minute."""
         key = (method, path, body if len(body) < 100 else hash(body), *(headers or {}).items())
@@ -111,7 +122,8 @@ class Whole:
         if time.monotonic() - at > FRESH or not made:
             request = AWSRequest(method, f"{self.url}{path}", data=body, headers=dict(headers or {}))
             credentials = Credentials(self.pair.access_key_id, self.pair.secret_access_key)
-            SigV4Auth(credentials, "sagemaker", "us-east-1").add_auth(request)
+            auth = S3SigV4Auth if s3 else SigV4Auth
+            auth(credentials, "s3" if s3 else "sagemaker", "us-east-1").add_auth(request)
             request.headers["Host"] = f"127.0.0.1:{self.port}"
             request.headers["Content-Length"] = str(len(body))
             lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import io
 import os
+import socket
 import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from clary import telemetry
 from clary.supervision import HOPELESS, RESTART_DELAYS, Program, Supervisor, describe_exit
 
 
-def program(name: str, code: str, **options: float) -> Program:
+def program(name: str, code: str, **options: Any) -> Program:
     return Program(name, (sys.executable, "-c", textwrap.dedent(code)), dict(os.environ), **options)
 
 
@@ -50,6 +52,24 @@ async def test_a_child_that_dies_is_started_again_and_the_reason_is_logged(tmp_p
     async with supervised(tmp_path, program("fragile", code)):
         await until(lambda: mark.exists() and len(mark.read_text()) >= 2)
     assert '"reason": "exited with 3"' in log.getvalue()
+
+
+async def test_a_connection_that_a_child_did_not_accept_waits_for_its_successor(tmp_path: Path) -> None:
+    died = tmp_path / "died"
+    with socket.create_server(("127.0.0.1", 0)) as door, socket.create_connection(door.getsockname()) as client:
+        code = f"""
+            import os, pathlib, signal, socket
+            if not pathlib.Path({str(died)!r}).exists():
+                pathlib.Path({str(died)!r}).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            with socket.socket(fileno={door.fileno()}) as door:
+                door.accept()[0].sendall(b"here")
+                signal.pause()
+        """
+        client.setblocking(False)
+        async with supervised(tmp_path, program("door", code, descriptors=(door.fileno(),))), asyncio.timeout(20):
+            assert await asyncio.get_running_loop().sock_recv(client, 4) == b"here"
+    assert died.exists()
 
 
 async def test_a_child_that_ignores_sigterm_is_killed_after_its_time(tmp_path: Path) -> None:

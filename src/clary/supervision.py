@@ -44,6 +44,8 @@ class Program:
     environment: Mapping[str, str] = field(repr=False)
     stop_timeout: float = 10.0
     """Seconds between SIGTERM and SIGKILL."""
+    descriptors: Sequence[int] = ()
+    """What is open in it under the same numbers as here."""
 
 
 def adopt_orphans() -> bool:
@@ -148,6 +150,7 @@ class Supervisor:
                 env=dict(program.environment),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
+                pass_fds=program.descriptors,
                 preexec_fn=_die_with_parent,
             )
         finally:

@@ -10,24 +10,6 @@ _IP_FREEBIND = 15
 """Linux's number, which the socket module does not have."""
 
 
-def front_door(host: str, port: int) -> socket.socket:
-    """Listen on a port that nobody else has, for workers to inherit. Raises OSError.
-
-    One queue for all of them, which somebody holds who does not accept: when a worker dies, connections that it has
-    not accepted wait for the others, or for its successor, where a queue of its own would be reset.
-    """
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
-
-
 def listener(host: str, port: int, *, early: bool = False) -> socket.socket:
     """Bind a socket that several processes may share. Raises OSError where the port is taken by somebody else.
 

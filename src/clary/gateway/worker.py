@@ -49,7 +49,7 @@ class GatewayOptions:
     run: Path
     limits: Limits
     door: int | None = None
-    """The descriptor of a socket that listens already, shared with other workers; None: one is opened."""
+    """The descriptor of a socket that listens already; None: one is opened."""
     container_host: str | None = None
     """An address besides, at which containers ask; it may come up later, with their network."""
     tls: ssl.SSLContext | None = None

@@ -1,9 +1,13 @@
-"""What the supervisor starts: `python -m clary.server ROLE`, with its settings in the environment."""
+"""What the supervisor starts: `python -m clary.server ROLE`, with its settings in the environment.
+
+A gateway may be told the descriptor of its listening socket besides: `python -m clary.server gateway 7`.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import uvloop
 
@@ -20,19 +24,22 @@ def main() -> None:
     settings = inherited(os.environ)
     telemetry.set_up(settings.log_level, role)
     try:
-        uvloop.run(_served(role, settings))
+        uvloop.run(_served(role, settings, sys.argv[2:]))
     except (SettingsError, Fatal) as error:
         logger(role).error("this cannot work", reason=str(error))
         sys.exit(HOPELESS)
 
 
-async def _served(role: str, settings: Settings) -> None:
+async def _served(role: str, settings: Settings, inherited_sockets: Sequence[str]) -> None:
     # Imported here: a gateway process carries neither the store nor an engine.
     if role == "control":
-        from clary.server.control import control as serve
+        from clary.server.control import control
+
+        await control(settings)
     else:
-        from clary.server.gateway import gateway as serve
-    await serve(settings)
+        from clary.server.gateway import gateway
+
+        await gateway(settings, int(inherited_sockets[0]) if inherited_sockets else None)
 
 
 if __name__ == "__main__":

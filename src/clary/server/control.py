@@ -140,6 +140,7 @@ def _engine(
         shm_bytes=settings.shm_size * MIB,
         role_variables=_RoleVariables(settings, identities, sessions),
         read_refusal=identities.read_refusal,
+        lines_dropped=lambda times: losses.add("logs", times),
     )
     engine: Engine = engine_point(settings.engine).load()(context)
     return engine
@@ -188,4 +189,7 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
         sock.bind(str(path))
         sock.listen(512)
         sock.setblocking(False)
-        yield sock
+        try:
+            yield sock
+        finally:
+            path.unlink(missing_ok=True)

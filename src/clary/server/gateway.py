@@ -14,8 +14,8 @@ from clary.server.parts import keys_file, objects
 from clary.settings import MIB, Settings, is_loopback
 
 
-async def gateway(settings: Settings) -> None:
-    """Be one gateway process."""
+async def gateway(settings: Settings, door: int | None) -> None:
+    """Be one gateway process; `door` is the descriptor of the socket that it inherited, if it did."""
     partition = Partition(settings.account_id, settings.region)
     owner = (settings.access_key_id, settings.secret_access_key)
     access = Access(partition, owner, keys_file(settings), Sessions(credentials.session_key(settings.data)))
@@ -28,6 +28,7 @@ async def gateway(settings: Settings) -> None:
         worker.GatewayOptions(
             host=settings.host,
             port=settings.port,
+            door=door,
             partition=partition,
             access=access if settings.auth == "sigv4" else None,
             # Without signatures Clary is for this machine alone, and containers get no credentials.

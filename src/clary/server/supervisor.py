@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from clary import certificates, credentials, datafolder, telemetry
 from clary.core.resources import Partition
 from clary.errors import SettingsError
-from clary.gateway.listener import listener
+from clary.gateway.listener import BACKLOG, listener
 from clary.server.parts import AUTO, catalogue, control_socket, engine_point, url
 from clary.settings import Settings, to_environment
 from clary.supervision import Program, Supervisor, adopt_orphans
@@ -57,10 +57,11 @@ def up(settings: Settings, ready: Callable[[Running], None]) -> int:
     _check(settings)
     os.umask(0o077)
     partition = Partition(settings.account_id, settings.region)
-    with datafolder.held(settings.data, settings.run, partition), _reserved(settings.host, settings.port) as port:
+    with datafolder.held(settings.data, settings.run, partition), contextlib.ExitStack() as stack:
+        doors = _doors(settings, stack)
         with datafolder.blamed(settings.data):
-            settings = _with_credentials(replace(settings, port=port))
-        return asyncio.run(_supervise(settings, ready))
+            settings = _with_credentials(replace(settings, port=doors[0].getsockname()[1]))
+        return asyncio.run(_supervise(settings, doors, ready))
 
 
 def _check(settings: Settings) -> None:
@@ -105,27 +106,34 @@ def _with_credentials(settings: Settings) -> Settings:
     return replace(settings, access_key_id=pair.access_key_id, secret_access_key=pair.secret_access_key)
 
 
-@contextlib.contextmanager
-def _reserved(host: str, port: int) -> Iterator[int]:
-    """Hold the port, without listening, for as long as gateways come and go; give its number."""
+def _doors(settings: Settings, stack: contextlib.ExitStack) -> list[socket.socket]:
+    """Listen, on a socket for each gateway, which its successors inherit: what it has not accepted waits for them.
+
+    Over sockets of their own the kernel spreads connections evenly; of one that is shared, whoever is awake takes most.
+    Raises SettingsError where the port cannot be had.
+    """
+    host, port = settings.host, settings.port
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))  # without SO_REUSEPORT: fails where anybody else has it
-        held = listener(host, port)
+        first = stack.enter_context(listener(host, port))
+        port = first.getsockname()[1]
+        doors = [first, *(stack.enter_context(listener(host, port)) for _ in range(settings.workers - 1))]
+        for door in doors:
+            door.listen(BACKLOG)
+        return doors
     except OSError as error:
         why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         raise SettingsError(f"--port: {host}:{port} {why}; choose another, or 0 for any free one") from error
-    with held:
-        yield int(held.getsockname()[1])
 
 
-async def _supervise(settings: Settings, ready: Callable[[Running], None]) -> int:
+async def _supervise(settings: Settings, doors: list[socket.socket], ready: Callable[[Running], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     if not adopt_orphans():
         logger("supervisor").warning("this system cannot adopt orphans; exit codes of models may be lost")
-    supervisor = Supervisor(_programs(settings), settings.run / "exits")
+    supervisor = Supervisor(_programs(settings, [door.fileno() for door in doors]), settings.run / "exits")
 
     def end() -> None:
         if stop.is_set():
@@ -147,6 +155,8 @@ async def _supervise(settings: Settings, ready: Callable[[Running], None]) -> in
             return 1
     finally:
         stop.set()
+        for door in doors:  # the gateways have them still; whoever comes when they have gone is refused
+            door.close()
         await running
         record.unlink(missing_ok=True)
     return 1 if supervisor.gave_up else 0
@@ -164,14 +174,20 @@ def _running(settings: Settings, pids: dict[str, int]) -> Running:
     )
 
 
-def _programs(settings: Settings) -> list[Program]:
+def _programs(settings: Settings, doors: Sequence[int]) -> list[Program]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLARY_")}
     environment |= to_environment(settings)
     python = (sys.executable, "-m", "clary.server")
     programs = [Program("control", (*python, "control"), environment, stop_timeout=settings.delete_grace + 15)]
     programs += [
-        Program(f"gateway-{number}", (*python, "gateway"), environment, stop_timeout=settings.model_timeout + 5)
-        for number in range(settings.workers)
+        Program(
+            f"gateway-{number}",
+            (*python, "gateway", str(door)),
+            environment,
+            stop_timeout=settings.model_timeout + 5,
+            descriptors=(door,),
+        )
+        for number, door in enumerate(doors)
     ]
     return programs
 
@@ -195,22 +211,29 @@ def _write_record(path: Path, running: Running) -> None:
 
 
 async def _answers(settings: Settings, stop: asyncio.Event) -> bool:
-    """Wait until the gateway and, through its socket, the control plane answer."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + READY_WITHIN
+    """Wait until the gateway and, through its socket, the control plane answer, or until `stop`."""
+    answered, stopped = asyncio.create_task(_all_answer(settings)), asyncio.create_task(stop.wait())
+    await asyncio.wait((answered, stopped), timeout=READY_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+    ready = answered.done()
+    answered.cancel()
+    stopped.cancel()
+    await asyncio.gather(answered, stopped, return_exceptions=True)
+    return ready
+
+
+async def _all_answer(settings: Settings) -> None:
     host = urlsplit(url(settings)).hostname
     tls = None
     if settings.tls_cert:  # whether it answers is the question here, not who
         tls = ssl.create_default_context()
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    while loop.time() < deadline and not stop.is_set():
+    while True:
         try:
             await _get_health(asyncio.open_unix_connection(str(control_socket(settings))))
             await _get_health(asyncio.open_connection(host, settings.port, ssl=tls))
-            return True
+            return
         except (OSError, EOFError):
             await asyncio.sleep(0.05)
-    return False
 
 
 async def _get_health(connecting: object) -> None:

@@ -1,0 +1,157 @@
+"""How much later than its container can answer is an endpoint InService?
+
+By turns the same container is started by hand (`docker run`, or as a process) and pinged every 10 ms until the first
+good answer, and by CreateEndpoint, until DescribeEndpoint, asked every 20 ms, says InService. The image is present and
+the model's data is in the cache. Shown is what Clary adds, with a container that needs no time at all, 0.3 s and 2 s.
+
+    .venv/bin/python bench/startup.py [--engine docker process] [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.acceptance.conftest import IMAGE, Clary, model_archive, running
+from tests.containers import BIND_LABEL, build, docker, missing
+
+DELAYS = (0.0, 0.3, 2.0)
+LIMIT = 0.5
+"""Seconds that Clary may add."""
+NETWORK = "clary-bench"
+SERVER = """\
+#!/usr/bin/env python3
+import os, socket, time
+time.sleep(float(os.environ["DELAY"]))
+listener = socket.create_server((os.environ.get("HOST", "127.0.0.1"), int(os.environ["SAGEMAKER_BIND_TO_PORT"])))
+while True:
+    connection, _ = listener.accept()
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+    connection.close()
+"""
+"""Begins in no time and answers each connection once: the container's own time is next to its delay."""
+
+
+def first_ping(host: str, port: int) -> None:
+    """Return at the first good ping."""
+    while True:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection(host, port, timeout=2)
+            connection.request("GET", "/ping")
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.01)
+
+
+def container_by_hand(image: str, delay: float) -> float:
+    """Start a container with docker run and give the seconds to its first good ping."""
+    name = f"clary-bench-{uuid.uuid4().hex[:8]}"
+    began = time.perf_counter()
+    variables = ("-e", f"DELAY={delay}", "-e", "SAGEMAKER_BIND_TO_PORT=8080", "-e", "HOST=0.0.0.0")
+    docker("run", "-d", "--name", name, "--network", NETWORK, *variables, image, "serve")
+    address = docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
+    first_ping(address, 8080)
+    taken = time.perf_counter() - began
+    docker("rm", "-f", name)
+    return taken
+
+
+def process_by_hand(program: Path, delay: float) -> float:
+    """Start a process and give the seconds to its first good ping."""
+    port = 21_999
+    began = time.perf_counter()
+    environment = {**os.environ, "DELAY": str(delay), "SAGEMAKER_BIND_TO_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, str(program)], env=environment)
+    first_ping("127.0.0.1", port)
+    taken = time.perf_counter() - began
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return taken
+
+
+def by_clary(clary: Clary, model: str) -> float:
+    """Create an endpoint and give the seconds until it is InService."""
+    sagemaker = clary.client("sagemaker")
+    name = f"bench-{uuid.uuid4().hex[:8]}"
+    variant = {"VariantName": "A", "ModelName": model, "InstanceType": "ml.clary.local", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    began = time.perf_counter()
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    while (status := sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"]) == "Creating":
+        time.sleep(0.02)
+    taken = time.perf_counter() - began
+    if status != "InService":
+        raise SystemExit(f"the endpoint is {status}:\n{clary.output()[-3000:]}")
+    sagemaker.delete_endpoint(EndpointName=name)
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    return taken
+
+
+@contextlib.contextmanager
+def prepared(engine: str, clary: Clary) -> Iterator[tuple[str, Callable[[float], float]]]:
+    """Give the Image of the models, and how their container is started by hand."""
+    if engine == "process":
+        program = clary.data.parent / "serve.py"
+        program.write_text(SERVER)
+        yield IMAGE, lambda delay: process_by_hand(program, delay)
+        return
+    lines = (f"LABEL {BIND_LABEL}=true", "ENV HOST=0.0.0.0", 'ENTRYPOINT ["/server.py"]')
+    image = build("clary/bench-startup:1", {"server.py": SERVER}, *lines)
+    docker("network", "create", NETWORK)
+    try:
+        yield image, lambda delay: container_by_hand(image, delay)
+    finally:
+        docker("network", "rm", NETWORK)
+
+
+def measure(engine: str, rounds: int) -> bool:
+    """Print what Clary adds with one engine; tell whether it is within the limit."""
+    within = True
+    with running("--engine", engine, "--log-level", "warning") as clary, prepared(engine, clary) as (image, by_hand):
+        url = clary.upload("bench/model.tar.gz", model_archive("bench", serve=SERVER))
+        for delay in DELAYS:
+            model = f"delay-{delay}".replace(".", "-")
+            container = {"Image": image, "ModelDataUrl": url, "Environment": {"DELAY": str(delay)}}
+            clary.client("sagemaker").create_model(ModelName=model, PrimaryContainer=container)
+            by_hand(delay), by_clary(clary, model)  # what is done once is done
+            pairs = [(by_hand(delay), by_clary(clary, model)) for _ in range(rounds)]
+            alone, whole = (statistics.median(times) for times in zip(*pairs, strict=True))
+            added = [there - here for here, there in pairs]
+            print(
+                f"{engine:8} ready after {delay:3.1f} s   by hand {alone:5.2f} s   InService {whole:5.2f} s   "
+                f"added: p50 {statistics.median(added):+5.2f} s  max {max(added):+5.2f} s",
+                flush=True,
+            )
+            within &= statistics.median(added) <= LIMIT
+    return within
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", nargs="+", choices=("docker", "process"), default=["docker", "process"])
+    parser.add_argument("--rounds", type=int, default=7)
+    given = parser.parse_args()
+    reason = missing() if "docker" in given.engine else None
+    if reason is not None:
+        print(f"docker is left out: {reason}")
+    engines = [engine for engine in given.engine if engine != "docker" or reason is None]
+    print(f"{given.rounds} rounds; Clary may add {LIMIT} s")
+    results = [measure(engine, given.rounds) for engine in engines]  # all of them, also after one that is too slow
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
