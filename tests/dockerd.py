@@ -36,7 +36,9 @@ class Daemon:
 
     def begin(self) -> None:
         place = self.folder
-        words = ["containerd", "--root", f"{place}/c", "--state", f"{place}/s", "--address", f"{place}/c.sock"]
+        (place / "c.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')  # it listens
+        words = ["containerd", "--config", f"{place}/c.toml", "--address", f"{place}/c.sock"]
+        words += ["--root", f"{place}/c", "--state", f"{place}/s"]
         with (place / "containerd.log").open("ab") as log:
             self.containerd = subprocess.Popen(words, stdout=log, stderr=log)
         self.start()

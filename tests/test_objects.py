@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from clary.errors import Transient
-from clary.objects import ObjectHead, ObjectNotFound, ObjectRefused, Objects, as_s3
+from clary.objects import ObjectHead, ObjectNotFound, ObjectRefused, Objects
 
 DATA = os.urandom(9_000_000)
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -229,10 +229,53 @@ async def test_a_bucket_in_another_region_is_no_passing_trouble(s3: tuple[StandI
         ("https://bucket.s3.amazonaws.com/a/k%20k", "s3://bucket/a/k k"),
         ("https://bucket.s3.eu-west-1.amazonaws.com/k", "s3://bucket/k"),
         ("https://s3.eu-west-1.amazonaws.com/b/k", "s3://b/k"),
-        ("s3://b/k%20k", "s3://b/k%20k"),
-        ("https://elsewhere.example/b/k", "https://elsewhere.example/b/k"),
+        ("https://minio.local:9000/base/b/k%20k", "s3://b/k k"),
+        ("s3://b/k%20k?#", "s3://b/k%20k?#"),
+        ("s3://b/folder/", "s3://b/folder/"),
+        ("s3://b", "s3://b/"),
         ("file:///b/k", "file:///b/k"),
     ],
 )
-def test_the_addresses_of_s3_have_one_spelling(url: str, same: str) -> None:
-    assert as_s3(url) == same
+def test_the_addresses_of_an_object_have_one_spelling(url: str, same: str) -> None:
+    assert reader("https://minio.local:9000/base").canonical(url) == same
+
+
+HOSTILE = [
+    *("s3://mmm//k", "s3://mmm/a//k", "s3://mmm/../k", "s3://mmm/a/../k", "s3://mmm/./k", "s3://mmm/a\0k"),
+    *("s3://mmm/a\nk", "s3://mmm/\ud800", "s3://../mmm/k", "s3://./mmm/k", "s3:///k", "s3://a%2eb/k", "S3://mmm/k"),
+    *("https://[/k", "https://[::1/k", "https://s3.amazonaws.com/mmm/../k", "https://mmm.s3.amazonaws.com//k"),
+    *(
+        "https://mmm.s3.amazonaws.com/a%2F..%2Fk",
+        "https://mmm.s3.amazonaws.com/%2Fk",
+        "https://s3.amazonaws.com//mmm/k",
+    ),
+    *("https://mmm.s3.amazonaws.com/k?versionId=1", "https://mmm.s3.amazonaws.com/k#k"),
+    *("https://s3.amazonaws.com:99999/mmm/k", "https://s3.amazonaws.com:8443/mmm/k", "https://me@s3.amazonaws.com/b/k"),
+    *("https://minio.local:9000/mmm//k", "https://minio.local:9000/mmm/k?versionId=1", "https://minio.local/mmm/k"),
+]
+"""What a store would take for another object than a policy does, or for none."""
+
+
+@pytest.mark.parametrize("tail", ["", "/"])
+@pytest.mark.parametrize("url", HOSTILE)
+async def test_what_has_no_one_spelling_is_refused_as_an_object_and_as_a_prefix(url: str, tail: str) -> None:
+    objects = reader("https://minio.local:9000")
+    for look in (objects.head, objects.any_below, objects.below):
+        with pytest.raises(ObjectRefused):
+            await look(url + tail)
+    with pytest.raises(ObjectRefused):
+        await objects.read(url + tail, 9)
+
+
+async def test_an_object_is_no_folder() -> None:
+    with pytest.raises(ObjectRefused, match="expected a bucket and a key"):
+        await reader("http://127.0.0.1:1").head("s3://models/a/model.tar.gz/")
+
+
+async def test_a_small_object_is_read_whole_and_only_in_its_version(s3: tuple[StandIn, str]) -> None:
+    objects, url = reader(s3[1]), "s3://models/a/model.tar.gz"
+    assert await objects.read(url, len(DATA), "abc") == DATA
+    with pytest.raises(ObjectRefused, match=f"it has {len(DATA)} bytes"):
+        await objects.read(url, len(DATA) - 1)
+    with pytest.raises(ObjectRefused, match="its ETag is"):
+        await objects.read(url, len(DATA), "other")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # the stubs' alone: obstore takes plain dictionaries
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 CHUNK = 4 * 1024 * 1024
+
+# What else a store would read as another key, or another bucket: it drops empty segments and follows dots.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NO_SEGMENT = re.compile(r"|\.|\.\.|.*[\x00-\x1f\x7f\ud800-\udfff].*", re.DOTALL)
 
 _S3_HOST = re.compile(
     r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]+)\.)?s3(?:[.-](?:dualstack\.)?[a-z]{2}(?:-[a-z]+)+-\d)?\.amazonaws\.com(?:\.cn)?"
@@ -50,7 +54,11 @@ class ObjectNotFound(Fatal):
 
 
 class ObjectRefused(Fatal):
-    """The URL is not one that Clary reads, or the store does not let us read it."""
+    """The URL is not one that Clary reads, or what is there is not what was asked for."""
+
+
+class AccessRefused(ObjectRefused):
+    """The store has a word of its own against us: no permission, or another region."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,6 +67,11 @@ class ObjectHead:
 
     size: int
     etag: str
+
+    def require(self, url: str, etag: str) -> None:
+        """Raise ObjectRefused where it is another version than that of this ETag; an empty one is anybody's."""
+        if etag.strip('"') not in ("", self.etag.strip('"')):
+            raise ObjectRefused(f"{url}: its ETag is {self.etag}, not {etag}")
 
 
 class Objects:
@@ -86,9 +99,19 @@ class Objects:
         self._own = own
         self._stores: dict[str, S3Store] = {}
 
+    def canonical(self, url: str) -> str:
+        """Give the one spelling by which policies and the store know an object or a prefix: `s3://bucket/key`.
+
+        A `file://` URL is given back. Raises ObjectRefused for what Clary does not read.
+        """
+        if _is_file(url):
+            return url
+        bucket, key = self._split(url)
+        return f"s3://{bucket}/{key}"
+
     async def head(self, url: str) -> ObjectHead:
         """Give an object's size and ETag. Raises ObjectNotFound, ObjectRefused or Transient."""
-        if urlsplit(url).scheme == "file":
+        if _is_file(url):
             return _file_head(self._file(url))
         bucket, key = self._locate(url)
         with _translated(url):
@@ -98,8 +121,6 @@ class Objects:
     async def any_below(self, url: str) -> bool:
         """Tell whether an object's key begins with the URL's, as a folder. Raises ObjectRefused or Transient."""
         bucket, prefix = self._split(url)
-        if not bucket:
-            raise ObjectRefused(f"{url}: expected a bucket")
         with _translated(url):
             async for _ in obstore.list(self._store(bucket), prefix, chunk_size=1):
                 return True
@@ -111,16 +132,28 @@ class Objects:
         Raises ObjectRefused or Transient.
         """
         bucket, prefix = self._split(url)
-        if not bucket:
-            raise ObjectRefused(f"{url}: expected a bucket")
         with _translated(url):
             found = [meta async for batch in obstore.list(self._store(bucket), prefix) for meta in batch]
         folder = prefix.rstrip("/") + "/" if prefix else ""
         return sorted((f"s3://{bucket}/{m['path']}", m["path"].removeprefix(folder), _head(m)) for m in found)
 
+    async def read(self, url: str, limit: int, etag: str = "") -> bytes:
+        """Give the whole of a small object of S3, of at most `limit` bytes.
+
+        Raises ObjectNotFound, ObjectRefused (a larger one, or with `etag` another version) or Transient.
+        """
+        bucket, key = self._locate(url)
+        with _translated(url):
+            result = await obstore.get_async(self._store(bucket), key)
+            head = _head(result.meta)
+            if head.size > limit:
+                raise ObjectRefused(f"{url}: it has {head.size} bytes, and at most {limit} are read")
+            head.require(url, etag)
+            return bytes(await result.bytes_async())
+
     async def download(self, url: str, path: Path, progress: Count) -> None:
         """Write an object to a file, a few MiB at a time. Raises ObjectNotFound, ObjectRefused or Transient."""
-        if urlsplit(url).scheme == "file":
+        if _is_file(url):
             await self._copy(self._file(url), path, progress)
             return
         bucket, key = self._locate(url)
@@ -151,29 +184,34 @@ class Objects:
     def _locate(self, url: str) -> tuple[str, str]:
         """Split an object's URL into bucket and key."""
         bucket, key = self._split(url)
-        if not bucket or not key:
+        if not key or key.endswith("/"):
             raise ObjectRefused(f"{url}: expected a bucket and a key")
         return bucket, key
 
     def _split(self, url: str) -> tuple[str, str]:
-        """Split a URL into bucket and key, of which either may be empty."""
-        parts = urlsplit(url)
-        path = unquote(parts.path).removeprefix("/")
-        bucket: str | None
-        if parts.scheme == "s3":
-            # A key may hold `?` and `#`, which urlsplit cuts off: in s3:// URLs nothing is escaped.
-            bucket, _, key = url.removeprefix("s3://").partition("/")
-        elif self._endpoint and url.startswith(self._endpoint + "/"):
-            bucket, _, key = path.partition("/")
-        elif parts.scheme == "https" and (match := _S3_HOST.fullmatch(parts.hostname or "")):
-            bucket, key = match["bucket"], path
-            if bucket is None:
-                bucket, _, key = path.partition("/")
-        else:
+        """Split a URL into bucket and key; only as a prefix may a key be empty or end with a slash."""
+        bucket, _, key = self._path(url).partition("/")
+        if not _BUCKET.fullmatch(bucket):
+            raise ObjectRefused(f"{url}: expected a bucket")
+        if key and any(_NO_SEGMENT.fullmatch(segment) for segment in key.removesuffix("/").split("/")):
+            raise ObjectRefused(f"{url}: no part of a key may be empty, `.` or `..`, or hold control characters")
+        return bucket, key
+
+    def _path(self, url: str) -> str:
+        """Give `bucket/key` of a URL as it is written."""
+        if url.startswith("s3://"):  # nothing is escaped there: a key may hold `%`, `?` and `#`
+            return url.removeprefix("s3://")
+        path = host = None
+        parts = _parts(url)
+        if self._endpoint and url.startswith(f"{self._endpoint}/"):
+            path = unquote(parts.path.removeprefix(urlsplit(self._endpoint).path))
+        elif parts.scheme == "https" and (host := _S3_HOST.fullmatch(parts.netloc.lower())):
+            path = unquote(parts.path)
+        if path is None or "?" in url or "#" in url:
             raise ObjectRefused(
                 f"{url}: Clary reads s3://bucket/key, the https:// address of an S3 object, and file://"
             )
-        return bucket, key
+        return f"{host['bucket']}{path}" if host and host["bucket"] else path.removeprefix("/")
 
     def _store(self, bucket: str) -> S3Store:
         if bucket not in self._stores:
@@ -192,7 +230,7 @@ class Objects:
 
     def _file(self, url: str) -> Path:
         """Give the file of a file:// URL, with every link followed, if it lies below an allowed folder."""
-        parts = urlsplit(url)
+        parts = _parts(url)
         asked = Path(unquote(parts.path))
         if parts.netloc not in ("", "localhost") or "\0" in str(asked):
             raise ObjectRefused(f"{url}: a file URL has three slashes and an absolute path")
@@ -211,13 +249,15 @@ class Objects:
         return path
 
 
-def as_s3(url: str) -> str:
-    """Give the s3:// spelling of an object's https:// address at S3 itself; any other URL is given back."""
-    parts = urlsplit(url)
-    match = _S3_HOST.fullmatch(parts.hostname or "") if parts.scheme == "https" else None
-    if match is None:
-        return url
-    return "s3://" + "/".join(filter(None, (match["bucket"], unquote(parts.path).removeprefix("/"))))
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ObjectRefused(f"{url}: {error}") from error
+
+
+def _is_file(url: str) -> bool:
+    return _parts(url).scheme == "file"
 
 
 def _head(meta: ObjectMeta) -> ObjectHead:
@@ -241,10 +281,12 @@ def _translated(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ObjectNotFound(f"{url}: there is no such object") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise ObjectRefused(f"{url}: the store refuses access to it") from error
+        raise AccessRefused(f"{url}: the store refuses access to it") from error
+    except ValueError as error:  # obstore's word on a key that it has no path for
+        raise ObjectRefused(f"{url}: {_first_line(error)}") from error
     except BaseError as error:
         if any(sign in str(error) for sign in _ELSEWHERE):
-            raise ObjectRefused(f"{url}: its bucket is in another region") from error
+            raise AccessRefused(f"{url}: its bucket is in another region") from error
         raise Transient(f"{url}: {_first_line(error)}", retry_after=5.0) from error
 
 

@@ -21,6 +21,8 @@ import boto3
 import pytest
 
 from clary.credentials import read
+from clary.engines.docker.identity import identity
+from tests.containers import left_of
 
 ROLE = "arn:aws:iam::000000000000:role/clary"
 IMAGE = "python:3.11"
@@ -264,6 +266,15 @@ def running(*arguments: str, environment: dict[str, str] | None = None, data: Pa
                 clary.process.kill()
                 raise
         assert code == 0, clary.output()
+
+
+@contextlib.contextmanager
+def running_on_docker() -> Iterator[Clary]:
+    """A Clary whose models are containers, which leaves nothing in Docker."""
+    with running("--engine", "docker") as started:
+        owner = identity(started.data, started.data / "run" / "docker")
+        yield started
+    assert not left_of(owner)
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,14 @@ def _processes(clary: Clary, daemon: Daemon | None) -> Iterator[str]:
         except OSError:
             continue
         is_child = int(stat[1]) == clary.process.pid and "clary.server" in words
-        if int(folder.name) not in ours and not is_child:
+        # A shim without a container is Docker's own, as a dockerd that was killed leaves it; it has nothing of ours.
+        is_empty = "containerd-shim" in words and not _children(folder)
+        if int(folder.name) not in ours and not is_child and not is_empty:
             yield f"process {folder.name} {stat[0]} {words[:150]}"
+
+
+def _children(process: Path) -> list[str]:
+    return [child for file in process.glob("task/*/children") for child in file.read_text().split()]
 
 
 def _listening() -> set[int]:

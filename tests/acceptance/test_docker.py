@@ -20,9 +20,8 @@ import s3transfer
 import six
 import urllib3
 
-from clary.engines.docker.identity import identity
-from tests.acceptance.conftest import ROLE, Clary, model_archive, running, wait_until
-from tests.containers import build, docker, left_of, needs_docker
+from tests.acceptance.conftest import ROLE, Clary, model_archive, running, running_on_docker, wait_until
+from tests.containers import build, docker, needs_docker
 
 pytestmark = [pytest.mark.acceptance, needs_docker]
 
@@ -91,10 +90,8 @@ def image() -> str:
 
 @pytest.fixture
 def clary() -> Iterator[Clary]:
-    with running("--engine", "docker") as started:
-        owner = identity(started.data, started.data / "run" / "docker")
+    with running_on_docker() as started:
         yield started
-    assert not left_of(owner)
 
 
 def create(clary: Clary, name: str, image: str, role: str = ROLE, **variant: Any) -> None:

@@ -193,14 +193,14 @@ def test_a_container_has_the_credentials_of_its_role_and_an_isolated_one_has_non
 
     # As boto3 inside of the container finds them, from the variables that it has there.
     variables = clary.invoke("with-role")["role"]
-    assert variables["AWS_ENDPOINT_URL"] == clary.url
+    here = variables["AWS_ENDPOINT_URL"]
     found = ContainerProvider(environ=variables).load()
     assert found is not None
     frozen = found.get_frozen_credentials()
     session = acting(clary, frozen.access_key, frozen.secret_key, frozen.token)
-    who = session.client("sts", endpoint_url=clary.url).get_caller_identity()["Arn"]
+    who = session.client("sts", endpoint_url=here).get_caller_identity()["Arn"]
     assert who.startswith("arn:aws:sts::000000000000:assumed-role/model/i-")
-    s3 = session.client("s3", endpoint_url=clary.url)
+    s3 = session.client("s3", endpoint_url=here)
     assert s3.get_object(Bucket="models", Key="role/model.tar.gz")["ContentLength"] > 0
     with pytest.raises(ClientError) as refused:
         s3.put_object(Bucket="models", Key="role/other", Body=b"")
@@ -212,6 +212,19 @@ def test_a_container_has_the_credentials_of_its_role_and_an_isolated_one_has_non
     forged = {**variables, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "forged"}
     with pytest.raises(CredentialRetrievalError):
         ContainerProvider(environ=forged).load()
+
+    # Another port, and the model that runs on does not know it.
+    before = clary.port
+    clary.process.kill()
+    clary.process.wait()
+    (clary.data / "run" / "clary.json").unlink()
+    clary.port = 0
+    clary.start()
+    assert clary.port != before
+    assert ContainerProvider(environ=variables).load() is not None
+    clary.delete("with-role")
+    with pytest.raises(CredentialRetrievalError):
+        ContainerProvider(environ=variables).load()
 
 
 def test_a_role_is_asked_when_data_is_downloaded_and_policies_know_whence_requests_come() -> None:
@@ -263,3 +276,37 @@ def test_a_role_is_asked_when_data_is_downloaded_and_policies_know_whence_reques
                     with pytest.raises(ClientError) as refused:
                         call()
                     assert code(refused).startswith("AccessDenied")
+
+
+def test_a_deny_holds_however_the_data_is_spelled(own_clary: Clary) -> None:
+    clary = own_clary
+    for key in ("pre/f", "open/f", "secret/sec.tar.gz"):
+        clary.upload(key, model_archive() if key.endswith("gz") else b"x", bucket="mmm")
+    deny = {"Effect": "Deny", "Action": "s3:GetObject"}
+    bars = [{**deny, "Resource": f"arn:aws:s3:::mmm/{folder}/*"} for folder in ("secret", "pre")]
+    file = clary.data.parent / "barred.json"
+    file.write_text(json.dumps({"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}, *bars]}))
+    role = clary.clary("roles", "create", "barred", "--policy", str(file), "--path", "/service-role/").stdout.strip()
+    assert role == "arn:aws:iam::000000000000:role/service-role/barred"
+    sagemaker = clary.client("sagemaker")
+
+    def create(data: dict[str, Any]) -> None:
+        sagemaker.create_model(ModelName="barred", PrimaryContainer={"Image": IMAGE, **data}, ExecutionRoleArn=role)
+
+    def prefix(url: str) -> dict[str, Any]:
+        source = {"S3DataType": "S3Prefix", "CompressionType": "None", "S3Uri": url}
+        return {"ModelDataSource": {"S3DataSource": source}}
+
+    refused_data = [
+        *({"ModelDataUrl": f"s3://mmm/{key}sec.tar.gz"} for key in ("secret/", "/secret/", "secret//", "a/../secret/")),
+        {"ModelDataUrl": "https://mmm.s3.amazonaws.com//secret/sec.tar.gz"},
+        {"ModelDataUrl": "https://mmm.s3.amazonaws.com/secret%2Fsec.tar.gz"},
+        {"ModelDataUrl": f"{clary.url.replace('http://', 'https://')}/mmm/secret/sec.tar.gz"},
+        *(prefix(f"s3://mmm/{key}") for key in ("", "pre/", "/", "open/../pre/")),
+    ]
+    for data in refused_data:
+        with pytest.raises(ClientError) as refused:
+            create(data)
+        assert code(refused) == "ValidationException", data
+        assert "Could not access model data at " in str(refused.value)
+    create(prefix("s3://mmm/open/"))

@@ -15,7 +15,6 @@ from clary.api.authorization import Guard, resources
 from clary.api.identities import Identities
 from clary.api.logs import Logs
 from clary.api.sts import Sts
-from clary.core.ports import ModelData
 from clary.core.resources import Partition
 from clary.core.sessions import Sessions
 from clary.errors import AccessDeniedException, AwsError, ValidationException
@@ -264,6 +263,8 @@ async def test_assume_role_is_refused(guarded: Guarded, who: str, members: dict[
         ({"Do": "CreateKey", "Name": "clary"}, "EntityAlreadyExists"),
         ({"Do": "CreateKey", "Name": "n", "Policies": "x"}, "ValidationException"),
         ({"Do": "CreateRole", "Name": "n", "Policies": [{}]}, "MalformedPolicyDocument"),
+        ({"Do": "CreateRole", "Name": "n", "Path": "service-role"}, "ValidationException"),
+        ({"Do": "CreateRole", "Name": "n", "Path": 1}, "ValidationException"),
         ({"Do": "CreateRole", "Name": "n", "Trust": {"Statement": []}}, "MalformedPolicyDocument"),
         ({"Do": "DeleteRole", "Name": "n"}, "NoSuchEntity"),
         ({"Do": "Sing"}, "ValidationException"),
@@ -501,22 +502,74 @@ async def test_names_that_differ_in_case_are_two_names(guarded: Guarded, create:
 
 async def test_a_role_that_lost_its_permission_or_its_trust_is_named(guarded: Guarded) -> None:
     refusal = guarded.identities.read_refusal
-    data, tree = ModelData("s3://b/m.tar.gz"), ModelData("s3://b/m/", "prefix", manifest="s3://lists/l")
-    assert refusal(ROLE, data) is None  # there are no roles
+    get, enumerate_ = "s3:GetObject", "s3:ListBucket"
+    assert refusal(ROLE, get, "s3://b/m.tar.gz") is None  # there are no roles
     await guarded.role(policy("s3:*", ["arn:aws:s3:::b", "arn:aws:s3:::b/*"]))
-    assert refusal(ROLE, data) is None
-    assert refusal(None, ModelData("s3://secret/m.tar.gz")) is None  # Clary's own, as CreateModel found
-    assert refusal(ROLE, tree) == f"The role {ROLE} may not read s3://lists/l"
-    assert refusal(ROLE, ModelData("s3://secret/", "prefix")) == (
-        f"The role {ROLE} may not read s3://secret/ and what is below it"
-    )
-    assert refusal(ROLE, ModelData("https://secret.s3.amazonaws.com/m.tar.gz")) is not None
-    assert refusal(ROLE, ModelData("https://s3.us-east-1.amazonaws.com/b/m.tar.gz")) is None
-    assert refusal(ROLE + "s", data) is not None
+    assert refusal(ROLE, get, "s3://b/m.tar.gz") is None
+    assert refusal(ROLE, enumerate_, "s3://b/m/") is None
+    assert refusal(ROLE, get, "file:///m.tar.gz") is None
+    assert refusal(ROLE, get, "s3://lists/l") == f"The role {ROLE} may not read s3://lists/l"
+    assert refusal(ROLE, enumerate_, "s3://secret/") == f"The role {ROLE} may not list s3://secret/"
+    assert refusal(ROLE, get, "https://elsewhere.example/b/m.tar.gz") is not None
+    assert refusal(ROLE + "s", get, "s3://b/m.tar.gz") is not None
     await guarded.identities.manage(OWNER, {"Do": "DeleteRole", "Name": "r"})
     lambda_ = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
     await guarded.role(policy("s3:*"), Trust={"Statement": lambda_})
-    assert refusal(ROLE, data) == f"The role {ROLE} may not read s3://b/m.tar.gz"
+    assert refusal(ROLE, get, "s3://b/m.tar.gz") == f"The role {ROLE} may not read s3://b/m.tar.gz"
+
+
+async def test_a_deny_below_a_prefix_holds_for_the_prefix(guarded: Guarded) -> None:
+    deny = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/models/secret/*"}
+    whole = {"Statement": [policy("*")["Statement"], deny]}
+    await guarded.role(whole)
+    may_read = guarded.identities.may_read
+    assert [may_read(ROLE, f"s3://b/{key}", True) for key in ("", "models/", "models/secret/x/", "other/")] == [
+        *(False, False, False, True)
+    ]
+    await guarded.user(whole)
+    source = {"S3DataType": "S3Prefix", "CompressionType": "None", "S3Uri": "s3://b/models/"}
+    container = {"Image": "image", "ModelDataSource": {"S3DataSource": source}}
+    assert "s3:GetObject on resource: arn:aws:s3:::b/models/* with an explicit deny" in await guarded.denial(
+        "u", "CreateModel", ModelName="m", PrimaryContainer=container
+    )
+
+
+async def test_the_end_of_the_last_role_opens_nothing(guarded: Guarded, tmp_path: Path) -> None:
+    await guarded.role(policy("s3:*"))
+    await guarded.identities.manage(OWNER, {"Do": "DeleteRole", "Name": "r"})
+    # what comes after it, as after a restart
+    guarded.identities = Identities(guarded.store, PARTITION, "OWNER", guarded.sessions, tmp_path / "run" / "keys.json")
+    await guarded.identities.load()
+    handlers = operations(guarded.store, PARTITION, lambda name: None)
+    guarded.handlers = Guard(guarded.identities, guarded.store, PARTITION).before(handlers)
+    assert not guarded.identities.may_read(ROLE, "s3://b/m.tar.gz", False)
+    with pytest.raises(ValidationException, match="The execution role ARN"):
+        await guarded("owner", "CreateModel", **MODEL, ExecutionRoleArn=ROLE)
+
+
+async def test_a_role_that_nobody_made_replaces_nobodys_permissions(guarded: Guarded) -> None:
+    deny = {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}
+    await guarded.user(policy("*"), {"Statement": deny})
+    container = {"Image": "image", "ModelDataUrl": "s3://b/m.tar.gz"}
+    request = {"ModelName": "m", "PrimaryContainer": container, "ExecutionRoleArn": ROLE}
+    assert "s3:GetObject on resource: arn:aws:s3:::b/m.tar.gz" in await guarded.denial("u", "CreateModel", **request)
+    await guarded.role(policy("s3:*"))
+    await guarded("u", "CreateModel", **request)
+
+
+async def test_a_role_may_have_a_path_and_ask_for_what_it_is_assumed(guarded: Guarded) -> None:
+    hosting = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    models = {"ArnLike": {"aws:SourceArn": f"{ARN}:model/*"}}
+    await guarded.role(policy("s3:*"), Path="/service-role/", Trust={"Statement": {**hosting, "Condition": models}})
+    listed = await guarded.identities.manage(OWNER, {"Do": "ListRoles"})
+    arn = f"arn:aws:iam::{ACCOUNT}:role/service-role/r"
+    assert [role["Arn"] for role in listed["Roles"]] == [arn]
+    await guarded("owner", "CreateModel", **MODEL, ExecutionRoleArn=arn)
+    assert guarded.identities.may_read(arn, "s3://b/m.tar.gz", False)
+    for operation, role in (("CreateEndpointConfig", arn), ("CreateModel", ROLE)):
+        members = {**MODEL, "EndpointConfigName": "c", "ExecutionRoleArn": role}
+        with pytest.raises(ValidationException, match="The execution role ARN"):
+            await guarded("owner", operation, **members)
 
 
 async def test_a_deletion_that_the_gateways_cannot_be_told_of_did_not_happen(

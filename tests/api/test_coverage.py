@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from clary.api import coverage
+from clary.api.sts import SUPPORTED
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 
@@ -28,6 +29,12 @@ def test_the_page_is_what_the_code_says() -> None:
     written, made = PAGE.read_text().splitlines(), coverage.page(coverage.load()).splitlines()
     difference = difflib.unified_diff(written, made, "docs/coverage.md", "python -m clary.api.coverage", "", "", 0, "")
     assert written == made, "\n".join(difference)
+
+
+def test_assume_role_refuses_what_the_page_says() -> None:
+    found = coverage.rows(coverage.load(), "sts", "AssumeRole")
+    assert {row.path for row in found if row.state == coverage.EFFECTIVE} == SUPPORTED
+    assert {row.state for row in found} == {coverage.EFFECTIVE, coverage.REFUSED}
 
 
 def test_verdicts_are_three(document: dict[str, Any]) -> None:
@@ -70,5 +77,5 @@ def test_an_operation_outside_every_family_is_named(document: dict[str, Any]) ->
 def test_a_structure_is_as_effective_as_its_best_part(document: dict[str, Any]) -> None:
     found = {row.path: row.state for row in coverage.rows(coverage.Table(document), "sagemaker", "CreateModel")}
     assert found["PrimaryContainer.ModelDataSource"] == coverage.EFFECTIVE
-    assert found["PrimaryContainer.ModelDataSource.S3DataSource.ETag"] == coverage.STORED
+    assert found["PrimaryContainer.ModelDataSource.S3DataSource.ModelAccessConfig"] == coverage.STORED
     assert found["PrimaryContainer.MultiModelConfig.ModelCacheSetting"] == coverage.REFUSED

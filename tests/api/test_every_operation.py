@@ -14,11 +14,15 @@ import pytest
 import pytest_asyncio
 from botocore.model import Shape
 
-from clary.api.app import App
+from clary.api.app import App, operations
 from clary.api.coverage import implemented
+from clary.api.world import World
+from clary.core.ports import Repository
 from clary.core.resources import Partition
+from clary.objects import Objects
 from clary.wire import model
 from clary.wire.dispatch import Dispatcher
+from tests.test_objects import HOSTILE
 
 from .conftest import ACCOUNT, ARN, Api, opened, served, variant
 from .samples import OMIT, Given, all_broken, each_broken, largest, message, smallest
@@ -57,9 +61,15 @@ def container(path: str, *, by_url: bool) -> Given:
         f"{path}.ModelDataSource.S3DataSource.S3Uri": FOLDER,
         f"{path}.AdditionalModelDataSources.S3DataSource.S3Uri": FOLDER,
         f"{path}.ImageConfig.RepositoryAccessMode": "Vpc",
+        f"{path}.MultiModelConfig": OMIT,
         f"{path}.ModelPackageName": OMIT,
         f"{path}.InferenceSpecificationName": OMIT,
     }
+
+
+def _package(omitted: str) -> Given:
+    """Leave out one of a package's two places for data."""
+    return {f"{specification}.Containers.{omitted}": OMIT for specification in _SPECIFICATIONS}
 
 
 def _two(sample: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -75,6 +85,11 @@ _SERVERLESS = {
     for each in ("", "Shadow")
     for member in ("InstanceType", "InitialInstanceCount", "InstancePools")
 }
+_SPECIFICATIONS = (
+    "InferenceSpecification",
+    "AdditionalInferenceSpecifications",
+    "AdditionalInferenceSpecificationsToAdd",
+)
 _NO_ENVIRONMENT = {
     f"{each}Specification{s}.Containers.Environment": OMIT
     for each, s in (("Inference", ""), ("AdditionalInference", "s"))
@@ -88,6 +103,15 @@ LARGEST: dict[str, Given] = {
     },
     "CreateModel, several containers": {
         **_MODEL, "PrimaryContainer": OMIT, "Containers": _two, **container("Containers", by_url=False)
+    },
+    "CreateModel, of many models": {
+        **_MODEL,
+        "Containers": OMIT,
+        "InferenceExecutionConfig": OMIT,
+        **container("PrimaryContainer", by_url=True),
+        "PrimaryContainer.ModelDataUrl": FOLDER,
+        "PrimaryContainer.Mode": "MultiModel",
+        "PrimaryContainer.MultiModelConfig": lambda sample: sample,
     },
     "CreateModel, of a package": {
         **_MODEL,
@@ -106,9 +130,13 @@ LARGEST: dict[str, Given] = {
     },
     "CreateEndpoint": {**_ENDPOINT, "DeploymentConfig.RollingUpdatePolicy": OMIT},
     "CreateEndpoint, rolling": {**_ENDPOINT, "DeploymentConfig.BlueGreenUpdatePolicy": OMIT},
-    "CreateModelPackage": {"ModelPackageName": OMIT, "Tags": OMIT},
+    "CreateModelPackage": {"ModelPackageName": OMIT, "Tags": OMIT, **_package("ModelDataSource")},
     "CreateModelPackage, outside groups": {
-        "ModelPackageName": "new", "ModelPackageGroupName": OMIT, **_NO_ENVIRONMENT
+        "ModelPackageName": "new", "ModelPackageGroupName": OMIT, "ModelApprovalStatus": OMIT,
+        **_NO_ENVIRONMENT, **_package("ModelDataUrl"),
+    },
+    "UpdateModelPackage": {
+        **SMALLEST["UpdateModelPackage"], **_package("ModelDataUrl"), "CustomerMetadataPropertiesToRemove": OMIT
     },
 }  # fmt: skip
 
@@ -243,3 +271,25 @@ async def test_describe_gives_back_exactly_what_was_created(send: Send, case: st
     assert not [member for member in described if member.startswith("_")]
     _, tags = await send("ListTags", {"ResourceArn": made[f"{kind}Arn"]})
     assert tags == {"Tags": request.get("Tags", [])}
+
+
+async def test_no_url_of_model_data_is_a_failure_of_the_service(api: Api) -> None:
+    async def takes_any(image: str, repository: Repository) -> bool | None:
+        return None
+
+    # Nobody is there to be asked: what has no one spelling is refused before that.
+    world = World(Objects("http://127.0.0.1:1", "", "", "us-east-1", ()), takes_any, "us-east-1")
+    api.handlers = operations(api.store, Partition(ACCOUNT, "us-east-1"), api.notified.append, world)
+    objects = {"S3DataType": "S3Object", "CompressionType": "Gzip"}
+    folders = {"S3DataType": "S3Prefix", "CompressionType": "None"}
+    async with _sending(api) as send:
+        for url in HOSTILE:
+            for data in (
+                {"ModelDataUrl": f"{url}.tar.gz"},
+                {"ModelDataUrl": f"{url}/", "Mode": "MultiModel"},
+                {"ModelDataSource": {"S3DataSource": {**objects, "S3Uri": url}}},
+                {"ModelDataSource": {"S3DataSource": {**folders, "S3Uri": f"{url}/"}}},
+            ):
+                request = {"ModelName": "new", "PrimaryContainer": {"Image": "image", **data}}
+                status, answer = await send("CreateModel", request)
+                assert status == 400, (data, answer)

@@ -49,8 +49,11 @@ async def test_describe_echoes_the_definition_with_the_services_defaults(api: Ap
     }
 
 
+MULTI = {"Mode": "MultiModel", "ModelDataUrl": "s3://bucket/models/"}
+
+
 async def test_describe_gives_containers_as_they_were_given(api: Api) -> None:
-    await api("CreateModel", ModelName="m", **several({}, {"Mode": "MultiModel"}), EnableNetworkIsolation=True)
+    await api("CreateModel", ModelName="m", **several({}, MULTI), EnableNetworkIsolation=True)
     described = await api("DescribeModel", ModelName="m")
     assert [container["Mode"] for container in described["Containers"]] == ["SingleModel", "MultiModel"]
     assert described["EnableNetworkIsolation"] is True
@@ -61,7 +64,8 @@ async def test_describe_gives_containers_as_they_were_given(api: Api) -> None:
     "definition",
     [
         several({}),
-        several({"Mode": "MultiModel"}),
+        several(MULTI),
+        one(**MULTI, MultiModelConfig={"ModelCacheSetting": "Disabled"}),
         one(ModelDataUrl="s3://bucket/model.tar.gz"),
         one(ModelDataSource={"S3DataSource": S3}),
         one(ImageConfig={"RepositoryAccessMode": "Vpc"} | AUTH) | VPC,
@@ -99,13 +103,19 @@ async def test_is_accepted(api: Api, definition: dict[str, Any]) -> None:
         ),
         (one(ModelDataUrl="s3://b/k", ModelDataSource={"S3DataSource": S3}), "ModelDataUrl or ModelDataSource"),
         (one(Mode="MultiModel", ModelDataSource={"S3DataSource": S3}), "MultiModel"),
+        (one(Mode="MultiModel"), "ModelDataUrl is required for containers in MultiModel mode."),
+        (
+            one(MultiModelConfig={"ModelCacheSetting": "Disabled"}),
+            "MultiModelConfig requires a container in MultiModel mode.",
+        ),
+        (one(ModelDataSource={}), "ModelDataSource requires S3DataSource."),
         (one(ModelDataSource={"S3DataSource": S3 | {"S3Uri": "s3://bucket/prefix"}}), 'must end with "/"'),
         (one(ImageConfig={"RepositoryAccessMode": "Vpc"}), "VpcConfig"),
         (one(ImageConfig={"RepositoryAccessMode": "Platform"} | AUTH), "RepositoryAuthConfig"),
         (one(Environment={"A": "x" * 32 * 1024}), "32768"),
         (several({"Environment": {"A": "é" * 8 * 1024}}, {"Environment": {"A": "x" * 16 * 1024}}), "32768"),
         (
-            several({"Mode": "MultiModel"}, {"Mode": "MultiModel"}),
+            several(MULTI, MULTI),
             "More than one container in MultiModel mode is not supported with inference pipeline.",
         ),
         (one(ModelDataUrl="s3://bucket/model.tar"), "(.tar.gz suffix)"),
@@ -187,3 +197,9 @@ async def package(api: Api, containers: list[dict[str, Any]], group: str = "g") 
         ModelApprovalStatus="Approved",
         InferenceSpecification={"Containers": containers},
     )
+
+
+async def test_a_name_that_is_taken_is_said_before_all_that_is_wrong_with_the_definition(api: Api) -> None:
+    await api.model()
+    refusal = await api.refusal("CreateModel", ModelName="m", **one(ModelDataUrl="s3://bucket/no-archive"))
+    assert refusal.startswith("Cannot create already existing model")

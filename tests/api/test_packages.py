@@ -98,6 +98,40 @@ async def test_a_repeated_token_gives_the_first_version_again(group: Api) -> Non
     assert await plain(group, ClientToken="t") == await plain(group, ClientToken="t") == f"{ARN}:model-package/p"
 
 
+async def test_a_token_makes_one_version_however_many_ask_at_once(group: Api) -> None:
+    arns = await asyncio.gather(*(version(group, ClientToken="t") for _ in range(8)))
+    assert set(arns) == {f"{ARN}:model-package/g/1"}
+    assert len((await group("ListModelPackages", ModelPackageGroupName="g"))["ModelPackageSummaryList"]) == 1
+
+
+async def test_a_version_has_no_tags_of_its_own(group: Api) -> None:
+    refusal = await group.refusal("AddTags", ResourceArn=await version(group), Tags=[{"Key": "k", "Value": "v"}])
+    assert refusal == "Tags cannot be given to a version of a model package group: it has the group's."
+    assert await group("AddTags", ResourceArn=await plain(group), Tags=[{"Key": "k", "Value": "v"}])
+
+
+async def test_what_grows_bit_by_bit_is_measured_together(group: Api) -> None:
+    def properties(start: int, stop: int) -> dict[str, str]:
+        return {f"k{number}": "v" for number in range(start, stop)}
+
+    arn = await version(group, CustomerMetadataProperties=properties(0, 50))
+    update = {"ModelPackageArn": arn}
+    refusal = await group.refusal("UpdateModelPackage", **update, CustomerMetadataProperties=properties(50, 51))
+    assert "at 'customerMetadataProperties' failed to satisfy constraint: Member must have length less" in refusal
+    removed = list(properties(0, 50))
+    swap = {"CustomerMetadataProperties": properties(50, 60), "CustomerMetadataPropertiesToRemove": removed}
+    await group("UpdateModelPackage", **update, **swap)
+    described = await group("DescribeModelPackage", ModelPackageName=arn)
+    assert described["CustomerMetadataProperties"] == properties(50, 60)
+    await group("UpdateModelPackage", **update, CustomerMetadataPropertiesToRemove=list(properties(50, 60)))
+    assert "CustomerMetadataProperties" not in await group("DescribeModelPackage", ModelPackageName=arn)
+
+    fifteen = [named(f"s{number}") for number in range(15)]
+    await group("UpdateModelPackage", **update, AdditionalInferenceSpecificationsToAdd=fifteen)
+    more = await group.refusal("UpdateModelPackage", **update, AdditionalInferenceSpecificationsToAdd=[named("s15")])
+    assert "at 'additionalInferenceSpecifications' failed to satisfy constraint" in more
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -120,6 +154,17 @@ async def test_a_repeated_token_gives_the_first_version_again(group: Api) -> Non
             {"ModelPackageName": "p", "InferenceSpecification": runs()},
             "1 validation errors detected:Environment variable map cannot be specified when using non-versioned "
             "ModelPackages",
+        ),
+        (
+            {
+                "ModelPackageGroupName": "g",
+                "InferenceSpecification": runs({**PACKAGED, "ModelDataSource": {"S3DataSource": {}}}),
+            },
+            "Specify either ModelDataUrl or ModelDataSource in container definition, not both.",
+        ),
+        (
+            {"ModelPackageGroupName": "g", "InferenceSpecification": runs({"Image": "i", "ModelDataSource": {}})},
+            "ModelDataSource requires S3DataSource.",
         ),
         (
             {"ModelPackageGroupName": "g", "SourceUri": "u", "AdditionalInferenceSpecifications": [named("s")] * 2},
@@ -274,6 +319,7 @@ async def test_a_package_of_several_containers_makes_a_pipeline(group: Api) -> N
 
 async def test_a_package_outside_groups_needs_no_approval(api: Api) -> None:
     await plain(api, ModelApprovalStatus="PendingManualApproval")
+    assert "ModelApprovalStatus" not in await api("DescribeModelPackage", ModelPackageName="p")
     await api("CreateModel", ModelName="m", Containers=[{"ModelPackageName": "p"}])
     assert [container["Image"] for container in await deployed(api)] == ["plain"]
 

@@ -13,7 +13,7 @@ from clary.api.world import World
 from clary.core.ports import Repository
 from clary.core.resources import Partition
 from clary.errors import Transient, ValidationException
-from clary.objects import ObjectNotFound, ObjectRefused
+from clary.objects import AccessRefused, ObjectNotFound, ObjectRefused, Objects
 from clary.store.store import Store
 
 from .conftest import ACCOUNT, Api, Clock
@@ -26,12 +26,15 @@ S3 = {"S3DataType": "S3Object", "CompressionType": "None"}
 class Bucket:
     """Has some objects; those below `secret` may not be read, and `down` answers nothing."""
 
-    def __init__(self, *urls: str) -> None:
-        self.urls = urls
+    canonical = Objects("https://minio.local:9000", "", "", "us-east-1", ()).canonical
+
+    def __init__(self, *urls: str, **manifests: bytes) -> None:
+        self.urls = (*urls, *(f"s3://lists/{name}" for name in manifests))
+        self.manifests = manifests
 
     async def head(self, url: str) -> object:
         if url.startswith(("s3://secret/", "file://")):
-            raise ObjectRefused(f"{url}: no")
+            raise AccessRefused(f"{url}: no") if url.startswith("s3") else ObjectRefused(f"{url}: no")
         if url.startswith("s3://down/"):
             raise Transient(f"{url}: nobody answers")
         if url not in self.urls:
@@ -39,7 +42,13 @@ class Bucket:
         return url
 
     async def any_below(self, url: str) -> bool:
-        return any(each.startswith(url) for each in self.urls)
+        return bool(await self.below(url))
+
+    async def below(self, url: str) -> list[tuple[str, str, object]]:
+        return [(each, each.removeprefix(url), each) for each in self.urls if each.startswith(url)]
+
+    async def read(self, url: str, limit: int) -> bytes:
+        return self.manifests[url.removeprefix("s3://lists/")]
 
 
 async def knows(image: str, repository: Repository) -> bool | None:
@@ -153,3 +162,69 @@ async def test_a_private_image_is_looked_for_with_its_own_login(api: Api) -> Non
     await api.model(PrimaryContainer={"Image": "private", "ImageConfig": auth}, VpcConfig=vpc)
     refusal = await api.refusal("CreateModel", ModelName="m2", PrimaryContainer={"Image": "private"})
     assert refusal == "Requested image private not found."
+
+
+SPELLINGS = [
+    *("s3://b//model.tar.gz", "s3://b/../model.tar.gz", "s3://b/a/../model.tar.gz", "s3://b/./model.tar.gz"),
+    *(
+        "s3://b/a\0.tar.gz",
+        "https://[/model.tar.gz",
+        "https://[::1/model.tar.gz",
+        "https://s3.amazonaws.com/b/../m.tar.gz",
+    ),
+    *("https://b1.s3.amazonaws.com/m.tar.gz?versionId=1.tar.gz", "https://s3.amazonaws.com:99999/b/m.tar.gz"),
+    "https://minio.local:9000/b//model.tar.gz",
+]
+
+
+@pytest.mark.parametrize("url", SPELLINGS)
+async def test_a_url_that_policies_and_the_store_would_read_differently_is_refused(api: Api, url: str) -> None:
+    folder = url + "/"
+    for data in (
+        {"ModelDataUrl": url},
+        {"ModelDataUrl": folder, "Mode": "MultiModel"},
+        {"ModelDataSource": source(url)},
+        {"ModelDataSource": source(folder, S3DataType="S3Prefix")},
+        {"ModelDataSource": source("s3://b/models/", S3DataType="S3Prefix", ManifestS3Uri=url)},
+    ):
+        refusal = await api.refusal("CreateModel", ModelName="m", PrimaryContainer={"Image": "known"} | data)
+        assert refusal.startswith(f"Could not access model data at {url}")
+    assert await api("ListModels") == {"Models": []}
+
+
+async def test_the_role_is_asked_about_the_spelling_that_the_store_gets() -> None:
+    asked: list[tuple[str, bool]] = []
+    bucket = Bucket("s3://b/m", "https://minio.local:9000/b/m", "https://s3.amazonaws.com/b/%6D")
+    world = World(bucket, knows, "us-east-1", lambda role, url, is_prefix: asked.append((url, is_prefix)) is None)
+    for url in bucket.urls:
+        await world.check([{"ModelDataSource": source(url)}], "role")
+    assert asked == [("s3://b/m", False)] * 3
+
+
+CHOSEN = {"S3DataType": "S3Prefix", "ManifestS3Uri": "s3://lists/manifest"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        (b"one.tar.gz\n", ""),
+        (b'[{"prefix": "https://s3.amazonaws.com/b/"}, "models/one.tar.gz"]', ""),
+        (b"", "s3://lists/manifest: the manifest names nothing"),
+        (b"[]", "s3://lists/manifest: a manifest is CSV, or in JSON"),
+        (b"[" * 100_000, "s3://lists/manifest: a manifest is CSV, or in JSON"),
+        (b"\xff", "s3://lists/manifest: a manifest is text in UTF-8"),
+        (b"none", "s3://lists/manifest names s3://b/models/none, which is not there below s3://b/models/"),
+        (b"s3://b/model.tar.gz", "s3://lists/manifest names s3://b/model.tar.gz, which is not there below"),
+        (b'[{"prefix": "s3://b//"}, "a"]', "s3://b//: no part of a key may be empty"),
+    ],
+)
+async def test_a_manifest_must_choose_among_what_is_there(manifest: bytes, reason: str) -> None:
+    bucket = Bucket("s3://b/model.tar.gz", "s3://b/models/one.tar.gz", manifest=manifest)
+    world = World(bucket, knows, "us-east-1")
+    containers = [{"ModelDataSource": source("s3://b/models/", **CHOSEN)}]
+    if not reason:
+        await world.check(containers, "role")
+        return
+    with pytest.raises(ValidationException) as refused:
+        await world.check(containers, "role")
+    assert refused.value.message.startswith(f"Could not access model data at {reason}")

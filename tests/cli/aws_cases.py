@@ -19,6 +19,7 @@ OPERATIONS = (
     "create-endpoint-config",
     "create-endpoint",
     "create-transform-job",
+    "create-model-package",
     "add-tags",
     "delete-model",
     "describe-model",
@@ -42,6 +43,7 @@ MINIMAL: dict[str, list[str]] = {
         *["--transform-output", "S3OutputPath=s3://b/o"],
         *["--transform-resources", "InstanceType=ml.m5.large,InstanceCount=1"],
     ],
+    "create-model-package": ["--model-package-group-name", "g", "--source-uri", "s3://b/k"],
     "add-tags": ["--resource-arn", "arn", "--tags", "Key=a,Value=b"],
     "delete-model": ["--model-name", "m"],
     "describe-model": ["--model-name", "m"],
@@ -206,6 +208,8 @@ def _lists() -> Iterator[Case]:
         "boolean": "VariantName=v,ModelName=m,EnableSSMAccess=TRUE",
         "no number": "VariantName=v,ModelName=m,InitialInstanceCount=two",
         "no fraction": "VariantName=v,ModelName=m,InitialVariantWeight=x",
+        "not a number": "VariantName=v,ModelName=m,InitialVariantWeight=nan",
+        "infinite": "VariantName=v,ModelName=m,InitialVariantWeight=-inf",
     }
     base = ["sagemaker", "create-endpoint-config", "--endpoint-config-name", "c", "--production-variants"]
     for name, word in variants.items():
@@ -345,6 +349,7 @@ def _pages() -> Iterator[Case]:
         "zero": ["--max-items", "0"],
         "time": ["--creation-time-after", "2024-11-22T18:00:00Z"],
         "epoch": ["--creation-time-before", "1732300000"],
+        "epoch with a fraction": ["--creation-time-before", "1.5"],
         "no time": ["--creation-time-before", "yesterday-ish"],
         "sorted": ["--sort-by", "Name", "--sort-order", "Ascending", "--name-contains", "c"],
     }.items():
@@ -363,6 +368,11 @@ def _globals() -> Iterator[Case]:
     yield Case("no such profile", [*line, "--profile", "nobody"])
     yield Case("profile", [*line, "--profile", "other"])
     yield Case("URL without a scheme", [*line, "--endpoint-url", "localhost:1"])
+    yield Case("empty URL", [*line, "--endpoint-url", ""])
+    yield Case("no region's name", [*line, "--region", "bogus region"])
+    yield Case("other token", line, environment={"AWS_SECURITY_TOKEN": "token"})
+    unchecked = ["sagemaker", "add-tags", "--resource-arn", "", "--tags", "Kee=a", "--profile", "unchecked"]
+    yield Case("unchecked", unchecked)
     yield Case("global option first", ["sagemaker", "--output", "text", *line[1:]])
     yield Case("global option between", ["sagemaker", "describe-model", "--output", "text", "--model-name", "m"])
     yield Case("time-outs", [*line, "--cli-read-timeout", "5", "--cli-connect-timeout", "0"])
@@ -379,6 +389,7 @@ def _globals() -> Iterator[Case]:
     for name, status, answer in refused:
         yield Case(f"refused: {name}", line, answers={"DescribeModel": [(status, answer)]})
     yield Case("nobody there", [*line, "--endpoint-url", "http://127.0.0.1:9"])
+    yield Case("an answer that is a list", line, answers={"DescribeModel": [(200, ["m"])]})
     yield Case("empty answer", line, answers={"DescribeModel": [(200, {})]})
 
 
@@ -389,6 +400,7 @@ def _waiters() -> Iterator[Case]:
     yield Case("wait: failed", line, answers={"DescribeEndpoint": [(200, {"EndpointStatus": "Failed"})]})
     yield Case("wait: gone", line, answers=gone)
     yield Case("wait: deleted", ["sagemaker", "wait", "endpoint-deleted", "--endpoint-name", "e"], answers=gone)
+    yield Case("wait: on nothing", ["sagemaker", "wait"])
     yield Case("wait: for nothing", ["sagemaker", "wait", "endpoint-in-service"])
     yield Case("wait: for what", ["sagemaker", "wait", "endpoint-in-servic", "--endpoint-name", "e"])
     yield Case("wait: too much", [*line, "--model-name", "m"])

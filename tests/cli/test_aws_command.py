@@ -91,7 +91,7 @@ def test_the_direct_way_imports_no_botocore(found: FakeClary, tmp_path: Path) ->
     assert answer.returncode == 0, answer.stderr
 
 
-@pytest.mark.parametrize("variable", ["AWS_SESSION_TOKEN", "HTTP_PROXY"])
+@pytest.mark.parametrize("variable", ["AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "HTTP_PROXY"])
 def test_what_is_out_of_the_ordinary_is_left_to_botocore(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from clary.cli.aws.place import Place
     from clary.cli.aws.profile import Profile
@@ -362,3 +362,16 @@ def test_a_stream_that_breaks_off_leaves_what_came_and_fails(
     assert main("sagemaker-runtime", ["invoke-endpoint-with-response-stream", *words]) == 254
     assert expected in capsys.readouterr().err
     assert (tmp_path / "out").read_bytes() == b"one "
+
+
+def test_a_request_that_is_sent_again_is_the_same_request(found: FakeClary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    found.operations["CreateModelPackage"] = [(500, {}), (200, {"ModelPackageArn": "arn:p"})]
+    line = ["create-model-package", "--model-package-group-name", "g", "--source-uri", "s3://b/k"]
+    assert main("sagemaker", line) == 0
+    (_, first), (_, again) = found.calls
+    assert len(first["ClientToken"]) == 36
+    assert again == first
+    found.operations["CreateModelPackage"] = [(200, {"ModelPackageArn": "arn:p"})]
+    assert main("sagemaker", [*line, "--client-token", "mine"]) == 0
+    assert found.calls[-1][1]["ClientToken"] == "mine"

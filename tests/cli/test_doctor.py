@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,21 @@ def test_the_registries_of_the_settings_are_tried(data: Path, monkeypatch: pytes
     assert finding(data, "Registries")[:2] == ("warn", "quay.local cannot be connected to")
     (data / "config.toml").write_text('[registries]\n"ghcr.io" = { password = "x" }\n')
     assert finding(data, "Registries")[0] == "fail"
+
+
+def test_of_a_clary_that_runs_its_own_settings_are_told(clary: FakeClary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "limit_notes", lambda: ("processes are not limited",))
+    monkeypatch.setattr(machine, "docker_limits_memory", lambda: True)
+    assert finding(clary.data, "Limits")[0] == "warn"
+    file = clary.data / "run" / "clary.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "engine": "docker", "registries": ["mirror.local"]}))
+    assert finding(clary.data, "Registries")[:2] == ("ok", "mirror.local")
+    assert finding(clary.data, "Limits")[:2] == (
+        "ok",
+        "Docker holds containers to the CPU and memory of their instance types",
+    )
+    monkeypatch.setattr(machine, "docker_limits_memory", lambda: False)
+    assert finding(clary.data, "Limits")[0] == "warn"
 
 
 def test_a_wrong_setting_is_a_finding_and_the_rest_is_still_asked(
@@ -221,6 +237,7 @@ def test_an_unknown_endpoint_is_one_line_with_the_known_ones(clary: FakeClary, r
 @pytest.mark.parametrize(
     ("reason", "first"),
     [
+        ("Step: download: The role arn:aws:iam::000000000000:role/r may not read s3://b/m.tar.gz.", "May it?"),
         (
             'Failed to extract model data archive from URL "s3://b/k". Step: ../x leaves the tree',
             "Look into the artifact",

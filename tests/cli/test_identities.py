@@ -60,10 +60,12 @@ def test_lists_have_a_line_each(clary: FakeClary, asked: list[Any], run: Run) ->
 
 
 def test_a_new_role_comes_as_its_arn(clary: FakeClary, asked: list[Any], policy: Path, run: Run) -> None:
-    replies(clary).extend([(200, {"Arn": "arn:aws:iam::1:role/r"})] * 2)
+    replies(clary).extend([(200, {"Arn": "arn:aws:iam::1:role/r"})] * 3)
     assert run("roles", "create", "r", "--data", clary.data).stdout == "arn:aws:iam::1:role/r\n"
     run("roles", "create", "r", "--trust", policy, "--data", clary.data)
+    run("roles", "create", "r", "--path", "/service-role/", "--data", clary.data)
     assert asked[0] == {"Do": "CreateRole", "Name": "r", "Policies": []}
+    assert asked[2]["Path"] == "/service-role/"
     assert asked[1] == {"Do": "CreateRole", "Name": "r", "Policies": [], "Trust": POLICY}
 
 

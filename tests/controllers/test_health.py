@@ -36,15 +36,15 @@ class Scripted:
 
 @in_virtual_time
 async def test_it_asks_often_while_starting_and_calmly_once_ready() -> None:
-    ask = Scripted(*["refused"] * 12, "ok")
+    ask = Scripted(*["refused"] * 30, "ok")
     prober = Prober(lambda _: None, ask)
     prober.watch(container(), was_ready=False)
     await asyncio.sleep(25)
     pauses = ask.pauses()
-    assert pauses[0] == 0.1
-    assert pauses[:12] == sorted(pauses[:12])
-    assert pauses[11] == 1.0
-    assert set(pauses[12:]) == {5.0}
+    assert pauses[0] == 0.02
+    assert pauses[:30] == sorted(pauses[:30])
+    assert pauses[29] == 0.3
+    assert set(pauses[30:]) == {5.0}
     await prober.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clary.core.ejection import FIRST, LONGEST, MEMORY, THRESHOLD, Outliers
+from clary.core.ejection import ANSWERS, FIRST, INTERVAL, LONGEST, MEMORY, THRESHOLD, Outliers
 from clary.core.routing import EndpointRoute, Target, VariantRoute, pick
 
 
@@ -64,3 +64,85 @@ def test_one_that_is_out_is_picked_only_where_there_is_no_other() -> None:
         found = pick(two, None, step / 100, {"b": 1000}, {"a"})
         assert found is not None and found[1].id == "b"
         assert pick(two, None, step / 100, {}, {"a", "b"}) is not None
+
+
+def instances(*ids: str, direct: bool = False) -> list[EndpointRoute]:
+    targets = tuple(Target(id, ()) for id in ids)
+    return [EndpointRoute("demo", "InService", (VariantRoute("v", 1, targets, direct),))]
+
+
+def answer(outliers: Outliers, times: int, **seconds: float) -> None:
+    for _ in range(times):
+        for id, took in seconds.items():
+            outliers.answered(id, took)
+
+
+def test_an_instance_that_is_always_much_slower_than_its_siblings_is_out_and_comes_back() -> None:
+    outliers, routes, now = Outliers(), instances("a", "b", "c"), 100.0
+    answer(outliers, ANSWERS - 1, a=0.001, b=0.4, c=0.002)
+    outliers.review(now, routes)
+    assert outliers.out == frozenset()  # so few answers prove nothing
+    for times in range(10):
+        now += INTERVAL
+        answer(outliers, ANSWERS, a=0.001, b=0.4, c=0.002)
+        outliers.review(now, routes)
+        assert outliers.out == {"b"}
+        now += min(FIRST * 2**times, LONGEST)
+        answer(outliers, ANSWERS, b=0.4)  # late answers to what it was sent before bring it back no sooner
+        assert outliers.out == {"b"}
+        outliers.review(now, routes)
+        assert outliers.out == frozenset()
+    answer(outliers, ANSWERS, a=0.001, b=0.001, c=0.002)
+    outliers.review(now + INTERVAL, routes)
+    assert outliers.out == frozenset()
+
+
+def test_one_fast_answer_shows_that_an_instance_is_not_slow() -> None:
+    outliers = Outliers()
+    answer(outliers, ANSWERS - 1, a=0.001, b=5.0)
+    answer(outliers, 1, a=0.001, b=0.004)
+    outliers.review(100.0, instances("a", "b"))
+    assert outliers.out == frozenset()
+
+
+def test_a_small_difference_is_not_worth_it() -> None:
+    outliers = Outliers()
+    answer(outliers, ANSWERS, a=0.0001, b=0.01, c=1.0, d=4.9)
+    outliers.review(100.0, instances("a", "b"))
+    outliers.review(200.0, instances("c", "d"))
+    assert outliers.out == frozenset()
+
+
+def test_the_last_instance_is_never_too_slow() -> None:
+    outliers, alone, routes = Outliers(), Outliers(), instances("a", "b")
+    answer(outliers, ANSWERS, a=0.001, b=1.0)
+    outliers.review(100.0, routes)
+    answer(outliers, ANSWERS, a=100.0)
+    outliers.review(100.0 + INTERVAL, routes)
+    assert outliers.out == {"b"}
+    answer(alone, ANSWERS, b=1.0)
+    alone.review(100.0, routes)  # nobody to compare it with
+    assert alone.out == frozenset()
+
+
+def test_failing_fast_makes_no_instance_a_measure_for_others() -> None:
+    outliers = Outliers()
+    for _ in range(ANSWERS):
+        outliers.answered("a", None)
+        outliers.answered("b", 0.4)
+    outliers.review(100.0, instances("a", "b"))
+    assert outliers.out == frozenset()
+
+
+def test_instances_of_which_callers_choose_a_container_do_different_work() -> None:
+    outliers = Outliers()
+    answer(outliers, ANSWERS, a=0.001, b=1.0)
+    outliers.review(100.0, instances("a", "b", direct=True))
+    assert outliers.out == frozenset()
+
+
+def test_times_of_instances_that_are_gone_are_forgotten() -> None:
+    outliers = Outliers()
+    answer(outliers, 1, a=0.001, gone=1.0)
+    outliers.review(100.0, instances("a", "b"))
+    assert outliers._times.keys() == {"a"}

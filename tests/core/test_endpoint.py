@@ -308,6 +308,17 @@ def test_a_container_of_another_deployment_is_replaced() -> None:
     assert made.route.variants[0].targets == ()
 
 
+def test_instances_are_known_from_before_they_start_until_they_are_deleted() -> None:
+    wanted = desired(count=2)
+    ids = tuple(slot.spec.instance_id for slot in wanted.slots())
+    serving = Observed({"EndpointStatus": "InService"})
+    for observed in (Observed(CREATING), serving):
+        made = plan(wanted, observed, T0)
+        assert made.route is not None and made.route.instances == ids
+    gone = [plan(replace(wanted, deleting=True), serving, T0), plan(wanted, Observed({"EndpointStatus": "Failed"}), T0)]
+    assert [made.route.instances for made in gone if made.route is not None] in ([()], [(), ()])
+
+
 def test_deleting_cuts_a_long_stop_short_and_then_removes() -> None:
     wanted = desired(deleting=True)
     seen: dict[str, Sighting] = {"a": Stopping("replace"), "b": Stopping("delete"), "c": Launching(T0)}

@@ -127,6 +127,52 @@ def test_whether_sagemaker_may_assume_a_role(trusted: Any, expected: bool) -> No
     assert trusts_hosting(Role("r", "AROAR", trust=trusted), ACCOUNT) is expected
 
 
+FOR = {"Service": "sagemaker.amazonaws.com"}
+MODEL = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:model/m"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "expected"),
+    [
+        (trust(FOR, Condition={"ArnLike": {"aws:SourceArn": f"arn:aws:sagemaker:*:{ACCOUNT}:*"}}), True),
+        (trust(FOR, Condition={"ArnLike": {"aws:SourceArn": f"arn:aws:sagemaker:*:{ACCOUNT}:endpoint/*"}}), False),
+        (trust(FOR, Condition={"ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:*:210987654321:*"}}), False),
+        (trust(FOR, Condition={"StringEquals": {"s3:ExistingObjectTag/a": "b"}}), False),
+    ],
+)
+def test_a_role_may_say_for_what_sagemaker_assumes_it(trusted: Any, expected: bool) -> None:
+    assert trusts_hosting(Role("r", "AROAR", trust=trusted), ACCOUNT, MODEL) is expected
+
+
+@pytest.mark.parametrize(
+    ("statements", "expected"),
+    [
+        ([trust(FOR, Condition={"ArnEquals": {"aws:SourceArn": MODEL}})["Statement"]], True),
+        (
+            [
+                trust(FOR)["Statement"],
+                trust(FOR, Effect="Deny", Condition={"ArnNotEquals": {"aws:SourceArn": MODEL}})["Statement"],
+            ],
+            True,
+        ),
+        ([trust(FOR)["Statement"], trust(FOR, Effect="Deny")["Statement"]], False),
+    ],
+)
+def test_for_what_it_was_assumed_is_not_asked_again(statements: list[Any], expected: bool) -> None:
+    assert trusts_hosting(Role("r", "AROAR", trust={"Statement": statements}), ACCOUNT) is expected
+
+
+def test_the_path_of_a_role_is_in_its_arn_and_not_in_that_of_a_session() -> None:
+    role = Role("r", "AROAR", [policy("Allow", "*")], path="/service-role/")
+    directory = Directory(PARTITION, "OWNER", roles=[role])
+    arn = f"arn:aws:iam::{ACCOUNT}:role/service-role/r"
+    assert directory.role(arn) is role
+    assert directory.role(ROLE) is None
+    acting = session(role)
+    assert acting.arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/r/s"
+    assert acting.context["aws:principalarn"] == (arn,)
+
+
 def test_a_token_carries_the_session_and_nobody_else_can_make_or_change_one() -> None:
     sessions = Sessions(b"key")
     granted = Session("ASIA1", "AROAR", "r", "s", 1_700_000_000.0, policy("Allow", "*"))

@@ -181,8 +181,8 @@ def test_what_cannot_be_known_denies_either_way() -> None:
             "Invalid Condition type : BinaryEquals.",
         ),
         (
-            {"Statement": statement("Deny", Condition={"StringEquals": {"aws:SourceArn": "v"}})},
-            "Clary does not know the condition key aws:SourceArn and could not enforce the policy.",
+            {"Statement": statement("Deny", Condition={"StringEquals": {"s3:ExistingObjectTag/a": "v"}})},
+            "Clary does not know the condition key s3:ExistingObjectTag/a and could not enforce the Deny.",
         ),
         (
             {"Statement": statement(Resource="arn:aws:s3:::${aws:username}")},
@@ -269,3 +269,48 @@ def test_true_is_true_however_it_is_written() -> None:
         }
         policy = parse({"Version": "2012-10-17", "Statement": statement})
         assert evaluate((policy,), Inquiry("sagemaker:CreateModel", "*", {})) is Verdict.DENIED
+
+
+@pytest.mark.parametrize("operator", ["StringEquals", "StringNotEquals", "StringEqualsIfExists", "Null"])
+def test_an_allow_with_an_unknown_key_is_taken_and_allows_nothing(operator: str) -> None:
+    asked = {operator: {"s3:ExistingObjectTag/team": "true"}}
+    assert decide(statement(Condition=asked)) is Verdict.SILENT
+    assert decide(statement(Condition=asked), statement()) is Verdict.ALLOWED
+
+
+BELOW = "arn:aws:s3:::b/m/"
+
+
+@pytest.mark.parametrize(
+    ("resources", "allowed", "denied"),
+    [
+        (("*",), True, True),
+        ((BELOW + "*",), True, True),
+        (("arn:aws:s3:::b/*",), True, True),
+        ((BELOW + "?*",), True, True),
+        ((BELOW + "?",), False, True),
+        ((BELOW + "*.bin",), False, True),
+        ((BELOW + "secret/*",), False, True),
+        ((BELOW + "secret/x",), False, True),
+        (("arn:aws:s3:::*/secret",), False, True),
+        (("arn:aws:s3:::?/m/x*",), False, True),
+        (("arn:aws:s3:::b/n/*",), False, False),
+        (("arn:aws:s3:::b/m",), False, False),
+        (("arn:aws:s3:::b/n/*", BELOW + "x"), False, True),
+    ],
+)
+def test_all_that_is_below_must_be_allowed_and_nothing_of_it_denied(
+    resources: tuple[str, ...], allowed: bool, denied: bool
+) -> None:
+    def verdict(*statements: dict[str, Any]) -> Verdict:
+        return decide(*statements, action="s3:GetObject", resource=BELOW + "*", all_below=True)
+
+    def about(effect: str, element: str = "Resource") -> dict[str, Any]:
+        return {"Effect": effect, "Action": "s3:*", element: list(resources)}
+
+    all_of_it = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    assert (verdict(about("Allow")) is Verdict.ALLOWED) is allowed
+    assert (verdict(all_of_it, about("Deny")) is Verdict.DENIED) is denied
+    # what is named by none of the patterns: all of it, or some
+    assert (verdict(about("Allow", "NotResource")) is Verdict.ALLOWED) is not denied
+    assert (verdict(all_of_it, about("Deny", "NotResource")) is Verdict.DENIED) is not allowed

@@ -71,8 +71,10 @@ def test_a_table_survives_json() -> None:
         (VariantRoute("v", 0.5, (target,), direct=True, strategy="RANDOM"),),
         (VariantRoute("dark", 1.0, ()),),
         DataCapture("s3://b/p", 20, True, False, ("text/csv",), ("application/json",)),
+        ("i-1", "i-2"),
     )
     table = RouteTable(3, {"demo": made})
+    assert table.has_instance("i-2") and not table.has_instance("i-3")
     assert RouteTable.from_json(json.loads(json.dumps(table.to_json()))) == table
 
 

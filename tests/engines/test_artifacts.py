@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clary.core.ports import ModelData
 from clary.engines.artifacts import Artifacts
 from clary.errors import LaunchFailure
 from clary.objects import Count, ObjectHead, Objects
@@ -51,7 +52,7 @@ async def test_concurrent_launches_share_one_download(
     tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]
 ) -> None:
     url, artifacts = pack(tmp_path / "m.tar.gz", {"weights": "w"}), make()
-    found = await asyncio.gather(*(artifacts.get(url, f"c{n}", quiet) for n in range(5)))
+    found = await asyncio.gather(*(artifacts.get(ModelData(url), f"c{n}", quiet) for n in range(5)))
     assert objects.downloads == 1
     assert len({artifact.path for artifact in found}) == 1
     assert (found[0].path / "weights").read_text() == "w"
@@ -62,8 +63,8 @@ async def test_it_goes_on_when_the_first_who_wanted_it_gives_up(
 ) -> None:
     url, artifacts = pack(tmp_path / "m.tar.gz", {"weights": "w"}), make()
     objects.open.clear()
-    first = asyncio.ensure_future(artifacts.get(url, "c1", quiet))
-    second = asyncio.ensure_future(artifacts.get(url, "c2", quiet))
+    first = asyncio.ensure_future(artifacts.get(ModelData(url), "c1", quiet))
+    second = asyncio.ensure_future(artifacts.get(ModelData(url), "c2", quiet))
     while not objects.downloads:  # noqa: ASYNC110 - a few turns of the loop
         await asyncio.sleep(0)
     first.cancel()
@@ -77,15 +78,15 @@ async def test_a_replaced_object_is_another_artifact(
     tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]
 ) -> None:
     artifacts = make()
-    one = await artifacts.get(pack(tmp_path / "m.tar.gz", {"v": "1"}), "c1", quiet)
-    two = await artifacts.get(pack(tmp_path / "m.tar.gz", {"v": "2", "more": ""}), "c2", quiet)
+    one = await artifacts.get(ModelData(pack(tmp_path / "m.tar.gz", {"v": "1"})), "c1", quiet)
+    two = await artifacts.get(ModelData(pack(tmp_path / "m.tar.gz", {"v": "2", "more": ""})), "c2", quiet)
     assert (one.path / "v").read_text() == "1"
     assert (two.path / "v").read_text() == "2"
 
 
 async def test_it_is_kept_across_lives(tmp_path: Path, objects: Counting, make: Callable[..., Artifacts]) -> None:
     url = pack(tmp_path / "m.tar.gz", {"v": "1"})
-    assert await make().get(url, "c1", quiet) == await make().get(url, "c2", quiet)
+    assert await make().get(ModelData(url), "c1", quiet) == await make().get(ModelData(url), "c2", quiet)
     assert objects.downloads == 1
 
 
@@ -97,7 +98,7 @@ async def test_what_a_crash_left_is_removed_and_what_is_at_work_is_not(
     objects.open.clear()
     artifacts = make()
     assert not list(incoming.iterdir())
-    under_way = asyncio.ensure_future(artifacts.get(pack(tmp_path / "m.tar.gz", {"v": "1"}), "c1", quiet))
+    under_way = asyncio.ensure_future(artifacts.get(ModelData(pack(tmp_path / "m.tar.gz", {"v": "1"})), "c1", quiet))
     while not objects.downloads:  # noqa: ASYNC110 - a few turns of the loop
         await asyncio.sleep(0)
     make()
@@ -110,10 +111,10 @@ async def test_the_longest_unused_goes_first_and_what_is_held_stays(
 ) -> None:
     urls = [pack(tmp_path / f"{n}.tar.gz", {"w": bytes([n]) * 1000}) for n in range(4)]
     artifacts = make(limit=2500)
-    held = await artifacts.get(urls[0], "alive", quiet)
+    held = await artifacts.get(ModelData(urls[0]), "alive", quiet)
     others = []
     for n in (1, 2, 3):
-        others.append(await artifacts.get(urls[n], "passing", quiet))
+        others.append(await artifacts.get(ModelData(urls[n]), "passing", quiet))
         os.utime(others[-1].path.parent / "artifact.json", (n, n))
         os.utime(held.path.parent / "artifact.json", (0, 0))
         artifacts.release("passing")
@@ -130,7 +131,7 @@ async def test_refusals_name_the_step_and_the_cause(tmp_path: Path, make: Callab
     )
     for url, limit, step, words in cases:
         with pytest.raises(LaunchFailure) as refused:
-            await make(max_bytes=limit).get(url, "c", quiet)
+            await make(max_bytes=limit).get(ModelData(url), "c", quiet)
         assert (refused.value.step, words in refused.value.message) == (step, True), refused.value.message
     assert not list((tmp_path / "artifacts" / "incoming").iterdir())
 
@@ -144,4 +145,4 @@ async def test_an_object_that_changes_meanwhile_is_not_taken(tmp_path: Path) -> 
 
     artifacts = Artifacts(tmp_path / "artifacts", Changing(tmp_path), 10**9, 10**8)
     with pytest.raises(Transient, match="was replaced"):
-        await artifacts.get(pack(tmp_path / "m.tar.gz", {"v": "1"}), "c", quiet)
+        await artifacts.get(ModelData(pack(tmp_path / "m.tar.gz", {"v": "1"})), "c", quiet)

@@ -55,6 +55,16 @@ def test_version_2_limits_where_controllers_are_handed_down(tmp_path: Path) -> N
     assert (tmp_path / "all" / "clary-1" / "cgroup.subtree_control").read_text() == "+cpu +memory"
 
 
+def test_groups_that_no_container_has_are_removed(tmp_path: Path) -> None:
+    proc = machine(tmp_path, "3:memory:/", ("memory", "cgroup", "rw,memory"))
+    found = cgroups.discover("clary-1", proc)
+    (kept,), (lost,) = found.create("kept", None), found.create("lost", None)
+    found.retain({"kept"})
+    assert (kept.exists(), lost.exists()) == (True, False)
+    found.retain(())
+    assert not (tmp_path / "memory" / "clary-1").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [("memory.events", "low 0\noom 3\noom_kill 2\n"), ("memory.oom_control", "oom_kill_disable 0\noom_kill 2\n")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -121,6 +122,19 @@ async def test_no_datagram_leaves(container: Container) -> None:
         assert await attempt(container, code.format(server.getsockname()[1])) == 1  # to its own loopback
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(server.recv, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("result = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).connect((2, 1))", "EAFNOSUPPORT"),
+        ("import ctypes; libc = ctypes.CDLL(None, use_errno=True); libc.syscall(425, 1, bytes(120)); "
+         "result = ctypes.get_errno()", errno.ENOSYS),
+        ("result = socket.socket(socket.AF_UNIX).family == socket.AF_UNIX", True),
+    ],
+)  # fmt: skip
+async def test_no_socket_leads_to_the_hypervisor(container: Container, code: str, answer: object) -> None:
+    assert await attempt(container, code) == answer
 
 
 async def test_no_name_is_resolved(container: Container) -> None:

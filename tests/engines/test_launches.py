@@ -28,7 +28,7 @@ async def test_launches_of_one_container_follow_each_other() -> None:
 
     await asyncio.gather(*(launches.run("c", work) for _ in range(5)))
     assert most == 1
-    assert "c" not in launches
+    assert "c" not in launches.ids()
 
 
 async def test_whoever_is_cancelled_waits_for_the_cleaning_up() -> None:

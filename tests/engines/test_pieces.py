@@ -15,6 +15,7 @@ from clary.errors import LaunchFailure, Transient
 from clary.objects import Count, ObjectHead, ObjectNotFound, Objects
 
 FOLDER = "s3://b/m/"
+WHOLE = ModelData(FOLDER, "prefix")
 
 
 class Bucket(Objects):
@@ -33,6 +34,11 @@ class Bucket(Objects):
 
     async def below(self, url: str) -> Sequence[tuple[str, str, ObjectHead]]:
         return [(FOLDER + path, path, await self.head(FOLDER + path)) for path in sorted(self.objects)]
+
+    async def read(self, url: str, limit: int, etag: str = "") -> bytes:
+        head = await self.head(url)
+        head.require(url, etag)
+        return head.etag.encode()
 
     async def download(self, url: str, path: Path, progress: Count) -> None:
         self.downloads.append(url)
@@ -56,22 +62,22 @@ def tree(folder: Path) -> dict[str, str]:
 
 async def test_a_prefix_becomes_the_tree_below_it(bucket: Bucket, tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8)
-    found = await artifacts.get(FOLDER, "c1", quiet, "prefix")
+    found = await artifacts.get(WHOLE, "c1", quiet)
     assert tree(found.path) == bucket.objects
-    assert await artifacts.get(FOLDER, "c2", quiet, "prefix") == found
+    assert await artifacts.get(WHOLE, "c2", quiet) == found
     assert len(bucket.downloads) == 3
 
 
 async def test_an_object_becomes_a_file_under_the_end_of_its_key(bucket: Bucket, tmp_path: Path) -> None:
-    found = await Artifacts(tmp_path, bucket, 10**9, 10**8).get(f"{FOLDER}weights/1", "c1", quiet, "object")
+    found = await Artifacts(tmp_path, bucket, 10**9, 10**8).get(ModelData(f"{FOLDER}weights/1", "object"), "c1", quiet)
     assert tree(found.path) == {"1": "one"}
 
 
 async def test_a_changed_object_makes_another_tree(bucket: Bucket, tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8)
-    old = await artifacts.get(FOLDER, "c1", quiet, "prefix")
+    old = await artifacts.get(WHOLE, "c1", quiet)
     bucket.objects["weights/3"] = "three"
-    new = await artifacts.get(FOLDER, "c2", quiet, "prefix")
+    new = await artifacts.get(WHOLE, "c2", quiet)
     assert tree(new.path).keys() - tree(old.path).keys() == {"weights/3"}
 
 
@@ -84,13 +90,13 @@ async def test_what_changes_during_the_download_is_tried_again(
 
     monkeypatch.setattr(bucket, "download", replaced)
     with pytest.raises(Transient, match="replaced"):
-        await Artifacts(tmp_path, bucket, 10**9, 10**8).get(FOLDER, "c1", quiet, "prefix")
+        await Artifacts(tmp_path, bucket, 10**9, 10**8).get(WHOLE, "c1", quiet)
     assert not list((tmp_path / "incoming").iterdir())
 
 
 async def test_the_pieces_together_have_a_limit(bucket: Bucket, tmp_path: Path) -> None:
     with pytest.raises(LaunchFailure, match="--max-artifact"):
-        await Artifacts(tmp_path, bucket, 10**9, 7).get(FOLDER, "c1", quiet, "prefix")
+        await Artifacts(tmp_path, bucket, 10**9, 7).get(WHOLE, "c1", quiet)
     assert bucket.downloads == []
 
 
@@ -127,6 +133,7 @@ async def test_names_of_the_longest_length_are_fine() -> None:
 
 
 MANIFEST = f"{FOLDER}lists/wanted"
+CHOSEN = ModelData(FOLDER, "prefix", manifest=MANIFEST)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,7 @@ async def test_a_manifest_chooses_among_the_objects_below_the_prefix(
     bucket: Bucket, tmp_path: Path, manifest: str
 ) -> None:
     bucket.objects["lists/wanted"] = manifest
-    found = await Artifacts(tmp_path, bucket, 10**9, 10**8).get(FOLDER, "c1", quiet, "prefix", MANIFEST)
+    found = await Artifacts(tmp_path, bucket, 10**9, 10**8).get(CHOSEN, "c1", quiet)
     wanted = {"weights/1", "config.json"} if "config" in manifest else {"weights/1"}
     assert tree(found.path) == {name: bucket.objects[name] for name in wanted}
 
@@ -159,22 +166,23 @@ async def test_a_manifest_chooses_among_the_objects_below_the_prefix(
         ("[]", "a manifest is CSV, or in JSON"),
         (json.dumps([{"prefix": 1}, "k"]), "a manifest is CSV, or in JSON"),
         ("x" * 200_000, "a manifest is CSV, or in JSON"),
-        ("", "there is no object"),
+        ("", "the manifest names nothing"),
+        (json.dumps([{"prefix": FOLDER}]), "the manifest names nothing"),
     ],
 )
 async def test_a_manifest_that_names_something_else_is_refused(bucket: Bucket, manifest: str, reason: str) -> None:
     bucket.objects["lists/wanted"] = manifest
     with pytest.raises(LaunchFailure) as refused:
-        await find(bucket, ModelData(FOLDER, "prefix", manifest=MANIFEST))
+        await find(bucket, CHOSEN)
     assert refused.value.step == "download"
     assert reason in str(refused.value)
 
 
 async def test_another_manifest_makes_another_tree(bucket: Bucket, tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8)
-    whole = await artifacts.get(FOLDER, "c1", quiet, "prefix")
+    whole = await artifacts.get(WHOLE, "c1", quiet)
     bucket.objects["lists/wanted"] = "config.json"
-    part = await artifacts.get(FOLDER, "c2", quiet, "prefix", MANIFEST)
+    part = await artifacts.get(CHOSEN, "c2", quiet)
     assert tree(part.path) == {"config.json": "{}"}
     assert tree(whole.path).keys() > tree(part.path).keys()
 
@@ -182,11 +190,53 @@ async def test_another_manifest_makes_another_tree(bucket: Bucket, tmp_path: Pat
 async def test_data_that_the_role_may_no_longer_read_is_not_given_even_from_the_cache(
     bucket: Bucket, tmp_path: Path
 ) -> None:
-    refusals: dict[str | None, str] = {}
-    artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8, lambda role, data: refusals.get(role))
+    refusals: dict[str, str] = {}
+    artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8, lambda role, action, url: refusals.get(role))
     spec = ContainerSpec("c1", "e", "v", "i-1", "image", model_data=(ModelData(FOLDER, "prefix"),), role_arn="arn:r")
     assert tree((await artifacts.collect(spec, quiet))["model"].path) == bucket.objects
     refusals["arn:r"] = "The role arn:r may not read it"
     with pytest.raises(LaunchFailure, match="The role arn:r may not read it") as refused:
         await artifacts.collect(spec, quiet)
     assert refused.value.step == "download"
+
+
+async def test_a_role_is_asked_about_each_object_and_about_nothing_else(bucket: Bucket, tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+    shut: set[str] = set()
+
+    def refusal(role: str, action: str, url: str) -> str | None:
+        asked.append((action, url))
+        return f"no {url}" if url in shut else None
+
+    artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8, refusal)
+    bucket.objects["lists/wanted"] = "config.json"
+    await artifacts.get(CHOSEN, "c1", quiet, "arn:r")
+    assert asked == [
+        ("s3:ListBucket", FOLDER),
+        ("s3:GetObject", MANIFEST),
+        ("s3:GetObject", f"{FOLDER}config.json"),
+    ]
+    shut.add(f"{FOLDER}weights/1")
+    assert tree((await artifacts.get(CHOSEN, "c1", quiet, "arn:r")).path) == {"config.json": "{}"}
+    bucket.downloads.clear()
+    with pytest.raises(LaunchFailure, match=f"no {FOLDER}weights/1"):
+        await artifacts.get(WHOLE, "c2", quiet, "arn:r")
+    assert bucket.downloads == []
+
+
+async def test_a_role_is_asked_about_the_one_spelling_of_an_object(bucket: Bucket, tmp_path: Path) -> None:
+    asked: list[str] = []
+    artifacts = Artifacts(tmp_path, bucket, 10**9, 10**8, lambda role, action, url: asked.append(url))
+    await artifacts.get(ModelData("https://s3.amazonaws.com/b/m/config%2Ejson", "object"), "c1", quiet, "arn:r")
+    assert set(asked) == {f"{FOLDER}config.json"}
+    with pytest.raises(LaunchFailure, match="no part of a key"):
+        await artifacts.get(ModelData("s3://b//m/config.json", "object"), "c1", quiet, "arn:r")
+
+
+async def test_another_version_than_the_etag_says_is_refused(bucket: Bucket) -> None:
+    bucket.objects["lists/wanted"] = "config.json"
+    one = ModelData(f"{FOLDER}config.json", "object", etag='"{}"')
+    assert await find(bucket, one) and await find(bucket, CHOSEN._replace(manifest_etag="config.json"))
+    for data in (one._replace(etag="other"), CHOSEN._replace(manifest_etag="other")):
+        with pytest.raises(LaunchFailure, match="its ETag is"):
+            await find(bucket, data)

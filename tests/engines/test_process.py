@@ -389,6 +389,24 @@ async def test_a_launch_that_never_returned_is_undone(make_context: MakeContext,
     await heir.close()
 
 
+async def test_a_launch_that_died_before_it_was_written_down_leaves_nothing(
+    make_context: MakeContext, make_spec: MakeSpec
+) -> None:
+    engine = ProcessEngine(make_context())
+    container = await engine.launch(make_spec(), quiet)
+    groups = engine._groups.create("lost", None)
+    drafts = [engine._disk._root / ".lost", engine._run / "relays" / ".lost"]
+    for draft in drafts:
+        draft.parent.mkdir(exist_ok=True)
+        draft.write_text("secrets")
+    await engine.close()
+    heir = ProcessEngine(make_context())
+    assert await heir.observe() == (container,)
+    assert not any(path.exists() for path in (*groups, *drafts))
+    await heir.stop(container.id, 0)
+    await heir.close()
+
+
 async def test_stop_cancels_a_launch(engine: ProcessEngine, make_spec: MakeSpec, tmp_path: Path) -> None:
     spec = make_spec()
     reached = asyncio.Event()

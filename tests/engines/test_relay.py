@@ -254,6 +254,18 @@ async def test_asking_twice_gives_the_same_relay_also_to_the_next_engine(target:
     await heir.close()
 
 
+async def test_what_leads_to_nobodys_container_is_ended(target: Target) -> None:
+    made = await target.relay()
+    await target.relays.close()
+    heir = Relays(target.folder)
+    await heir.retain({"c-1"})
+    assert made.alive
+    await heir.retain({"c-2"})
+    assert not made.alive
+    assert not list(target.folder.iterdir())
+    await heir.close()
+
+
 async def test_a_killed_relay_comes_back_on_its_port(target: Target) -> None:
     made = await target.relay()
     _, earlier = await target.connect(made)

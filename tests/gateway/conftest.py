@@ -85,6 +85,8 @@ class Gateway:
 
     port: int
     state: State
+    door: Door
+    deadlines: asyncio.Task[None]
     servers: list[asyncio.Server] = field(default_factory=list)
     s3_requests: list[Streamed] = field(default_factory=list)
 
@@ -179,7 +181,6 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         Limits(1_000_000, 5.0),
     )
     control = ControlPlane(tmp_path / "control.sock")
-    under_test = Gateway(0, state)
 
     async def s3(request: Streamed) -> None:
         under_test.s3_requests.append(request)
@@ -187,10 +188,11 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         await request.answer(200, [], b"s3 got %d" % len(body))
 
     door = Door(Front(state, control, s3).open, state.outbox)
+    deadlines = asyncio.create_task(state.watch_deadlines())
+    under_test = Gateway(0, state, door, deadlines)
     sock = listener("127.0.0.1", 0)
     under_test.port = sock.getsockname()[1]
     server = await asyncio.get_running_loop().create_server(door.connect, sock=sock)
-    deadlines = asyncio.create_task(state.watch_deadlines())
     yield under_test
     deadlines.cancel()
     server.close()

@@ -14,7 +14,8 @@ from botocore.credentials import Credentials
 
 from clary.core.identities import Principal
 from clary.core.policy import parse
-from clary.core.sessions import Session, Sessions
+from clary.core.routing import EndpointRoute
+from clary.core.sessions import ROLE_CREDENTIALS, Holder, Session, Sessions
 from clary.errors import AwsError
 from clary.gateway import s3access
 from clary.gateway.access import Access
@@ -275,6 +276,30 @@ def test_a_server_behind_is_given_nothing_that_it_may_take_for_something_else() 
     assert not s3("GET", "/b/a/%2e%2e/k", policy("*"), bulk=False)
     assert s3("POST", "/b?delete")  # its keys are asked for one by one
     assert not s3("POST", "/b?delete", policy("*"), bulk=False)
+
+
+async def test_a_containers_token_is_good_for_as_long_as_its_instance_and_its_role(
+    guarded: Guarded, gateway: Gateway
+) -> None:
+    arn = f"arn:aws:iam::{PARTITION.account_id}:role/r"
+    token = SESSIONS.container_token(Holder(arn, "AROA1", "i-1"))
+
+    async def ask(token: str = token) -> int:
+        request = f"GET {ROLE_CREDENTIALS} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n"
+        return (await gateway.send(request.encode())).status
+
+    role = {"name": "r", "id": "AROA1", "policies": [], "trust": None}
+    publish(guarded.file, roles=[role])
+    assert await ask() == 403, "nobody knows of the instance"
+    gateway.put(EndpointRoute("e", "Creating", (), instances=("i-1",)))
+    assert await ask() == 200
+    assert await ask(SESSIONS.container_token(Holder(arn, "AROA1", "i-2"))) == 403
+    assert await ask(Sessions(b"other").container_token(Holder(arn, "AROA1", "i-1"))) == 403
+    publish(guarded.file, roles=[{**role, "id": "AROA2"}])
+    assert await ask() == 403, "another role of the same name"
+    publish(guarded.file, roles=[role])
+    gateway.put(EndpointRoute("e", "Deleting", ()))
+    assert await ask() == 403
 
 
 async def test_a_policy_may_name_addresses_and_programs(guarded: Guarded) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -15,7 +16,7 @@ from clary.errors import Fatal, Transient
 from clary.gateway import capture_writer
 from clary.gateway.capture import Capture, Captured
 from clary.gateway.capture_writer import CaptureWriter, line
-from tests.gateway.conftest import Gateway, answer, says, variant
+from tests.gateway.conftest import Gateway, answer, says, variant, wait_for
 
 CAPTURE = DataCapture("s3://bucket/prefix", 100, True, True, ("text/csv",), ("application/json",))
 ONE = Captured(
@@ -84,7 +85,7 @@ async def test_a_chunked_answer_is_kept_without_its_framing(gateway: Gateway) ->
 async def test_an_answer_without_end_is_given_up_and_still_passed_on(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clary.gateway.invocation.LARGEST_ANSWER", 1000)
+    monkeypatch.setattr("clary.gateway.capture.LARGEST_ANSWER", 1000)
     container = await gateway.container(says(answer(b"x" * 1001)))
     gateway.put(EndpointRoute("demo", "InService", (variant(container),), capture=CAPTURE))
     assert len((await gateway.invoke("demo")).body) == 1001
@@ -202,3 +203,68 @@ async def test_the_store_is_made_only_when_it_is_needed() -> None:
         raise AssertionError("nothing to write")
 
     await CaptureWriter(Capture(), make, print).write()
+
+
+async def test_a_defect_in_writing_loses_one_file_and_is_counted() -> None:
+    capture, bucket, dropped = Capture(), Bucket(), []
+    writer = CaptureWriter(capture, lambda: bucket, dropped.append)
+    bucket.failure = RuntimeError("a defect")
+    capture.offer(ONE)
+    await writer.write()
+    assert (capture.waiting, dropped) == (0, [1])
+
+
+async def test_a_store_that_cannot_be_made_costs_nothing() -> None:
+    def make() -> Bucket:
+        raise OSError("not now")
+
+    capture = Capture()
+    capture.offer(ONE)
+    writer = CaptureWriter(capture, make, print)
+    with pytest.raises(OSError, match="not now"):
+        await writer.write()
+    await writer.finish()
+    assert capture.waiting == 1
+
+
+async def test_what_there_was_no_time_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Bucket):
+        async def put(self, url: str, body: bytes) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(capture_writer, "LAST_WRITE", 0.05)
+    capture, dropped = Capture(), []
+    capture.offer(ONE)
+    capture.offer(replace(ONE, variant="green"))
+    await CaptureWriter(capture, Stuck, dropped.append).finish()
+    assert dropped == [2]
+
+
+def test_answers_on_their_way_count_against_the_bound() -> None:
+    capture = Capture(limit=10)
+    first, second, third = capture.draft(), capture.draft(), capture.draft()
+    first.add(b"12345")
+    second.add(b"1234")
+    third.add(b"12")
+    third.add(b"1")  # what has a gap is worth nothing
+    assert (third.take(), capture.dropped) == (None, 1)
+    assert (first.take(), second.take()) == (b"12345", b"1234")
+    assert second.take() is None
+    again = capture.draft()
+    again.add(b"1234567890")
+    assert again.take() == b"1234567890"
+
+
+async def test_a_client_that_leaves_gives_the_room_back(gateway: Gateway) -> None:
+    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+        await reader.read()
+
+    container = await gateway.container(half)
+    gateway.put(EndpointRoute("demo", "InService", (variant(container),), capture=CAPTURE))
+    reader, writer = await gateway.connect()
+    writer.write(gateway.signed("/endpoints/demo/invocations", b"{}"))
+    await reader.readuntil(b"half")
+    assert gateway.state.capture._size == 4
+    writer.close()
+    await wait_for(lambda: not gateway.state.capture._size)

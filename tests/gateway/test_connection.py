@@ -7,9 +7,11 @@ import logging
 
 import pytest
 
-from tests.gateway.conftest import Gateway, answer, read_reply, says
+from clary.gateway import connection
+from tests.gateway.conftest import Gateway, answer, read_reply, says, wait_for
 
 HEALTH = b"GET /_clary/health HTTP/1.1\r\nHost: x\r\n\r\n"
+UNKNOWN = b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: x\r\nContent-Length: 2000000\r\n\r\n"
 
 
 async def test_a_request_whose_body_comes_later_is_answered_after_one_sent_ahead(gateway: Gateway) -> None:
@@ -71,12 +73,107 @@ async def test_an_upgrade_that_is_offered_is_ignored(gateway: Gateway) -> None:
     writer.close()
 
 
-async def test_an_upgrade_with_a_body_is_refused_once(gateway: Gateway) -> None:
+@pytest.mark.parametrize("framing", [b"Content-Length: 2\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("step", [1, 7, 1000])
+async def test_an_upgrade_that_is_offered_with_a_body_is_ignored(gateway: Gateway, framing: bytes, step: int) -> None:
+    body = b"{}" if framing.startswith(b"Content") else b"2\r\n{}\r\n0\r\n\r\n"
+    request = b"PUT /bucket/key HTTP/1.1\r\nHost: x\r\n" + framing + UPGRADE + b"\r\n" + body
     reader, writer = await gateway.connect()
-    head = b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
-    writer.write(head + UPGRADE + b"\r\n{}")
-    assert (await read_reply(reader)).body == b"Upgrade is not supported."
-    assert await reader.read() == b""
+    for at in range(0, 2 * len(request), step):
+        writer.write((2 * request)[at : at + step])
+        await asyncio.sleep(0)
+    for _ in range(2):
+        assert (await read_reply(reader)).body == b"s3 got 2"
+    writer.close()
+
+
+async def test_any_number_of_upgrades_may_be_offered_at_once(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    reader, writer = await gateway.connect()
+    writer.write((b"GET /_clary/health HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n") * 2000)
+    for _ in range(2000):
+        assert (await read_reply(reader)).status == 200
+    writer.close()
+    assert caplog.records == []
+
+
+async def test_two_authorizations_are_refused(gateway: Gateway) -> None:
+    twice = gateway.signed("/endpoints/demo/invocations", b"").replace(b"\r\n", b"\r\nAuthorization: x\r\n", 1)
+    assert (await gateway.send(twice)).body == b"There is more than one Authorization header."
+
+
+async def test_a_client_that_still_sends_learns_why_it_is_refused(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LINGER", 0.3)
+    _, writer = await gateway.connect()
+    writer.write(UNKNOWN)
+    for _ in range(30):  # three times as long as it would have been waited for without a byte
+        writer.write(b"x" * 1000)
+        await writer.drain()  # would raise after a reset
+        await asyncio.sleep(0.03)
+    assert not writer.transport.is_closing()
+    writer.close()
+
+
+async def test_a_client_that_sends_without_end_is_left_in_the_end(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LINGER", 0.05)
+    monkeypatch.setattr(connection, "LINGER_MOST", 0.2)
+    _, writer = await gateway.connect()
+    writer.write(UNKNOWN)
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(10):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_a_client_that_does_not_read_is_let_go(gateway: Gateway) -> None:
+    piece = b"x" * 65536
+
+    async def endless(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            writer.write(piece)
+            await writer.drain()
+
+    await gateway.serve("demo", endless)
+    reader, writer = await gateway.connect()
+    writer.write(gateway.signed("/endpoints/demo/invocations", b"{}"))
+    await reader.readuntil(b"\r\n\r\n")
+    [stuck] = gateway.door._connections
+    before = -1
+    while before != stuck.unsent or not before:  # until it stands still
+        before = stuck.unsent
+        await asyncio.sleep(0.2)
+    for now in (1000.0, 1005.0, 1060.0):
+        gateway.door.sweep(now)
+        assert not stuck.transport.is_closing()
+    gateway.door.sweep(1066.0)
+    await wait_for(lambda: not gateway.state.load and stuck.idle)
+    assert stuck.transport.is_closing()
+    writer.transport.abort()  # type: ignore[attr-defined]
+
+
+async def test_a_client_that_reads_slowly_is_kept(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"x" * 50_000_000)))
+    reader, writer = await gateway.connect()
+    writer.write(gateway.signed("/endpoints/demo/invocations", b"{}"))
+    await reader.readuntil(b"\r\n\r\n")
+    [slow] = gateway.door._connections
+    left, now = 50_000_000, 1000.0
+    while left:
+        left -= len(await reader.readexactly(min(left, 5_000_000)))
+        await asyncio.sleep(0.01)
+        now += 50.0
+        gateway.door.sweep(now)
+    assert not slow.transport.is_closing()
     writer.close()
 
 

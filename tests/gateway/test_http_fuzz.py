@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clary.gateway.connection import MAX_HEADERS, MAX_REPEATED, Connection, Head
+from clary.gateway.connection import MAX_HEADERS, MAX_REPEATED, Connection
+from clary.gateway.head import Head
 from clary.gateway.outbox import Outbox
 from tests.gateway.conftest import Gateway, answer, says
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+from collections.abc import Iterable
+from itertools import pairwise
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from clary.core.ejection import LONGEST, THRESHOLD
-from tests.gateway.conftest import Gateway, Script, answer, read_reply, says, variant
+from clary.core.ejection import ANSWERS, LONGEST, THRESHOLD
+from clary.core.routing import VariantRoute
+from clary.gateway import invocation
+from clary.gateway.head import Head
+from clary.gateway.upstream import UpstreamConnection
+from tests.gateway.conftest import PARTITION, SECRET, Gateway, Script, answer, read_reply, says, variant, wait_for
 
 
 async def test_the_body_arrives_byte_for_byte_and_the_answer_goes_back(gateway: Gateway) -> None:
@@ -95,6 +105,81 @@ async def test_a_long_error_page_is_not_passed_on(gateway: Gateway) -> None:
     assert document["OriginalMessage"] == ""
 
 
+async def test_a_long_error_in_small_pieces_is_read_in_a_moment(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = 0
+
+    def measured(of: object) -> int:
+        nonlocal sizes
+        sizes += 1
+        return len(of)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(invocation, "len", measured, raising=False)
+    number = 20_000
+    raw = b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * number + b"0\r\n\r\n"
+    await gateway.serve("demo", says(raw))
+    assert json.loads((await gateway.invoke("demo")).body)["OriginalMessage"] == "x" * number
+    assert sizes < 3 * number
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+async def test_a_head_may_come_in_pieces(gateway: Gateway, first: bytes) -> None:
+    rest = b"Content-Length: 2\r\n\r\nok" if b"200" in first else answer(b"ok")
+
+    async def slowly(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(first)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(rest)
+
+    await gateway.serve("demo", slowly)
+    reply = await gateway.invoke("demo")
+    assert (reply.status, reply.body) == (200, b"ok")
+
+
+def passed_on(pieces: Iterable[bytes]) -> bytes:
+    """Give what a client is written when its container's answer comes in these pieces."""
+    client, head = Mock(), Head()
+    exchange = invocation.Invocation(Mock(max_payload=0, request_id=lambda: "id", partition=PARTITION), head, client)
+    exchange._variant, exchange._passage = VariantRoute("v", 1.0, ()), Mock(seconds=(), container="primary")
+    connection = UpstreamConnection(Mock())
+    connection.connection_made(Mock(get_write_buffer_size=lambda: 0))
+    connection.send(b"", exchange)
+    for piece in pieces:
+        connection.data_received(piece)
+    client.finish.assert_called_once_with()
+    return b"".join(each.args[0] for each in client.write.mock_calls)
+
+
+@given(
+    before=st.sampled_from((b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
+    status=st.sampled_from((b"200 OK", b"204 No Content", b"500 Oops")),
+    cuts=st.lists(st.integers(0, 150), max_size=8),
+)
+def test_however_the_container_s_bytes_are_cut_the_client_gets_the_same(
+    before: bytes, status: bytes, cuts: list[int]
+) -> None:
+    raw = before + (b"HTTP/1.1 204 No Content\r\n\r\n" if status.startswith(b"204") else answer(b"say so", status))
+    bounds = sorted({0, len(raw), *(cut % len(raw) for cut in cuts)})
+    assert passed_on(raw[start:end] for start, end in pairwise(bounds)) == passed_on([raw])
+
+
+async def test_an_error_that_stalls_is_still_told_by_its_status(gateway: Gateway) -> None:
+    gateway.state.model_timeout = 0.1
+
+    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nhalf")
+        await reader.read()
+
+    await gateway.serve("demo", half)
+    document = json.loads((await gateway.invoke("demo")).body)
+    assert document["OriginalStatusCode"] == 500
+    assert document["Message"].startswith(
+        "Received server error (500) from primary and could not load the entire response body. See "
+    )
+
+
 async def test_a_model_that_takes_too_long_is_a_model_error_of_status_0(gateway: Gateway) -> None:
     gateway.state.model_timeout = 0.1
 
@@ -139,6 +224,43 @@ async def test_a_connection_that_breaks_before_the_first_byte_is_retried_once(ga
     reply = await gateway.invoke("demo")
     assert reply.status == 424
     assert len(container.requests) == 2
+
+
+async def test_there_is_one_retry_and_it_goes_to_another_instance_over_a_new_connection(gateway: Gateway) -> None:
+    sent: list[bytes] = []
+    warm = True
+
+    async def moody(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent.append(request)
+        if warm:
+            writer.write(answer(b"ok"))
+        else:
+            writer.close()
+
+    containers = [await gateway.container(moody) for _ in range(3)]
+    for container in containers:
+        gateway.route("demo", variant(container))
+        assert (await gateway.invoke("demo")).status == 200
+    gateway.route("demo", variant(*containers))
+    warm = False
+    sent.clear()
+    assert (await gateway.invoke("demo")).status == 424
+    assert [len(container.requests) for container in containers].count(2) == 2
+    assert len(sent) == 2
+    assert sum(container.connections for container in containers) == 4
+
+
+async def test_our_own_want_of_descriptors_is_no_failure_of_the_model(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.serve("demo", says(answer(b"ok")))
+    connect = AsyncMock(side_effect=OSError(errno.EMFILE, "Too many open files"))
+    monkeypatch.setattr(gateway.state.pool, "connect", connect)
+    for _ in range(THRESHOLD):
+        reply = await gateway.invoke("demo")
+        assert (reply.status, reply.headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
+    assert gateway.state.outliers.out == frozenset()
+    assert connect.call_count == THRESHOLD
 
 
 async def test_nothing_is_retried_once_a_byte_of_the_answer_has_come(gateway: Gateway) -> None:
@@ -212,6 +334,32 @@ async def test_the_last_instance_is_never_left_alone(gateway: Gateway) -> None:
     assert len(container.requests) == 10
 
 
+async def test_an_instance_that_is_slow_is_left_alone(gateway: Gateway) -> None:
+    async def slowly(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)
+        writer.write(answer(b"ok"))
+
+    slow, fast = await gateway.container(slowly), await gateway.container(says(answer(b"ok")))
+    gateway.route("demo", variant(slow, fast))
+    for number, container in enumerate((slow, fast)):
+        gateway.route(f"only-{number}", variant(container))
+        await asyncio.gather(*(gateway.invoke(f"only-{number}") for _ in range(ANSWERS)))
+    await wait_for(lambda: gateway.state.outliers.out == {f"i-{slow.port}"})
+    for _ in range(10):
+        await gateway.invoke("demo")
+    assert len(slow.requests) == ANSWERS
+
+
+@pytest.mark.parametrize("secret", [SECRET, "wrong"])
+async def test_timing_is_told_with_errors_too(gateway: Gateway, secret: str) -> None:
+    path, headers = "/endpoints/nobody/invocations", {"X-Clary-Server-Timing": "1"}
+    reply = await gateway.send(gateway.signed(path, b"{}", headers, secret))
+    assert reply.status >= 400
+    parts = dict(part.split(";dur=") for part in reply.headers["server-timing"].split(", "))
+    assert list(parts) == ["auth", "queue", "model", "overhead"]
+    assert all(float(milliseconds) >= 0 for milliseconds in parts.values()) and float(parts["model"]) == 0
+
+
 async def test_timing_is_told_to_who_asks(gateway: Gateway) -> None:
     await gateway.serve("demo", says(answer(b"ok")))
     assert "server-timing" not in (await gateway.invoke("demo")).headers
@@ -240,6 +388,34 @@ async def test_each_invocation_is_counted_by_what_the_model_said(
     assert tuple(counted[name].sum for name in names) == sums
     assert counted["ModelLatency"].sum > 0
     assert counted["OverheadLatency"].sum > 0
+
+
+async def test_an_answer_that_breaks_off_is_a_failure_of_the_model(gateway: Gateway) -> None:
+    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+
+    await gateway.serve("demo", half)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await gateway.invoke("demo")
+    counted = {point.series.name: point.statistics.sum for point in gateway.state.meter.take()}
+    assert (counted["Invocation5XXErrors"], counted["InvocationModelErrors"]) == (1, 1)
+
+
+async def test_a_request_whose_client_has_left_is_counted(gateway: Gateway) -> None:
+    async def never(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    container = await gateway.serve("demo", never)
+    _, writer = await gateway.connect()
+    writer.write(gateway.signed("/endpoints/demo/invocations", b""))
+    await wait_for(lambda: container.requests)
+    writer.close()
+    await wait_for(lambda: not gateway.state.load)
+    counted = {point.series.name: point.statistics.sum for point in gateway.state.meter.take()}
+    assert (counted["Invocations"], counted["Invocation5XXErrors"], counted["InvocationModelErrors"]) == (1, 0, 0)
+    assert counted["ModelLatency"] > 0
 
 
 async def test_invocations_that_no_instance_could_take_are_counted(gateway: Gateway) -> None:
@@ -312,7 +488,7 @@ async def test_a_body_over_the_limit_is_413_in_the_service_s_words(gateway: Gate
 async def test_a_chunked_body_over_the_limit_is_413_too(gateway: Gateway) -> None:
     await gateway.serve("demo", says(answer(b"")))
     reader, writer = await gateway.connect()
-    head = b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: AWS4-HMAC-SHA256 x\r\n"
+    head = gateway.signed("/endpoints/demo/invocations", b"").partition(b"Content-Length")[0]
     writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
     writer.write(b"f4241\r\n" + b"x" * 1_000_001 + b"\r\n0\r\n\r\n")
     assert (await read_reply(reader)).status == 413
@@ -403,6 +579,19 @@ async def test_a_header_over_its_modelled_length_is_refused(gateway: Gateway) ->
     assert json.loads(reply.body)["Message"] == (
         f"1 validation error detected: Value '{'i' * 65}' at 'inferenceId' failed to satisfy constraint: "
         "Member must have length less than or equal to 64"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("e" * 65, "Member must have length less than or equal to 64"),
+     ("", "Member must have length greater than or equal to 1")],
+)  # fmt: skip
+async def test_the_length_of_enable_explanations_is_the_model_s(gateway: Gateway, value: str, words: str) -> None:
+    await gateway.serve("demo", says(answer(b"")))
+    reply = await gateway.invoke("demo", X_Amzn_SageMaker_Enable_Explanations=value)
+    assert json.loads(reply.body)["Message"] == (
+        f"1 validation error detected: Value '{value}' at 'enableExplanations' failed to satisfy constraint: {words}"
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from clary.core.sessions import CREDENTIALS_HOST
-from clary.gateway.listener import listener
+from clary.gateway.listener import free_port, listener
 
 
 def test_processes_share_a_port() -> None:
@@ -25,3 +25,11 @@ def test_an_address_may_come_later() -> None:
     for address in (absent, CREDENTIALS_HOST):
         with listener(address, 0, early=True) as sock:
             assert sock.getsockname()[0] == address
+
+
+def test_a_port_is_kept_unless_somebody_has_it() -> None:
+    port = free_port("127.0.0.1", 0)
+    assert free_port("127.0.0.1", port) == port
+    with listener("127.0.0.1", port) as sock:
+        sock.listen()
+        assert free_port("127.0.0.1", port) not in (0, port)

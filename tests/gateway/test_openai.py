@@ -114,6 +114,23 @@ async def test_the_container_s_own_error_goes_back_as_it_is(gateway: Gateway) ->
     assert (counted["Invocation4XXErrors"], counted["InvocationModelErrors"]) == (1, 1)
 
 
+async def test_an_answer_without_a_body_leaves_the_connection_usable(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(b"HTTP/1.1 304 Not Modified\r\n\r\n"))
+    reader, writer = await gateway.connect()
+    for _ in range(2):
+        writer.write(gateway.signed(PATH, b"{}"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 304 ") and b"transfer-encoding" not in head.lower()
+    writer.close()
+
+
+async def test_headers_between_the_container_and_us_go_no_further(gateway: Gateway) -> None:
+    headers = b"X-Hop: 1\r\nX-Own: 1\r\nConnection: keep-alive, X-HOP\r\n"
+    await gateway.serve("demo", says(answer(b"ok", headers=headers)))
+    reply = await post(gateway)
+    assert reply.headers["x-own"] == "1" and not reply.headers.keys() & {"x-hop", "connection"}
+
+
 @pytest.mark.parametrize(
     ("key", "error"),
     [("sk-anything", openai.AuthenticationError), (token(secret="wrong").decode(), openai.AuthenticationError)],
@@ -151,6 +168,18 @@ async def test_the_gateway_s_own_errors_have_openai_s_shape(gateway: Gateway) ->
     error = json.loads(reply.body)["error"]
     assert (reply.status, error["type"], error["code"]) == (424, "server_error", "ModelError")
     assert "could not get a response" in error["message"]
+
+
+async def test_an_inference_component_is_refused_in_openai_s_shape(gateway: Gateway) -> None:
+    container = await gateway.serve("demo", says(answer(b"")))
+    path = "/endpoints/%s/inference-components/ic/openai/v1/chat/completions"
+    reply = await post(gateway, path=path % "demo")
+    error = json.loads(reply.body)["error"]
+    assert (reply.status, error["type"], error["code"]) == (404, "invalid_request_error", "UnknownOperationException")
+    assert "has no inference components" in error["message"] and "/endpoints/demo/openai/v1" in error["message"]
+    assert b"Endpoint nobody" in (await post(gateway, path=path % "nobody")).body
+    assert (await post(gateway, path=path % "demo", bearer=b"x")).status == 401
+    assert container.requests == []
 
 
 async def test_only_post_is_taken(gateway: Gateway) -> None:

@@ -24,7 +24,8 @@ async def never(request: bytes, reader: asyncio.StreamReader, writer: asyncio.St
 
 
 def idle(gateway: Gateway) -> bool:
-    return gateway.state.shadows_under_way == 0 and not gateway.state.load
+    state = gateway.state
+    return state.shadows_under_way == state.shadow_bytes == 0 and not state.load
 
 
 async def test_the_shadow_gets_the_same_request_and_its_answer_is_dropped(gateway: Gateway) -> None:
@@ -63,6 +64,23 @@ async def test_a_shadow_that_never_answers_is_given_up(gateway: Gateway) -> None
     await wait_for(lambda: idle(gateway))
 
 
+async def test_an_answer_of_a_shadow_that_breaks_off_is_a_failure(gateway: Gateway) -> None:
+    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+
+    _, dark = await shadowed(gateway, half)
+    assert (await gateway.invoke("demo")).body == b"real"
+    await wait_for(lambda: dark.requests and idle(gateway))
+    counted = {
+        point.series.name: point.statistics.sum
+        for point in gateway.state.meter.take()
+        if ("VariantName", "dark") in point.series.dimensions
+    }
+    assert (counted["Invocation5XXErrors"], counted["InvocationModelErrors"]) == (1, 1)
+
+
 async def test_a_bounded_number_is_under_way(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadows, "MOST", 3)
     _, dark = await shadowed(gateway, never)
@@ -70,6 +88,15 @@ async def test_a_bounded_number_is_under_way(gateway: Gateway, monkeypatch: pyte
         assert (await gateway.invoke("demo")).body == b"real"
     assert gateway.state.shadows_under_way == 3
     await wait_for(lambda: len(dark.requests) == 3)
+
+
+async def test_bounded_bodies_are_held(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadows, "MOST_BYTES", 100)
+    _, dark = await shadowed(gateway, never)
+    for size in (60, 50, 40, 1):
+        assert (await gateway.invoke("demo", b"x" * size)).body == b"real"
+    await wait_for(lambda: [len(each.partition(b"\r\n\r\n")[2]) for each in dark.requests] == [60, 40])
+    assert gateway.state.shadow_bytes == 100
 
 
 async def test_a_shadow_that_has_no_place_gets_no_copy(gateway: Gateway) -> None:

@@ -152,6 +152,16 @@ def test_a_folder_that_cannot_be_written_costs_only_the_other_processes(tmp_path
     sessions.opened("demo", "s-1", "i-1", now=0.0)
     assert sessions.instance("demo", "s-1", 1.0) == "i-1"
     sessions.sweep(1.0)
+    sessions.closed("demo", "s-1")
+    assert sessions.instance("demo", "s-1", 1.0) is None
+
+
+def test_a_file_that_gets_its_name_during_a_sweep_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = [tmp_path / "gone.new", tmp_path / "gone"]
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(gone))
+    Stickiness(tmp_path).sweep(1.0)
 
 
 def test_a_file_that_is_not_ours_is_no_session(tmp_path: Path) -> None:

@@ -99,23 +99,45 @@ def test_the_last_texts_of_a_long_file(tmp_path: Path, lines: int) -> None:
 
 def test_a_writer_goes_on_where_another_one_stopped(folder: LogFolder) -> None:
     with folder.writer("/g", "w") as writer:
-        assert (writer.last_timestamp, writer.last_lines) == (None, 0)
-        for _ in range(3):
-            writer.write(NOON + 5, b"same time\n")
+        writer.write_all([(NOON + 5, b"one\n"), (NOON + 4, b"two"), (NOON + 5, b"three")])
     writer.close()
     with folder.writer("/g", "w") as again:
-        assert (again.last_timestamp, again.last_lines) == (NOON + 5, 3)
         again.write(NOON + 1, b"late")
-        assert (again.last_timestamp, again.last_lines) == (NOON + 5, 4), "times do not fall within a stream"
+        again.write_all([])
+    found = folder.stream("/g", "w")
+    assert found is not None
+    assert [(event.message, event.timestamp) for event in found.events()] == [
+        (message, NOON + 5) for message in ("one", "two", "three", "late")
+    ], "times do not fall within a stream"
+
+
+def test_lines_that_do_not_fit_the_disk_are_not_there_by_half(
+    folder: LogFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) < 10:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data[:10])
+
+    with folder.writer("/g", "w") as writer:
+        writer.write(NOON, b"before")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            with pytest.raises(OSError, match="space"):
+                writer.write_all([(NOON, b"12345678"), (NOON, b"12345")])
+        writer.write(NOON, b"after")
+    assert folder.tail("/g", "w", 9) == ["before", "after"]
 
 
 def test_newlines_within_an_event_are_kept(folder: LogFolder) -> None:
     with folder.writer("/g", "w") as writer:
         writer.write(NOON, b"Traceback:\n  line 1\n")
-        writer.write(NOON, b"next")
+        writer.write(NOON, "a line\N{LINE SEPARATOR}of its own".encode())
     found = folder.stream("/g", "w")
     assert found is not None
-    assert [event.message for event in found.events()] == ["Traceback:\n  line 1", "next"]
+    assert [event.message for event in found.events()] == ["Traceback:\n  line 1", "a line\N{LINE SEPARATOR}of its own"]
     assert folder.path("/g", "w").read_bytes().count(b"\n") == 2
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clary.logs.times import Times, append
+from clary.logs.times import Times, append, append_all
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def index(tmp_path: Path) -> Path:
 def test_an_index_that_is_not_there_knows_nothing(tmp_path: Path) -> None:
     times = Times(tmp_path / "none")
     assert not times
-    assert (times.seen, times.at(0), times.since(5), times.newest()) == (0, None, 0, 0)
+    assert (times.seen, times.at(0), times.since(5)) == (0, None, 0)
 
 
 def test_bytes_have_the_time_of_the_record_that_covers_them(index: Path) -> None:
@@ -46,7 +46,7 @@ def test_times_never_fall_but_may_be_older_than_the_stream(tmp_path: Path) -> No
 def test_a_first_line_makes_the_stream(tmp_path: Path) -> None:
     append(tmp_path / "x", 10, 400)
     times = Times(tmp_path / "x")
-    assert (times.created, times.seen, times.newest()) == (400, 10, 1)
+    assert (times.created, times.seen) == (400, 10)
 
 
 def test_half_a_record_of_a_full_disk_is_replaced(index: Path) -> None:
@@ -58,10 +58,9 @@ def test_half_a_record_of_a_full_disk_is_replaced(index: Path) -> None:
     assert index.stat().st_size == 4 * 16
 
 
-def test_lines_of_the_newest_time_are_counted(index: Path) -> None:
-    assert Times(index).newest() == 1
-    append(index, 35, 200)
-    assert Times(index).newest() == 2
+def test_several_records_are_written_at_once(index: Path) -> None:
+    append_all(index, [(35, 150), (40, 250)])
+    assert [Times(index).at(offset) for offset in (30, 34, 35, 39, 40)] == [200, 200, 250, 250, None]
 
 
 def test_what_is_left_after_a_cut_says_the_same(index: Path) -> None:

@@ -96,7 +96,8 @@ from clary import datafolder
 from clary.server import supervisor
 from clary.settings import load
 from clary.supervision import Program
-supervisor._programs = lambda settings, doors: [Program("control", (sys.executable, "-c", sys.argv[2]), {}, stop_timeout=600)]
+command = (sys.executable, "-c", sys.argv[2])
+supervisor._programs = lambda settings, doors: [Program("control", command, {}, stop_timeout=600)]
 sys.exit(supervisor.up(load({"data": sys.argv[1], "port": "0"}, {}), lambda _: None))
 """
 

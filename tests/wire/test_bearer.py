@@ -78,6 +78,9 @@ def test_a_token_of_temporary_credentials_carries_theirs() -> None:
         (wrapped("no url"), "UnrecognizedClientException"),
         (wrapped("host/path?Action=CallWithBearerToken"), "UnrecognizedClientException"),
         (wrapped("host/?Action=CallWithBearerToken&X-Amz-Expires=1"), "MissingAuthenticationTokenException"),
+        (wrapped("host/?Action=CallWithBearerToken&X-Amz-Expires=" + "1" * 5000), "UnrecognizedClientException"),
+        (wrapped("host/?Action=CallWithBearerToken&X-Amz-Expires=%C2%B2"), "UnrecognizedClientException"),
+        (wrapped(unwrapped(token()).replace("?", "?X-Amz-Expires=1&")), "UnrecognizedClientException"),
         (bearer.PREFIX + base64.b64encode(b"\xff\xfe/?\xff=1"), "UnrecognizedClientException"),
     ],
 )

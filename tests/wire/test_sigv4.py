@@ -341,6 +341,10 @@ def test_a_missing_or_garbled_date_is_refused() -> None:
     assert refusal(signed).code == "IncompleteSignatureException"
     signed.headers[b"x-amz-date"] = b"20150830Tgarbled"
     assert refusal(signed).code == "IncompleteSignatureException"
+    del signed.headers[b"x-amz-date"]
+    for date in (b"soon", b"Fri, 31 Dec 9999 23:59:59 -2359"):
+        signed.headers[b"date"] = date
+        assert refusal(signed).code == "IncompleteSignatureException"
 
 
 def test_a_date_header_may_stand_in_for_x_amz_date() -> None:
@@ -361,6 +365,34 @@ def test_an_unsigned_host_is_refused() -> None:
     signed = sign()
     signed.headers[b"authorization"] = signed.headers[b"authorization"].replace(b"=host;", b"=")
     assert "'Host'" in refusal(signed).message
+
+
+def test_what_steers_an_invocation_is_signed() -> None:
+    assert sign(headers={"X-Amzn-SageMaker-Target-Variant": "a"}).verify().access_key_id == KEY
+    signed = sign()
+    signed.headers[b"x-amzn-sagemaker-target-variant"] = b"slipped in"
+    assert refusal(signed).message == "There were headers present in the request which were not signed"
+    signed = sign()
+    signed.headers[b"x-amzn-trace-id"] = b"added by those on the way"
+    assert signed.verify().access_key_id == KEY
+
+
+def test_what_no_body_can_avert_is_foreseen() -> None:
+    def foreseen(signed: Signed, verifier: Verifier | None = None) -> str:
+        with pytest.raises(AwsError) as caught:
+            (verifier or make_verifier()).foresee(signed.method, signed.target, signed.headers)
+        assert caught.value.message == refusal(signed, verifier).message
+        return caught.value.code
+
+    good, presigned, bad = sign(body=b"{}"), sign(signer=SigV4QueryAuth, expires=60), sign()
+    for signed in (good, presigned):
+        make_verifier().foresee(signed.method, signed.target, signed.headers)
+        assert foreseen(signed, make_verifier(key="AKIAOTHER")) == "UnrecognizedClientException"
+        assert foreseen(signed, make_verifier(after=4000)) == "InvalidSignatureException"
+    bad.headers[b"authorization"] = b"x"
+    assert foreseen(bad) == "IncompleteSignatureException"
+    del bad.headers[b"authorization"]
+    assert foreseen(bad) == "MissingAuthenticationTokenException"
 
 
 def test_a_session_token_is_tolerated_only_when_it_is_signed() -> None:
@@ -486,7 +518,7 @@ def test_a_presigned_url_holds_until_it_expires() -> None:
     assert refusal(bearer, make_verifier(after=-400)).message.startswith("Signature not yet current")
 
 
-@pytest.mark.parametrize("expires", ["0", "604801", "-1", "soon"])
+@pytest.mark.parametrize("expires", ["0", "604801", "-1", "soon", "1" * 5000, "\u00b2"])
 def test_a_presigned_url_is_good_for_a_week_at_most(expires: Any) -> None:
     signed = sign("/b/k", method="GET", signer=S3SigV4QueryAuth, service="s3", expires=expires)
     assert refusal(signed).code == "AuthorizationQueryParametersError"

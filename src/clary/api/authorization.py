@@ -76,18 +76,17 @@ class Guard:
             if principal.policies is not None and service == "cloudwatch":
                 principal.require(_metrics_inquiry(caller, operation, request), code="AccessDenied")
             for role in _roles(request):
-                self._check_role(role)
+                self._check_role(role, resources(operation, request, self._partition)[0])
             return await handler(replace(caller, arn=principal.arn, user_id=principal.id), request)
 
         return checked
 
-    def _check_role(self, arn: str) -> None:
-        """Raise ValidationException for a role that is not there; without any roles, none is asked for."""
-        directory = self._identities.directory
-        if not directory.roles:
+    def _check_role(self, arn: str, resource: str) -> None:
+        """Raise ValidationException for a role that is not there; none need be before there has been a role."""
+        if not self._identities.roles_are_configured:
             return
-        role = directory.role(arn)
-        if role is None or not trusts_hosting(role, self._partition.account_id):
+        role = self._identities.directory.role(arn)
+        if role is None or not trusts_hosting(role, self._partition.account_id, resource):
             raise ValidationException(
                 f'The execution role ARN "{arn}" is invalid. Please ensure that the role exists and that its trust '
                 'relationship policy allows the action "sts:AssumeRole" for the service principal '
@@ -108,10 +107,10 @@ class Guard:
             yield Inquiry("sagemaker:AddTags", arns[0], context)
         for role in _roles(request):
             yield Inquiry("iam:PassRole", role, {**context, "iam:passedtoservice": (HOSTING,)})
-        if not request.get("ExecutionRoleArn"):
+        if self._identities.directory.role(request.get("ExecutionRoleArn", "")) is None:
             # Nobody's permissions stand between the caller and the data but the caller's own.
-            for arn in await self._model_data(request):
-                yield Inquiry("s3:GetObject", arn, context)
+            for arn, is_prefix in await self._model_data(request):
+                yield Inquiry("s3:GetObject", arn, context, all_below=is_prefix)
 
     async def _known(self, arn: str, operation: str) -> tuple[str, Mapping[str, str]]:
         """Give an ARN as policies are asked about it, and the tags of what it names.
@@ -124,12 +123,12 @@ class Guard:
             return arn, {}
         return stored, await self._store.tags(stored)
 
-    async def _model_data(self, request: Request) -> list[str]:
-        """Give the ARNs of the data of a model's containers, those of its packages included."""
+    async def _model_data(self, request: Request) -> list[tuple[str, bool]]:
+        """Give the ARNs of the data of a model's containers, those of its packages included; and which are prefixes."""
         data = []
         for container in _containers(request):
             for each in (container, *await self._packaged(container)):
-                data += [self._identities.object_arn(url, is_prefix) for url, is_prefix in locations(each)]
+                data += [(self._identities.object_arn(url, below), below) for url, below in locations(each)]
         return data
 
     async def _packaged(self, container: Container) -> Sequence[Container]:

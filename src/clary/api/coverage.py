@@ -16,9 +16,11 @@ from typing import Any, cast
 from botocore.model import Shape, StructureShape
 
 from clary.api.app import Store, operations
+from clary.api.identities import Identities
 from clary.api.logs import Logs
 from clary.api.metric_data import MetricData
 from clary.api.metrics import Metrics
+from clary.api.sts import Sts
 from clary.core.ports import MetricStore
 from clary.core.resources import Partition
 from clary.logs.folder import LogFolder
@@ -91,7 +93,8 @@ def implemented() -> frozenset[tuple[str, str]]:
     logs = Logs(cast("LogFolder", None), nowhere).operations()
     nothing = cast("MetricStore", None)
     metrics = {**Metrics(nothing).operations(), **MetricData(nothing).operations()}
-    return frozenset(handlers) | frozenset(logs) | frozenset(metrics) | _BY_THE_GATEWAY
+    sts = Sts(cast("Identities", None)).operations()
+    return frozenset((*handlers, *logs, *metrics, *sts)) | _BY_THE_GATEWAY
 
 
 def in_scope(table: Table) -> Iterator[tuple[str, str, str]]:

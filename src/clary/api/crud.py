@@ -44,9 +44,12 @@ class Crud:
     async def create(self, caller: Caller, request: Request) -> Answer:
         """Store a new resource with its tags and give its ARN."""
         tags = from_list(request.get("Tags", []))
-        spec = await self.prepare({member: value for member, value in request.items() if member != "Tags"})
         name = request[self.kind.name_member]
         arn = self._partition.arn(self.kind, name)
+        # First, since clients tell "it is there already" from all that may be wrong with a definition.
+        if await self._store.get(self.kind, name) is not None:
+            raise self._refusal(self.kind.taken, arn)
+        spec = await self.prepare({member: value for member, value in request.items() if member != "Tags"})
         stored = await self._store.insert(Resource(self.kind.name, name, arn, spec, self.initial_status), tags)
         if stored is None:
             raise self._refusal(self.kind.taken, arn)

@@ -82,8 +82,11 @@ def _check_image(container: Container) -> None:
 
 def _check_model_data(container: Container) -> None:
     url, multi = container.get("ModelDataUrl"), container.get("Mode") == "MultiModel"
-    if url is not None and "ModelDataSource" in container:
-        raise ValidationException("Specify either ModelDataUrl or ModelDataSource in container definition, not both.")
+    check_data_choice(container)
+    if not multi and "MultiModelConfig" in container:
+        raise ValidationException("MultiModelConfig requires a container in MultiModel mode.")
+    if multi and url is None and "ModelDataSource" not in container:
+        raise ValidationException("ModelDataUrl is required for containers in MultiModel mode.")
     if multi and "ModelDataSource" in container:
         raise ValidationException("ModelDataSource is not supported for containers in MultiModel mode.")
     if url is not None and multi and url.endswith(_ARCHIVE):
@@ -102,6 +105,14 @@ def _check_model_data(container: Container) -> None:
         raise ValidationException("ChannelName must be unique among the AdditionalModelDataSources of a container.")
     if not {".", ".."}.isdisjoint(channels):
         raise ValidationException("ChannelName becomes the name of a directory: it must not be '.' or '..'.")
+
+
+def check_data_choice(container: Container) -> None:
+    """Check that a container, of a model or of a package, has its data in one place. Raises ValidationException."""
+    if "ModelDataUrl" in container and "ModelDataSource" in container:
+        raise ValidationException("Specify either ModelDataUrl or ModelDataSource in container definition, not both.")
+    if "ModelDataSource" in container and "S3DataSource" not in container["ModelDataSource"]:
+        raise ValidationException("ModelDataSource requires S3DataSource.")
 
 
 def _check_data_source(s3: dict[str, Any]) -> None:

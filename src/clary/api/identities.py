@@ -11,20 +11,19 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clary.core.conditions import circumstances
-from clary.core.identities import NAME, Directory, Principal, Role, User, trusts_hosting
+from clary.core.identities import NAME, PATH, Directory, Principal, Role, User, trusts_hosting
 from clary.core.policy import Document, Inquiry, parse
-from clary.core.ports import IdentityStore, ModelData
+from clary.core.ports import IdentityStore
 from clary.core.resources import Partition
 from clary.core.sessions import Session, Sessions
 from clary.credentials import new_id, new_key
 from clary.errors import AccessDeniedException, AwsError, ValidationException
-from clary.objects import as_s3
 from clary.wire.dispatch import Caller
 
 
@@ -37,6 +36,8 @@ class Identities:
         self.partition = partition
         self.sessions = sessions
         self.directory = Directory(partition, owner)
+        self.roles_are_configured = False
+        """Whether there has been a role: then what names one must name one that is there, for good."""
         self._store = store
         self._owner = owner
         self._file = file
@@ -44,6 +45,7 @@ class Identities:
 
     async def load(self) -> None:
         """Take users and roles from the store and publish them."""
+        self.roles_are_configured = await self._store.has_had_roles()
         self._publish(await self._store.users(), await self._store.roles())
 
     def principal(self, caller: Caller) -> Principal:
@@ -63,33 +65,37 @@ class Identities:
         return found[0] if found else None
 
     def may_read(self, role_arn: str, url: str, is_prefix: bool) -> bool:
-        """Tell whether a role may read an object, or all whose keys begin like this.
+        """Tell whether a role may read an object, or all that are below a prefix, at `s3://bucket/key`."""
+        asked = [Inquiry("s3:GetObject", self._arn(url, is_prefix), all_below=is_prefix)]
+        return self._allows(role_arn, url, [*asked, *([self._listing(url)] if is_prefix else [])])
 
-        Yes without a role, and while there are no roles at all.
-        """
+    def read_refusal(self, role_arn: str, action: str, url: str) -> str | None:
+        """Say why a role may not get (`s3:GetObject`) or list (`s3:ListBucket`) what is at a URL; None where it may."""
+        listing = action == "s3:ListBucket"
+        inquiry = self._listing(url) if listing else Inquiry(action, self._arn(url, False))
+        if self._allows(role_arn, url, [inquiry]):
+            return None
+        return f"The role {role_arn} may not {'list' if listing else 'read'} {url}"
+
+    def _allows(self, role_arn: str, url: str, inquiries: Sequence[Inquiry]) -> bool:
+        """Ask a role's policies. Yes without a role, and while there has never been one."""
         role = self.directory.role(role_arn)
         if role is None:
-            return not role_arn or not self.directory.roles
+            return not role_arn or not self.roles_are_configured
         if not trusts_hosting(role, self.partition.account_id):
             return False
-        url = as_s3(url)
-        if not url.startswith("s3://"):  # where else data may come from, settings say
-            return True
         # SageMaker reads, over TLS and from an address of its own, which no policy can know.
         around = circumstances(time.time(), "", "", secure=True)
-        inquiries = [Inquiry("s3:GetObject", self.object_arn(url, is_prefix), around)]
-        if is_prefix:
-            bucket, _, key = url.removeprefix("s3://").partition("/")
-            arn = f"arn:{self.partition.name}:s3:::{bucket}"
-            inquiries.append(Inquiry("s3:ListBucket", arn, {**around, "s3:prefix": (key,)}))
-        return all(self.directory.role_allows(role, inquiry) for inquiry in inquiries)
+        asked = (replace(each, context={**around, **each.context}) for each in inquiries)
+        # Where else than from S3 data may come, settings say.
+        return url.startswith("file:") or all(self.directory.role_allows(role, each) for each in asked)
 
-    def read_refusal(self, role_arn: str | None, data: ModelData) -> str | None:
-        """Say why a role may not read a model's data; None where it may."""
-        for url, is_prefix in ((data.url, data.form == "prefix"), (data.manifest, False)):
-            if role_arn and url and not self.may_read(role_arn, url, is_prefix):
-                return f"The role {role_arn} may not read {url}{' and what is below it' if is_prefix else ''}"
-        return None
+    def _listing(self, url: str) -> Inquiry:
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        return Inquiry("s3:ListBucket", f"arn:{self.partition.name}:s3:::{bucket}", {"s3:prefix": (key,)})
+
+    def _arn(self, url: str, is_prefix: bool) -> str:
+        return f"arn:{self.partition.name}:s3:::{url.removeprefix('s3://')}{'*' if is_prefix else ''}"
 
     def object_arn(self, url: str, is_prefix: bool) -> str:
         """Give what a policy calls the model data at a URL.
@@ -99,7 +105,7 @@ class Identities:
         if not url.startswith("s3://"):
             message = f"Where policies apply, model data must be given as s3://bucket/key, not {url}"
             raise AccessDeniedException(message, status=400)  # as JSON 1.1 services answer
-        return f"arn:{self.partition.name}:s3:::{url.removeprefix('s3://')}{'*' if is_prefix else ''}"
+        return self._arn(url, is_prefix)
 
     async def manage(self, caller: Caller, request: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out what `clary keys` and `clary roles` ask for: `{"Do": "CreateKey", "Name": ..., "Policies": [...]}`.
@@ -123,7 +129,9 @@ class Identities:
                 async with self._changing:
                     if what == "CreateKey":
                         return await self._create_user(name, policies, tags)
-                    return await self._create_role(name, policies, tags, request.get("Trust"))
+                    trust = request.get("Trust")
+                    role = Role(name, new_id("AROA"), policies, trust, time.time(), tags, _path(request))
+                    return await self._create_role(role)
             case ("DeleteKey" | "DeleteRole") as what, str(name):
                 async with self._changing:
                     return await self._delete(what, name)
@@ -145,16 +153,14 @@ class Identities:
         await self._change([*users, user], roles, partial(self._store.add_user, user))
         return {**_public(user), "SecretAccessKey": pair.secret_access_key}
 
-    async def _create_role(
-        self, name: str, policies: Sequence[Document], tags: Mapping[str, str], trust: Document | None
-    ) -> dict[str, Any]:
-        if trust is not None:
-            parse(trust, trust=True)
+    async def _create_role(self, role: Role) -> dict[str, Any]:
+        if role.trust is not None:
+            parse(role.trust, trust=True)
         users, roles = await self._store.users(), await self._store.roles()
-        if any(role.name == name for role in roles):
-            raise AwsError(f"Role with name {name} already exists.", code="EntityAlreadyExists", status=409)
-        role = Role(name, new_id("AROA"), policies, trust, time.time(), tags)
+        if any(each.name == role.name for each in roles):
+            raise AwsError(f"Role with name {role.name} already exists.", code="EntityAlreadyExists", status=409)
         await self._change(users, [*roles, role], partial(self._store.add_role, role))
+        self.roles_are_configured = True
         return self._public_role(role)
 
     async def _delete(self, what: str, name: str) -> dict[str, Any]:
@@ -192,7 +198,7 @@ class Identities:
     def _public_role(self, role: Role) -> dict[str, Any]:
         return {
             "Name": role.name,
-            "Arn": self.directory.role_arn(role.name),
+            "Arn": self.directory.role_arn(role.name, role.path),
             "Policies": list(role.policies),
             "Trust": role.trust,
             "Tags": dict(role.tags),
@@ -217,6 +223,13 @@ def _tags(given: object) -> dict[str, str]:
     if len({key.lower() for key in given}) < len(given):
         raise ValidationException("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
     return given
+
+
+def _path(request: Mapping[str, Any]) -> str:
+    path = request.get("Path", "/")
+    if not isinstance(path, str) or not PATH.fullmatch(path):
+        raise ValidationException("The path of a role begins and ends with a slash, and has at most 512 characters.")
+    return path
 
 
 def _write(file: Path, users: Sequence[User], roles: Sequence[Role]) -> None:

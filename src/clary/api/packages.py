@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
+from clary.api import definition
 from clary.api.crud import Amendable, AmendableStore, Answer, Request, Spec
 from clary.api.definition import Container
 from clary.api.identity import user_context
 from clary.api.package_groups import ModelPackageGroups
-from clary.api.tags import from_list
+from clary.api.tags import UNTAGGED, from_list
 from clary.core.ports import ListQuery
 from clary.core.resources import MODEL_PACKAGE, MODEL_PACKAGE_GROUP, Partition, Resource
 from clary.errors import ValidationException
+from clary.wire import constraints, model
 from clary.wire.dispatch import Caller
 
 _TYPE = "_Type"
@@ -32,6 +36,7 @@ _REPLACED = (
     "ModelLifeCycle",
 )
 """Members that UpdateModelPackage sets as they are."""
+_GROWING = ("CustomerMetadataProperties", "AdditionalInferenceSpecifications")
 _IN_SUMMARY = (
     "ModelPackageName",
     "ModelPackageGroupName",
@@ -56,10 +61,18 @@ class ModelPackages(Amendable):
     def __init__(self, store: AmendableStore, partition: Partition, groups: ModelPackageGroups) -> None:
         super().__init__(store, partition)
         self._groups = groups
+        self._tokens: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, caller: Caller, request: Request) -> Answer:
         """Store a new version of a group, or a package outside groups. Repeating a ClientToken gives the first one."""
         _check(request)
+        if (token := request.get("ClientToken")) is None:
+            return await self._create(caller, request)
+        # Whoever repeats a request before it was answered waits for that answer.
+        async with self._tokens.setdefault(token, asyncio.Lock()):
+            return await self._create(caller, request)
+
+    async def _create(self, caller: Caller, request: Request) -> Answer:
         if (group := request.get("ModelPackageGroupName")) is not None:
             request = {**request, "ModelPackageGroupName": await self._group(group)}
         if (earlier := await self._repeated(request)) is not None:
@@ -69,6 +82,8 @@ class ModelPackages(Amendable):
         name = request.get("ModelPackageName", "")
         if group is None:
             spec[_TYPE] = "Unversioned"
+            # Outside groups it means nothing, and SageMaker's own SDK sends it there too.
+            spec.pop("ModelApprovalStatus", None)
         else:
             group, version = await self._groups.next_version(request["ModelPackageGroupName"])
             name = f"{group}/{version}"
@@ -191,21 +206,23 @@ def _check(request: Request) -> None:
     if not named and not grouped:
         raise ValidationException("Missing ARN.")
     if grouped and request.get("Tags"):
-        raise ValidationException("Tags cannot be given to a version of a model package group: it has the group's.")
+        raise ValidationException(UNTAGGED)
     if request.get("ModelPackageRegistrationType") != "Logged" and not any(each in request for each in _SOURCES):
         raise ValidationException(f"Specify one of {', '.join(_SOURCES)}.")
-    containers = [container for each in _specifications(request) for container in each["Containers"]]
-    if named and any(container.get("Environment") for container in containers):
+    _check_specifications(request, versioned=grouped)
+
+
+def _check_specifications(spec: Spec, *, versioned: bool) -> None:
+    containers = [container for each in _specifications(spec) for container in each["Containers"]]
+    for container in containers:
+        definition.check_data_choice(container)
+    if not versioned and any(container.get("Environment") for container in containers):
         # The grammar is the service's.
         raise ValidationException(
             "1 validation errors detected:Environment variable map cannot be specified when using non-versioned "
             "ModelPackages"
         )
-    _check_names(request.get("AdditionalInferenceSpecifications", []))
-
-
-def _check_names(specifications: list[dict[str, Any]]) -> None:
-    names = [each["Name"] for each in specifications]
+    names = [each["Name"] for each in spec.get("AdditionalInferenceSpecifications", [])]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ValidationException(f'The inference specification name "{repeated}" is used more than once.')
 
@@ -228,12 +245,15 @@ def _updated(spec: Spec, request: Request) -> dict[str, Any]:
     updated = {**spec, **{member: request[member] for member in _REPLACED if member in request}}
     properties = {**spec.get("CustomerMetadataProperties", {}), **request.get("CustomerMetadataProperties", {})}
     removed = request.get("CustomerMetadataPropertiesToRemove", [])
-    if properties:
-        updated["CustomerMetadataProperties"] = {key: properties[key] for key in properties if key not in removed}
+    updated["CustomerMetadataProperties"] = {key: properties[key] for key in properties if key not in removed}
+    if not updated["CustomerMetadataProperties"]:
+        del updated["CustomerMetadataProperties"]
     if added := request.get("AdditionalInferenceSpecificationsToAdd"):
         there = spec.get("AdditionalInferenceSpecifications", [])
         # A client that repeats its request has them added already.
-        additional = [*there, *(each for each in added if each not in there)]
-        _check_names(additional)
-        updated["AdditionalInferenceSpecifications"] = additional
+        updated["AdditionalInferenceSpecifications"] = [*there, *(each for each in added if each not in there)]
+    _check_specifications(updated, versioned=spec[_TYPE] == "Versioned")
+    # What may be given at once is also what there may be: what came bit by bit is measured together.
+    grown = {member: updated[member] for member in _GROWING if member in updated}
+    constraints.check(model.operation("sagemaker", "CreateModelPackage").input_shape, grown)
     return updated

@@ -17,15 +17,8 @@ from clary.errors import AwsError
 from clary.wire.dispatch import Caller, Handler
 
 _DEFAULT_SECONDS = 3600
-_UNSUPPORTED = (
-    "PolicyArns",
-    "Tags",
-    "TransitiveTagKeys",
-    "SerialNumber",
-    "TokenCode",
-    "SourceIdentity",
-    "ProvidedContexts",
-)
+SUPPORTED = frozenset({"RoleArn", "RoleSessionName", "Policy", "DurationSeconds", "ExternalId"})
+"""Members of AssumeRole that have their effect; every other one that says something is refused."""
 
 
 class Sts:
@@ -45,7 +38,7 @@ class Sts:
         Raises AccessDenied (403) for a role that is not there too, as the service does: it does not tell which roles
         there are.
         """
-        if unsupported := next((name for name in _UNSUPPORTED if request.get(name)), None):
+        if unsupported := next((name for name, value in request.items() if value and name not in SUPPORTED), None):
             raise AwsError(f"Clary does not implement {unsupported} of AssumeRole.", code="ValidationError", status=400)
         principal = self._identities.principal(caller)
         directory, arn, now = self._identities.directory, request["RoleArn"], self._now()

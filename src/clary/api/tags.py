@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from clary.wire.dispatch import Caller
 
 MAX_TAGS = 50
 """For one resource (service quota)."""
+UNTAGGED = "Tags cannot be given to a version of a model package group: it has the group's."
+_VERSION = re.compile(r".*:model-package/[^/]+/\d+", re.IGNORECASE)
 _RESERVED = "aws:"
 
 
@@ -24,6 +27,8 @@ class Tags:
         """Add tags, overwriting the values of keys that are there, and give all that the resource has now."""
         tags = from_list(request["Tags"])
         arn = await self._known(request)
+        if _VERSION.fullmatch(arn):
+            raise ValidationException(UNTAGGED)
         stored = await self._store.put_tags(arn, tags, MAX_TAGS)
         if stored is None:
             raise ValidationException(f'The resource "{arn}" would have more than {MAX_TAGS} tags.')

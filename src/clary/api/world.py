@@ -5,20 +5,26 @@ and that the image is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from clary.api.definition import Container, data_sources
+from clary.core.manifest import LARGEST, ManifestRefused, chosen
 from clary.core.ports import Repository
 from clary.errors import ValidationException
-from clary.objects import ObjectNotFound, ObjectRefused
+from clary.objects import AccessRefused, ObjectNotFound, ObjectRefused
 
 _REGION = re.compile(r"https://(?:[^/]+\.)?s3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com(?:\.cn)?/.*")
 
 
 class Artifacts(Protocol):
-    """Looks at objects by URL. Both raise ObjectRefused and Transient."""
+    """Looks at objects by URL. All raise ObjectRefused, and but for `canonical` Transient."""
+
+    def canonical(self, url: str) -> str:
+        """Give the URL as policies know it."""
+        ...
 
     async def head(self, url: str) -> object:
         """Look at one object. Raises ObjectNotFound."""
@@ -26,6 +32,14 @@ class Artifacts(Protocol):
 
     async def any_below(self, url: str) -> bool:
         """Tell whether there is an object whose key begins with the URL's."""
+        ...
+
+    async def below(self, url: str) -> Sequence[tuple[str, str, object]]:
+        """Give the objects whose keys begin with the URL's, each by its URL first."""
+        ...
+
+    async def read(self, url: str, limit: int) -> bytes:
+        """Give an object of at most `limit` bytes whole. Raises ObjectNotFound."""
         ...
 
 
@@ -50,6 +64,9 @@ class World:
         for container in containers:
             for url, is_prefix in locations(container):
                 await self._check_data(url, is_prefix, role)
+            for s3 in data_sources(container):
+                if "ManifestS3Uri" in s3:
+                    await self._check_manifest(s3, role)
         for container in containers:
             image = container.get("Image")
             if image is None:
@@ -59,23 +76,45 @@ class World:
 
     async def _check_data(self, url: str, is_prefix: bool, role: str) -> None:
         elsewhere = _REGION.fullmatch(url)
-        if (elsewhere and elsewhere[1] != self.region) or not self.may_read(role, url, is_prefix):
-            raise _no_access(url, role, self.region)
-        try:
-            if is_prefix:
-                found = await self.artifacts.any_below(url)
-            else:
+        if elsewhere and elsewhere[1] != self.region:
+            raise self._no_access(url, role)
+        with self._wording(url, role):
+            if not self.may_read(role, self.artifacts.canonical(url), is_prefix):
+                raise self._no_access(url, role)
+            if not is_prefix:
                 await self.artifacts.head(url)
-                found = True
-        except ObjectNotFound:
-            found = False
-        except ObjectRefused as error:
-            if url.startswith("s3://"):
-                raise _no_access(url, role, self.region) from error
-            # The sentence about roles would not help with a file or a foreign host.
+            elif not await self.artifacts.any_below(url):
+                raise ObjectNotFound(url)
+
+    async def _check_manifest(self, s3: Mapping[str, Any], role: str) -> None:
+        """Check that a manifest, which was found to be there, chooses among what is there."""
+        url, prefix = s3["ManifestS3Uri"], s3["S3Uri"]
+        with self._wording(url, role):
+            manifest = await self.artifacts.read(url, LARGEST)
+            there = {found for found, *_ in await self.artifacts.below(prefix)}
+            chosen(manifest, url, prefix, there, self.artifacts.canonical)
+
+    @contextmanager
+    def _wording(self, url: str, role: str) -> Iterator[None]:
+        """Say in the service's words what is wrong with the data at a URL."""
+        try:
+            yield
+        except ObjectNotFound as error:
+            raise ValidationException(f"Could not find model data at {url}.") from error
+        except AccessRefused as error:
+            raise self._no_access(url, role) from error
+        except (ObjectRefused, ManifestRefused) as error:
+            # The sentence about roles would not help with a file, a foreign host or a key that is none.
             raise ValidationException(f"Could not access model data at {error.message}.") from error
-        if not found:
-            raise ValidationException(f"Could not find model data at {url}.")
+
+    def _no_access(self, url: str, role: str) -> ValidationException:
+        return ValidationException(
+            f'Could not access model data at {url}. Please ensure that the role "{role}" exists and that its trust '
+            'relationship policy allows the action "sts:AssumeRole" for the service principal '
+            '"sagemaker.amazonaws.com". Also ensure that the role has "s3:GetObject" permissions and that the object '
+            f"is located in {self.region}. If your Model uses multiple models or uncompressed models, please ensure "
+            'that the role has "s3:ListBucket" permission.'
+        )
 
 
 def locations(container: Container) -> Iterator[tuple[str, bool]]:
@@ -86,13 +125,3 @@ def locations(container: Container) -> Iterator[tuple[str, bool]]:
         yield s3["S3Uri"], s3["S3DataType"] == "S3Prefix"
         if "ManifestS3Uri" in s3:
             yield s3["ManifestS3Uri"], False
-
-
-def _no_access(url: str, role: str, region: str) -> ValidationException:
-    return ValidationException(
-        f'Could not access model data at {url}. Please ensure that the role "{role}" exists and that its trust '
-        'relationship policy allows the action "sts:AssumeRole" for the service principal "sagemaker.amazonaws.com". '
-        f'Also ensure that the role has "s3:GetObject" permissions and that the object is located in {region}. If your '
-        "Model uses multiple models or uncompressed models, please ensure that the role has "
-        '"s3:ListBucket" permission.'
-    )

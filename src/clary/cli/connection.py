@@ -49,6 +49,10 @@ class Connection:
     """None where only the URL is known."""
     ca_bundle: str = ""
     """File with a certificate to trust besides those that this system knows; empty: none."""
+    engine: str = ""
+    """What runs its models; empty where only the URL is known."""
+    registries: tuple[str, ...] | None = None
+    """The hosts that its settings name for images, whichever file they came from; None where that is not known."""
 
     def client(self, service: str) -> Any:
         """Make a botocore client for a service of this Clary."""
@@ -101,6 +105,7 @@ def find(data: Path) -> Connection | None:
     try:
         record = json.loads((data / "run" / "clary.json").read_text())
         url, region, bundle = str(record["url"]), str(record["region"]), str(record.get("ca_bundle", ""))
+        registries = tuple(map(str, record["registries"])) if "registries" in record else None
         os.kill(int(record["pid"]), 0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -109,7 +114,7 @@ def find(data: Path) -> Connection | None:
     keys = credentials.read(data / "credentials")
     if keys is None:
         raise NotRunning(f"a Clary runs on {data}, but you cannot read its key pair; run this as the same user")
-    return Connection(url, region, keys, data, bundle)
+    return Connection(url, region, keys, data, bundle, str(record.get("engine", "")), registries)
 
 
 def running(data: Path) -> Connection:

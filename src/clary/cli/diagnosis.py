@@ -124,6 +124,10 @@ def _or_none(describe: Any, **arguments: str) -> dict[str, Any] | None:
 _ADVICE: Sequence[tuple[str, str]] = (
     (r"EnableNetworkIsolation (is not|needs)", "What does this machine allow?  clary doctor"),
     (r"No space left on device", "Make room on its disk, or take another with --data:  clary doctor"),
+    (
+        r"The role \S+ may not (read|list)",
+        "May it? Once there are roles, an ARN must name one, and its policies are asked:  clary roles list",
+    ),
     (r"the store refuses access", "May the key that Clary has for this store read it?  aws s3 cp {url} - | wc -c"),
     (r"failed to download|no such (key|bucket)", "Is the artifact there?  aws s3 ls {url}"),
     (r"failed to extract|unpack", "Look into the artifact:  aws s3 cp {url} - | tar tz"),

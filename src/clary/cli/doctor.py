@@ -125,7 +125,9 @@ def _registries(current: Settings) -> Finding:
     from clary.engines.docker.registries import Registries
 
     try:
-        hosts = Registries(current.registries).hosts()
+        hosts: Sequence[str] = Registries(current.registries).hosts()
+        if (clary := connection.find(current.data)) is not None and clary.registries is not None:
+            hosts = clary.registries  # it may have other settings than these
     except SettingsError as error:
         return Finding("Registries", "fail", str(error), "correct it: `clary up` refuses to start with it")
     away = [host for host in hosts if not machine.can_connect(host)]
@@ -148,7 +150,12 @@ def _isolation(_: Settings) -> Finding:
     return Finding("Isolation", "ok", "models with EnableNetworkIsolation have a network namespace of their own")
 
 
-def _cgroups(_: Settings) -> Finding:
+def _cgroups(current: Settings) -> Finding:
+    clary = connection.find(current.data)
+    if (clary.engine if clary else current.engine) == "docker":
+        if machine.docker_limits_memory():
+            return Finding("Limits", "ok", "Docker holds containers to the CPU and memory of their instance types")
+        return Finding("Limits", "warn", "this Docker engine cannot limit memory: models may use all that there is")
     notes = machine.limit_notes()
     if notes:
         return Finding("Limits", "warn", " ".join(notes))

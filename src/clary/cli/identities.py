@@ -77,8 +77,8 @@ def delete_key(name: str, data: Path | None) -> None:
 def roles() -> None:
     """Make, list and delete roles.
 
-    Models run as a role; sts:AssumeRole lets others act as one. Once there is a role, an ExecutionRoleArn must name
-    one.
+    Models run as a role; sts:AssumeRole lets others act as one. From the first role on an ExecutionRoleArn must name
+    one that is there, for good.
     """
 
 
@@ -86,14 +86,22 @@ def roles() -> None:
 @click.argument("name")
 @_policies
 @click.option("--trust", type=click.File(), metavar="FILE", help="Who may assume it [default: SageMaker, the account].")
+@click.option("--path", metavar="/PATH/", help="What stands before the name in its ARN [default: /].")
 @_tags
 @data_option
 def create_role(
-    name: str, policies: tuple[IO[str], ...], trust: IO[str] | None, tags: tuple[str, ...], data: Path | None
+    name: str,
+    policies: tuple[IO[str], ...],
+    trust: IO[str] | None,
+    path: str | None,
+    tags: tuple[str, ...],
+    data: Path | None,
 ) -> None:
     """Make a role and print its ARN."""
     request: dict[str, object] = {"Do": "CreateRole", "Name": name, "Policies": [_document(file) for file in policies]}
     request |= _tagged(tags)
+    if path is not None:
+        request["Path"] = path
     if trust is not None:
         request["Trust"] = _document(trust)
     click.echo(ask(connect(data), request)["Arn"])

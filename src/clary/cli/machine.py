@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 PROC = Path("/proc")
@@ -114,19 +115,33 @@ def _listening_inodes(port: int, proc: Path) -> list[str]:
 
 
 def docker_version() -> str | None:
-    """Ask the Docker daemon (DOCKER_HOST, else the usual socket) who it is; None where none answers."""
-    url = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    place = urlsplit(url)
+    """Ask the Docker daemon who it is; None where none answers."""
+    answer = _ask_docker("/version")
+    return f"{answer['Version']} at {_docker_url()}" if "Version" in answer else None
+
+
+def docker_limits_memory() -> bool:
+    """Tell whether the Docker daemon can; a daemon that does not answer says nothing against it."""
+    return bool(_ask_docker("/info").get("MemoryLimit", True))
+
+
+def _docker_url() -> str:
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+def _ask_docker(path: str) -> dict[str, Any]:
+    """Ask the daemon of DOCKER_HOST, else of the usual socket; nothing where none answers."""
+    place = urlsplit(_docker_url())
     if place.scheme == "unix":
         connection: http.client.HTTPConnection = _UnixConnection(place.path)
     else:
         connection = http.client.HTTPConnection(place.hostname or "localhost", place.port or 2375, timeout=3)
     try:
-        connection.request("GET", "/version")
+        connection.request("GET", path)
         answer = json.loads(connection.getresponse().read())
-        return f"{answer['Version']} at {url}"
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return None
+        return answer if isinstance(answer, dict) else {}
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
     finally:
         connection.close()
 

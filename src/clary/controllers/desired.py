@@ -156,4 +156,5 @@ def _s3_data(s3: Request, model: str, channel: str = "") -> ModelData:
     form = _FORMS.get((s3.get("S3DataType"), s3.get("CompressionType")))
     if form is None:
         raise _Refused(f"Clary does not know an S3DataType with its CompressionType in the data of model {model}.")
-    return ModelData(s3["S3Uri"], form, channel, s3.get("ManifestS3Uri", ""))
+    etags = s3.get("ETag", ""), s3.get("ManifestEtag", "")
+    return ModelData(s3["S3Uri"], form, channel, s3.get("ManifestS3Uri", ""), *etags)

@@ -178,9 +178,12 @@ class Fleet:
             await self._around.before_stop()
             async with asyncio.timeout(seconds + STOP_PATIENCE):
                 await self._engine.stop(id, seconds)
+        except Transient as trouble:
+            self._log.warning("cannot stop now; trying again", container=id, reason=trouble.message)
+            await asyncio.sleep(STOP_RETRY)  # still counted as stopping: no hot loop
         except Exception:
             self._log.exception("stopping failed; trying again", container=id)
-            await asyncio.sleep(STOP_RETRY)  # still counted as stopping: no hot loop
+            await asyncio.sleep(STOP_RETRY)
 
     def _end(self, works: dict[str, _Work], id: str, work: _Work) -> None:
         """Forget a task that is done. A callback of the task, for one that is cancelled at once runs no `finally`."""

@@ -6,14 +6,14 @@ values one must. A key that the request has not fails an operator, satisfies a n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from operator import eq, ge, gt, le, lt
 
-KEYS = frozenset(
+_KEYS = frozenset(
     {
         # Of every request.
         *("aws:currenttime", "aws:epochtime", "aws:requestedregion", "aws:securetransport", "aws:sourceip"),
@@ -33,14 +33,19 @@ KEYS = frozenset(
         # Of the registry.
         *("sagemaker:customermetadatapropertiestoremove", "sagemaker:modelapprovalstatus"),
         *("sagemaker:modellifecycle:stage", "sagemaker:modellifecycle:stagestatus"),
-        *("aws:sourceaccount", "iam:passedtoservice", "s3:delimiter", "s3:prefix", "sts:externalid"),
+        *("aws:sourceaccount", "aws:sourcearn", "iam:passedtoservice", "s3:delimiter", "s3:prefix", "sts:externalid"),
     }
 )
 """Those of which Clary knows the value, or that there is none."""
-KEY_PREFIXES = (
+_KEY_PREFIXES = (
     *("aws:principaltag/", "aws:requesttag/", "aws:resourcetag/", "sagemaker:resourcetag/"),
     "sagemaker:customermetadataproperties/",
 )
+
+
+def known_key(key: str) -> bool:
+    """Tell whether a key, in lower case, is one that can be decided."""
+    return key in _KEYS or key.startswith(_KEY_PREFIXES)
 
 
 def circumstances(now: float, source_ip: str, user_agent: str, *, secure: bool) -> dict[str, tuple[str, ...]]:
@@ -77,6 +82,27 @@ def glob(pattern: str, text: str) -> bool:
         else:
             return False
     return not pattern[at:].strip("*")
+
+
+def covers(pattern: str, beginning: str) -> bool:
+    """Tell whether a pattern matches everything that is longer than a text and begins with it."""
+    return pattern.endswith("*") and glob(pattern, f"{beginning}\0")  # `\0`: something that only wildcards match
+
+
+def overlaps(pattern: str, beginning: str) -> bool:
+    """Tell whether a pattern matches anything that begins with a text: whether it can take the text at all."""
+
+    def reached(at: int) -> Iterator[int]:
+        yield at
+        while pattern[at : at + 1] == "*":
+            at += 1
+            yield at
+
+    places = set(reached(0))
+    for character in beginning:
+        taking = (at for at in places if at < len(pattern) and pattern[at] in ("*", "?", character))
+        places = {place for at in taking for place in reached(at if pattern[at] == "*" else at + 1)}
+    return bool(places)
 
 
 def _arn(value: str, pattern: str) -> bool:

@@ -69,11 +69,12 @@ def _serve(desired: Desired, observed: Observed, judged: list[tuple[Slot, Judgem
         VariantGroup(variant, _instances([judgement for slot, judgement in judged if slot.variant is variant]))
         for variant in desired.variants
     ]
+    instances = tuple(instance.id for group in groups for instance in group.instances)
     strays = _stop_all(observed, "replace", keep={judgement.spec.id for judgement in judgements})
     wakes = [judgement.wake_at for judgement in judgements if judgement.wake_at is not None]
     if creating:
         status = creating_status(desired.config_name, desired.created_at, groups)
-        route = EndpointRoute(desired.name, "Creating", ())
+        route = EndpointRoute(desired.name, "Creating", (), instances=instances)
     else:
         status = serving_status(desired.config_name, groups, observed.status)
         route = EndpointRoute(
@@ -82,6 +83,7 @@ def _serve(desired: Desired, observed: Observed, judged: list[tuple[Slot, Judgem
             tuple(_variant_route(group) for group in groups if not group.variant.shadow),
             tuple(_variant_route(group) for group in groups if group.variant.shadow),
             desired.capture,
+            instances,
         )
     return Plan(
         status,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from clary.core.policy import Document, Inquiry, Policy, Verdict, evaluate, parse
+from clary.core.policy import Document, Inquiry, Policy, Statement, Verdict, evaluate, parse
 from clary.core.resources import Partition
 from clary.core.sessions import Session
 from clary.errors import AccessDeniedException, AwsError
@@ -15,6 +15,8 @@ HOSTING = "sagemaker.amazonaws.com"
 """The service principal that assumes execution roles."""
 NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
 """Of users and of roles, as in IAM."""
+PATH = re.compile(r"/(?:[!-~]{1,510}/)?")
+"""Of roles, as in IAM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,10 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Something to act as. `trust` None: SageMaker may, and whoever of the account has `sts:AssumeRole` on it."""
+    """Something to act as. `trust` None: SageMaker may, and whoever of the account has `sts:AssumeRole` on it.
+
+    `path` stands before the name in the ARN, and nowhere else.
+    """
 
     name: str
     id: str
@@ -40,6 +45,7 @@ class Role:
     trust: Document | None = None
     created_at: float = 0.0
     tags: Mapping[str, str] = field(default_factory=dict)
+    path: str = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class Principal:
         """Decide, and name the kind of policy that decided."""
         if self.policies is None:
             return Verdict.ALLOWED, "identity-based"
-        asked = Inquiry(inquiry.action, inquiry.resource, {**inquiry.context, **self.context}, inquiry.unknown)
+        asked = replace(inquiry, context={**inquiry.context, **self.context})
         verdict = evaluate(self.policies, asked)
         if verdict is Verdict.ALLOWED and self.session_policy is not None:
             return evaluate((self.session_policy,), asked), "session"
@@ -111,19 +117,19 @@ class Directory:
         known = {"aws:username": (user.name,), **_tag_keys(user.tags)}
         return self._principal("iam", f"user/{user.name}", user.id, self._policies[access_key_id], known)
 
-    def role_arn(self, name: str) -> str:
+    def role_arn(self, name: str, path: str = "/") -> str:
         """Give the ARN of a role."""
-        return f"arn:{self._partition.name}:iam::{self._partition.account_id}:role/{name}"
+        return f"arn:{self._partition.name}:iam::{self._partition.account_id}:role{path}{name}"
 
     def role(self, arn: str) -> Role | None:
         """Find a role by its ARN."""
-        return next((role for role in self.roles.values() if self.role_arn(role.name) == arn), None)
+        return next((role for role in self.roles.values() if self.role_arn(role.name, role.path) == arn), None)
 
     def role_allows(self, role: Role, inquiry: Inquiry) -> bool:
         """Tell whether the role's own policies allow something that SageMaker does in its name."""
         who = self._principal("sts", f"assumed-role/{role.name}/SageMaker", f"{role.id}:SageMaker", (), {})
-        context = {**inquiry.context, **who.context, **self._role_keys(role.name, role.tags)}
-        asked = Inquiry(inquiry.action, inquiry.resource, context, inquiry.unknown)
+        known = self._role_keys(self.role_arn(role.name, role.path), role.tags)
+        asked = replace(inquiry, context={**inquiry.context, **who.context, **known})
         return evaluate(self._policies[role.id], asked) is Verdict.ALLOWED
 
     def _assumed(self, session: Session) -> Principal:
@@ -132,13 +138,14 @@ class Directory:
         limit = parse(session.policy) if session.policy is not None else None
         name, id = f"assumed-role/{session.role_name}/{session.name}", f"{session.role_id}:{session.name}"
         role = self.roles.get(session.role_id)
-        known = self._role_keys(session.role_name, role.tags if role else {})
+        arn = self.role_arn(role.name, role.path) if role else self.role_arn(session.role_name)
+        known = self._role_keys(arn, role.tags if role else {})
         principal = self._principal("sts", name, id, policies, known)
         return Principal(principal.arn, principal.id, policies, limit, principal.context)
 
-    def _role_keys(self, name: str, tags: Mapping[str, str]) -> dict[str, Sequence[str]]:
+    def _role_keys(self, arn: str, tags: Mapping[str, str]) -> dict[str, Sequence[str]]:
         # No session here was begun with a second factor; a user's key is used without saying anything of one.
-        known: dict[str, Sequence[str]] = {"aws:principalarn": (self.role_arn(name),)}
+        known: dict[str, Sequence[str]] = {"aws:principalarn": (arn,)}
         return {**known, "aws:multifactorauthpresent": ("false",), **_tag_keys(tags)}
 
     def _principal(
@@ -169,7 +176,7 @@ def may_assume(role: Role, principal: Principal, account_id: str, inquiry: Inqui
     accounts = {"*", account_id, f"arn:{partition}:iam::{account_id}:root"}
     names = {principal.arn, *principal.context.get("aws:principalarn", ())}
     trusted = False
-    asked = Inquiry(inquiry.action, inquiry.resource, {**inquiry.context, **principal.context})
+    asked = replace(inquiry, context={**inquiry.context, **principal.context})
     for statement in parse(role.trust, trust=True).statements:
         given = set(statement.principals.get("AWS", ()))
         if given & (accounts | names) and statement.applies(asked):
@@ -179,18 +186,35 @@ def may_assume(role: Role, principal: Principal, account_id: str, inquiry: Inqui
     return trusted
 
 
-def trusts_hosting(role: Role, account_id: str) -> bool:
-    """Tell whether SageMaker may assume the role, on behalf of the account."""
+def trusts_hosting(role: Role, account_id: str, source_arn: str | None = None) -> bool:
+    """Tell whether SageMaker may assume the role, on behalf of the account.
+
+    `source_arn` is what it is assumed for. None: that is not known here, and was decided when it was created; what
+    statements say of it is passed over.
+    """
     if role.trust is None:
         return True
-    inquiry = Inquiry("sts:AssumeRole", "*", {"aws:sourceaccount": (account_id,)})
+    statements = parse(role.trust, trust=True).statements
+    context = {"aws:sourceaccount": (account_id,)}
+    if source_arn is None:
+        statements = tuple(_for_any_source(statements))
+    else:
+        context["aws:sourcearn"] = (source_arn,)
+    inquiry = Inquiry("sts:AssumeRole", "*", context)
     effects = {
         statement.effect
-        for statement in parse(role.trust, trust=True).statements
+        for statement in statements
         if {HOSTING, "*"} & {*statement.principals.get("Service", ()), *statement.principals.get("AWS", ())}
         and statement.applies(inquiry)
     }
     return effects == {"Allow"}
+
+
+def _for_any_source(statements: Iterable[Statement]) -> Iterator[Statement]:
+    for statement in statements:
+        others = tuple(each for each in statement.conditions if each.key != "aws:sourcearn")
+        if statement.effect == "Allow" or len(others) == len(statement.conditions):
+            yield replace(statement, conditions=others)
 
 
 def _tag_keys(tags: Mapping[str, str]) -> dict[str, Sequence[str]]:

@@ -92,8 +92,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         CLARY, "Dropped", ("Kind",), "Count",
-        "What was given up, so that requests need not wait: `metrics` (seconds of numbers while the control plane was "
-        "away for long), `capture` (records of data capture).",
+        "What was given up, so that nobody need wait: `metrics` (seconds of numbers while the control plane was away "
+        "for long), `capture` (records of data capture), `logs` (times that Docker left out lines of a container).",
     ),
 )  # fmt: skip
 
@@ -201,6 +201,8 @@ class Statistics:
         known = math.fsum(self.histogram.values())
         if self.minimum < 0 or known < self.count * (1 - 1e-9):
             return None
+        if percent in (0, 100):  # known exactly
+            return self.maximum if percent else self.minimum
         left = known * percent / 100
         for number in sorted(self.histogram):
             left -= self.histogram[number]

@@ -1,20 +1,21 @@
 """IAM policies: read a document, refuse one that could not be enforced, decide.
 
 Source: the IAM user guide, "Policy evaluation logic" and "IAM JSON policy elements". An explicit Deny wins, then an
-Allow is needed. What Clary could not enforce (an operator or a condition key that it does not know, a policy variable)
-is refused when the policy is attached: a condition that never holds would turn a Deny into nothing.
+Allow is needed. What Clary could not enforce (an operator that it does not know, a policy variable, in a Deny a
+condition key that it does not know) is refused when the policy is attached: a condition that never holds would turn a
+Deny into nothing. An Allow with an unknown key is taken, and allows nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from clary.core.conditions import KEY_PREFIXES, KEYS, Condition, can_decide, glob, known_operator
+from clary.core.conditions import Condition, can_decide, covers, glob, known_key, known_operator, overlaps
 from clary.errors import AwsError
 
 Document = Mapping[str, object]
@@ -50,6 +51,9 @@ class Inquiry:
     context: Context = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     """Beginnings of condition keys whose values cannot be had here: a Deny on one holds, an Allow does not."""
+    all_below: bool = False
+    """The resource ends with `*` and stands for all that begin like it: a Deny holds that is about any of them, an
+    Allow that is about all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +74,25 @@ class Statement:
         action = inquiry.action.lower()
         if any(glob(pattern, action) for pattern in self.actions) is self.not_actions:
             return False
-        if any(glob(pattern, inquiry.resource) for pattern in self.resources) is self.not_resources:
+        if not self._names(inquiry):
             return False
         for condition in self.conditions:
-            if condition.key.startswith(inquiry.unknown or ("\0",)):
+            if condition.key.startswith(inquiry.unknown or ("\0",)) or not known_key(condition.key):
                 if self.effect == "Allow":
                     return False
             elif not condition.holds(inquiry.context):
                 return False
         return True
+
+    def _names(self, inquiry: Inquiry) -> bool:
+        """Tell whether the statement is about the resource."""
+        test: Callable[[str, str], bool] = glob
+        resource = inquiry.resource
+        if inquiry.all_below:
+            # NotResource is about what its patterns leave over: with them all and any change places.
+            test = covers if (self.effect == "Allow") is not self.not_resources else overlaps
+            resource = resource.removesuffix("*")
+        return any(test(pattern, resource) for pattern in self.resources) is not self.not_resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +166,7 @@ def _statement(given: object, *, trust: bool) -> Statement:
             raise malformed(f'Resource {resource} must be in ARN format or "*".')
         if "${" in resource:
             raise malformed(f"Policy variables are not supported here: {resource}.")
-    conditions = tuple(_conditions(given.get("Condition", {})))
+    conditions = tuple(_conditions(given.get("Condition", {}), in_deny=effect == "Deny"))
     principals = _principals(given) if trust else {}
     lowered = tuple(action.lower() for action in actions)
     return Statement(effect, lowered, not_actions, resources, not_resources, conditions, principals)
@@ -176,7 +190,7 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
 
 
-def _conditions(given: object) -> Iterable[Condition]:
+def _conditions(given: object, *, in_deny: bool) -> Iterable[Condition]:
     if not isinstance(given, Mapping):
         raise malformed("Syntax errors in policy.")
     for operator, block in given.items():
@@ -186,8 +200,8 @@ def _conditions(given: object) -> Iterable[Condition]:
             raise malformed(f"Invalid Condition type : {operator}.")
         for key, value in block.items():
             name = str(key).lower()
-            if name not in KEYS and not name.startswith(KEY_PREFIXES):
-                raise malformed(f"Clary does not know the condition key {key} and could not enforce the policy.")
+            if in_deny and not known_key(name):
+                raise malformed(f"Clary does not know the condition key {key} and could not enforce the Deny.")
             values = _texts(value)
             if any("${" in each for each in values):
                 raise malformed(f"Policy variables are not supported here: {key}.")

@@ -29,6 +29,9 @@ class ModelData(NamedTuple):
     """Names an additional source; empty: the model itself."""
     manifest: str = ""
     """The URL of a list of the objects that are wanted of a prefix; empty: all."""
+    etag: str = ""
+    """The version that the one object must be; empty: any."""
+    manifest_etag: str = ""
 
     @property
     def place(self) -> str:
@@ -262,6 +265,10 @@ class IdentityStore(Protocol):
     async def users(self) -> Sequence[User]: ...
 
     async def roles(self) -> Sequence[Role]: ...
+
+    async def has_had_roles(self) -> bool:
+        """Tell whether there is a role or was one: from the first on, what names a role must name one that is there."""
+        ...
 
 
 @runtime_checkable

@@ -66,6 +66,8 @@ class EndpointRoute:
     shadows: tuple[VariantRoute, ...] = ()
     """These get copies of requests, as many as their weight's share of the variants' weights."""
     capture: DataCapture | None = None
+    instances: tuple[str, ...] = ()
+    """The ids of those that there are or are to be, ready or not: who asks for credentials of a role is one of them."""
 
 
 class VariantDocument(TypedDict):
@@ -96,6 +98,7 @@ class RouteDocument(TypedDict):
     variants: list[VariantDocument]
     shadows: list[VariantDocument]
     capture: CaptureDocument | None
+    instances: list[str]
 
 
 class TableDocument(TypedDict):
@@ -112,6 +115,10 @@ class RouteTable:
     revision: int
     endpoints: Mapping[str, EndpointRoute]
 
+    def has_instance(self, id: str) -> bool:
+        """Tell whether there is an instance of this id, or is to be one."""
+        return any(id in route.instances for route in self.endpoints.values())
+
     def to_json(self) -> TableDocument:
         """Give the table as plain JSON values."""
         return {
@@ -122,6 +129,7 @@ class RouteTable:
                     "variants": [_variant_document(variant) for variant in route.variants],
                     "shadows": [_variant_document(variant) for variant in route.shadows],
                     "capture": _capture_document(route.capture),
+                    "instances": list(route.instances),
                 }
                 for name, route in self.endpoints.items()
             },
@@ -137,6 +145,7 @@ class RouteTable:
                 tuple(map(_variant, route["variants"])),
                 tuple(map(_variant, route["shadows"])),
                 _capture(route["capture"]),
+                tuple(route["instances"]),
             )
             for name, route in document["endpoints"].items()
         }

@@ -12,6 +12,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 ROLE_CREDENTIALS = "/_clary/role-credentials"
 """The path where containers fetch the credentials of their role, as AWS's SDKs do from the platform that runs them."""
@@ -34,6 +35,14 @@ class Session:
     """The session policy: what it does not allow too, the session may not do."""
 
 
+class Holder(NamedTuple):
+    """Who may ask for a role's credentials: an instance, for as long as both it and this very role are there."""
+
+    role_arn: str
+    role_id: str
+    instance_id: str
+
+
 class Sessions:
     """Grants and reads session tokens under one key."""
 
@@ -44,36 +53,32 @@ class Sessions:
         """Give the token and the secret access key of a session."""
         terms = [session.access_key_id, session.role_id, session.role_name, session.name, session.expires_at]
         payload = json.dumps([*terms, session.policy], separators=(",", ":")).encode()
-        token = base64.urlsafe_b64encode(self._mac(b"token", payload) + payload).decode()
-        return token, self._secret(payload)
+        return self._token(b"token", payload), self._secret(payload)
 
     def read(self, token: str) -> tuple[Session, str] | None:
         """Give the session and the secret that a token stands for, whether or not it is over; None for a forgery."""
+        payload = self._payload(b"token", token)
+        return None if payload is None else (Session(*json.loads(payload)), self._secret(payload))
+
+    def container_token(self, holder: Holder) -> str:
+        """Give what a container shows when it asks for its role's credentials: good for as long as the holder is."""
+        return self._token(b"holder", json.dumps(holder).encode())
+
+    def read_container_token(self, token: str) -> Holder | None:
+        """Give whom a token was given to; None for a forgery."""
+        payload = self._payload(b"holder", token)
+        return None if payload is None else Holder(*json.loads(payload))
+
+    def _token(self, purpose: bytes, payload: bytes) -> str:
+        return base64.urlsafe_b64encode(self._mac(purpose, payload) + payload).decode()
+
+    def _payload(self, purpose: bytes, token: str) -> bytes | None:
         try:
             raw = base64.b64decode(token, b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
         mac, payload = raw[:_MAC], raw[_MAC:]
-        if not hmac.compare_digest(self._mac(b"token", payload), mac):
-            return None
-        return Session(*json.loads(payload)), self._secret(payload)
-
-    def container_token(self, role_arn: str, container: str) -> str:
-        """Give what a container shows when it asks for its role's credentials."""
-        payload = json.dumps([role_arn, container]).encode()
-        return base64.urlsafe_b64encode(self._mac(b"container", payload) + payload).decode()
-
-    def read_container_token(self, token: str) -> tuple[str, str] | None:
-        """Give the role's ARN and the container of a token; None for a forgery."""
-        try:
-            raw = base64.b64decode(token, b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            return None
-        mac, payload = raw[:_MAC], raw[_MAC:]
-        if not hmac.compare_digest(self._mac(b"container", payload), mac):
-            return None
-        role_arn, container = json.loads(payload)
-        return str(role_arn), str(container)
+        return payload if hmac.compare_digest(self._mac(purpose, payload), mac) else None
 
     def _secret(self, payload: bytes) -> str:
         return base64.b64encode(self._mac(b"secret", payload)).decode()[:40]

@@ -22,16 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from clary.core.ports import ContainerSpec, ModelData, ModelDataForm, Progress
+from clary.core.ports import ContainerSpec, ModelData, Progress
 from clary.engines import archive
-from clary.engines.pieces import Piece, download, find
+from clary.engines.pieces import Piece, canonical, download, find
 from clary.errors import LaunchFailure, Transient
 from clary.objects import Count, Objects
 
 MB = 1_000_000
 
-ReadRefusal = Callable[[str | None, ModelData], str | None]
-"""Says in a sentence why a role may not read some data now; None where it may."""
+ReadRefusal = Callable[[str, str, str], str | None]
+"""Says in a sentence why a role may not do something (`s3:GetObject`, `s3:ListBucket`) with a URL; None: it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Artifacts:
         objects: Objects,
         limit: int,
         max_bytes: int,
-        refusal: ReadRefusal = lambda role_arn, data: None,
+        refusal: ReadRefusal = lambda role_arn, action, url: None,
     ) -> None:
         self._root = root
         self._incoming = root / "incoming"
@@ -67,18 +67,17 @@ class Artifacts:
         self._incoming.mkdir(parents=True, exist_ok=True)
         _sweep(self._incoming)
 
-    async def get(
-        self, url: str, holder: str, progress: Progress, form: ModelDataForm = "archive", manifest: str = ""
-    ) -> Artifact:
-        """Give the artifact at the URL, held for `holder` until it releases all that it holds.
+    async def get(self, data: ModelData, holder: str, progress: Progress, role_arn: str | None = None) -> Artifact:
+        """Give the data as an artifact, held for `holder` until it releases all that it holds.
 
-        Raises LaunchFailure (download, unpack) or Transient, after which the holder holds nothing. Those who want the
-        same artifact wait for one download.
+        Raises LaunchFailure (unpack; download, also for what the role may not read) or Transient, after which the
+        holder holds nothing. Those who want the same artifact wait for one download.
         """
-        data = ModelData(url, form, manifest=manifest)
-        pieces = await find(self._objects, data)
+        data = canonical(self._objects, data)
+        pieces = await self._find(data, role_arn)
         # The same object unpacked and as it is are two artifacts.
-        seed = "\n".join(["" if form == "archive" else form, *(f"{piece.url}\n{piece.head.etag}" for piece in pieces)])
+        form = "" if data.form == "archive" else data.form
+        seed = "\n".join([form, *(f"{piece.url}\n{piece.head.etag}" for piece in pieces)])
         key = hashlib.sha256(seed.encode()).hexdigest()[:32]
         # Held before it exists: from here on nobody evicts it under us.
         self.hold(key, holder)
@@ -102,16 +101,9 @@ class Artifacts:
         Raises what `get` raises, and LaunchFailure(download) for what the spec's role may not read, and where it takes
         longer than the spec allows.
         """
-        # The role's policies may have changed since CreateModel, or were never asked (--defer-checks).
-        for data in spec.model_data:
-            if refusal := self._refusal(spec.role_arn, data):
-                raise LaunchFailure("download", refusal)
         try:
             async with asyncio.timeout(spec.download_timeout) as timer:
-                return {
-                    data.place: await self.get(data.url, spec.id, progress, data.form, data.manifest)
-                    for data in spec.model_data
-                }
+                return {data.place: await self.get(data, spec.id, progress, spec.role_arn) for data in spec.model_data}
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -124,6 +116,24 @@ class Artifacts:
 
     def release(self, holder: str) -> None:
         self._held.pop(holder, None)
+
+    async def _find(self, data: ModelData, role_arn: str | None) -> Sequence[Piece]:
+        """Look up the pieces as the role would, object by object.
+
+        Its policies may have changed since CreateModel, or were never asked (--defer-checks).
+        """
+        asked = [("s3:ListBucket" if data.form == "prefix" else "s3:GetObject", data.url)]
+        if data.manifest:
+            asked.append(("s3:GetObject", data.manifest))
+        self._require(role_arn, asked)
+        pieces = await find(self._objects, data)
+        self._require(role_arn, [("s3:GetObject", piece.url) for piece in pieces])
+        return pieces
+
+    def _require(self, role_arn: str | None, asked: Sequence[tuple[str, str]]) -> None:
+        for action, url in asked if role_arn else ():
+            if refusal := self._refusal(role_arn or "", action, url):
+                raise LaunchFailure("download", refusal)
 
     async def _fetch(self, data: ModelData, key: str, pieces: Sequence[Piece], progress: Progress) -> None:
         url, form = data.url, data.form

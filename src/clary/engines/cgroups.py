@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,11 @@ class ControlGroups:
                 continue
             groups.append(group)
         return groups
+
+    def retain(self, ids: Collection[str]) -> None:
+        """Remove the groups of all other containers: an earlier life died before it had written down what they are."""
+        for hierarchy in self._hierarchies:
+            remove([group for group in hierarchy.base.glob("*/") if group.name not in ids])
 
 
 def members(groups: Sequence[Path]) -> set[int]:

@@ -36,7 +36,9 @@ class EngineContext:
     """The table of that name: the Docker network that each subnet and security group stands for."""
     shm_bytes: int = 64 * 1024 * 1024
     """Size of /dev/shm, where the engine makes one."""
-    read_refusal: ReadRefusal = lambda role_arn, data: None
+    read_refusal: ReadRefusal = lambda role_arn, action, url: None
     """Asked before each download."""
     role_variables: Callable[[ContainerSpec], Mapping[str, str]] = lambda spec: {}
     """Gives the variables by which a container finds the credentials of its role."""
+    lines_dropped: Callable[[int], object] = lambda times: None
+    """Told how often a container's output was left out because it came too fast."""

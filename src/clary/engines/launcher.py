@@ -25,11 +25,16 @@ from typing import TypedDict
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
-PR_CAPBSET_DROP = 24
+PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 22, 24, 38
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 32, 4096, 8192, 16384, 1 << 18
 _KEPT = ((os.ST_NOSUID, MS_NOSUID), (os.ST_NODEV, MS_NODEV), (os.ST_NOEXEC, MS_NOEXEC))
+
+_LOAD, _RETURN, _IS, _IS_AT_LEAST = 0x20, 0x06, 0x15, 0x35
+"""Instructions of the kernel's filters (linux/bpf_common.h); jumps count the instructions that they skip."""
+_ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
+"""By the machine's name: the kernel's number (linux/audit.h), and that of socket(2)."""
 
 _CAPABILITIES = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31})
 """What root keeps in isolation: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE,
@@ -150,6 +155,32 @@ def isolate(wanted: Isolation) -> None:
             if ctypes.get_errno() == errno.EINVAL:
                 break  # the kernel has no more
             _check(-1, "prctl")
+    _refuse_virtual_sockets()
+
+
+def _refuse_virtual_sockets() -> None:
+    """Take AF_VSOCK away: it leads to the hypervisor and is of no network namespace.
+
+    And io_uring, which makes sockets without socket(2), and the calls of other architectures than the kernel's own.
+    """
+    architecture, socket_call = _ARCHITECTURES[os.uname().machine]
+    code = [
+        (_LOAD, 0, 0, 4),  # the architecture
+        (_IS, 0, 7, architecture),
+        (_LOAD, 0, 0, 0),  # the call's number
+        (_IS_AT_LEAST, 5, 0, 0x40000000),  # x32
+        (_IS, 4, 0, 425),  # io_uring_setup
+        (_IS, 0, 2, socket_call),
+        (_LOAD, 0, 0, 16),  # its first argument
+        (_IS, 2, 0, 40),  # AF_VSOCK
+        (_RETURN, 0, 0, 0x7FFF0000),  # allowed
+        (_RETURN, 0, 0, 0x00050000 | errno.ENOSYS),
+        (_RETURN, 0, 0, 0x00050000 | errno.EAFNOSUPPORT),
+    ]
+    filters = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in code))
+    program = struct.pack("@HP", len(code), ctypes.addressof(filters))
+    _check(_libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    _check(_libc().prctl(PR_SET_SECCOMP, 2, program, 0, 0), "prctl")
 
 
 def _raise_loopback() -> None:

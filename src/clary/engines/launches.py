@@ -16,8 +16,9 @@ class Launches:
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[Container]] = {}
 
-    def __contains__(self, id: str) -> bool:
-        return id in self._tasks
+    def ids(self) -> set[str]:
+        """Give the containers that are being launched."""
+        return set(self._tasks)
 
     async def run(self, id: str, work: Callable[[], Coroutine[Any, Any, Container]]) -> Container:
         """Do the work once whoever asked before has done it. Cancelling the caller cancels the work.

@@ -1,25 +1,21 @@
 """The objects that a model's data is made of, and where each goes: one archive, one file, or a tree of files.
 
-The rules for names are those of the API reference of S3ModelDataSource. Of manifests it says only that they are CSV;
-the JSON that other operations take for one (S3DataType ManifestFile) is read too.
+The rules for names are those of the API reference of S3ModelDataSource.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 
+from clary.core import manifest
 from clary.core.ports import ModelData
 from clary.errors import LaunchFailure
-from clary.objects import Count, ObjectHead, ObjectNotFound, ObjectRefused, Objects, as_s3
+from clary.objects import Count, ObjectHead, ObjectNotFound, ObjectRefused, Objects
 
 _LONGEST_NAME = 255
-"""Bytes."""
-_LARGEST_MANIFEST = 16 * 1024 * 1024
 """Bytes."""
 
 
@@ -32,60 +28,39 @@ class Piece:
     head: ObjectHead
 
 
+def canonical(objects: Objects, data: ModelData) -> ModelData:
+    """Give the data under the URLs by which policies know it. Raises LaunchFailure(download) for URLs that are none."""
+    with _failing():
+        manifest = objects.canonical(data.manifest) if data.manifest else ""
+        return data._replace(url=objects.canonical(data.url), manifest=manifest)
+
+
 async def find(objects: Objects, data: ModelData) -> list[Piece]:
     """Look up what the data's URL stands for, in the order of keys.
 
-    Raises LaunchFailure(download) where there is nothing, or where a key cannot be the name of a file; or Transient.
+    Raises LaunchFailure(download) where there is nothing, where it is another version than the data's ETag says, or
+    where a key cannot be the name of a file; or Transient.
     """
     url = data.url
-    try:
+    with _failing():
         if data.form != "prefix":
-            return _checked([Piece(url, url.rpartition("/")[2], await objects.head(url))], url)
+            head = await objects.head(url)
+            head.require(url, data.etag)
+            return _checked([Piece(url, url.rpartition("/")[2], head)], url)
         found = [Piece(*each) for each in await objects.below(url)]
         if data.manifest:
-            found = _selected(found, await _read(objects, data.manifest), data)
-    except (ObjectNotFound, ObjectRefused) as error:
-        raise LaunchFailure("download", error.message) from error
+            found = await _selected(objects, found, data)
     if not found:
         raise LaunchFailure("download", f"{url}: there is no object whose key begins with it")
     return _checked(found, url)
 
 
-async def _read(objects: Objects, manifest: str) -> str:
-    if (await objects.head(manifest)).size > _LARGEST_MANIFEST:
-        raise LaunchFailure("download", f"{manifest}: a manifest has at most {_LARGEST_MANIFEST} bytes")
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "manifest")
-        await objects.download(manifest, file, lambda done, total: None)
-        try:
-            return file.read_text()
-        except UnicodeDecodeError as error:
-            raise LaunchFailure("download", f"{manifest}: a manifest is text in UTF-8") from error
-
-
-def _selected(found: list[Piece], manifest: str, data: ModelData) -> list[Piece]:
-    """Keep the pieces that a manifest names. It may only name what lies below the data's own URL."""
-    by_url = {piece.url: piece for piece in found}
-    wanted = dict.fromkeys(_locations(manifest, data))
-    if missing := next((url for url in wanted if url not in by_url), None):
-        raise LaunchFailure("download", f"{data.manifest} names {missing}, which is not there below {data.url}")
-    return [piece for url, piece in by_url.items() if url in wanted]
-
-
-def _locations(manifest: str, data: ModelData) -> Iterator[str]:
-    """Give the URLs in a manifest: a JSON list of a prefix and of keys below it, or CSV, each line begun by one."""
-    try:
-        if manifest.lstrip().startswith("["):
-            first, *keys = json.loads(manifest)
-            prefix = as_s3(first["prefix"])
-        else:
-            keys = [row[0].strip() for row in csv.reader(manifest.splitlines()) if row]
-            prefix = as_s3(data.url)
-        for key in filter(None, keys):
-            yield key if key.startswith("s3://") else prefix + key
-    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
-        message = f'{data.manifest}: a manifest is CSV, or in JSON [{{"prefix": "s3://..."}}, "key", ...]'
-        raise LaunchFailure("download", message) from error
+async def _selected(objects: Objects, found: list[Piece], data: ModelData) -> list[Piece]:
+    """Keep the pieces that the manifest names."""
+    text = await objects.read(data.manifest, manifest.LARGEST, data.manifest_etag)
+    there = {piece.url: piece for piece in found}
+    wanted = manifest.chosen(text, data.manifest, data.url, there.keys(), objects.canonical)
+    return [piece for url, piece in there.items() if url in wanted]
 
 
 async def download(objects: Objects, pieces: Sequence[Piece], target: Path, progress: Count) -> None:
@@ -94,10 +69,8 @@ async def download(objects: Objects, pieces: Sequence[Piece], target: Path, prog
     for piece in pieces:
         file = target / piece.path
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with _failing():
             await objects.download(piece.url, file, _beyond(before, total, progress))
-        except (ObjectNotFound, ObjectRefused) as error:
-            raise LaunchFailure("download", error.message) from error
         before += piece.head.size
 
 
@@ -116,3 +89,12 @@ def _checked(pieces: list[Piece], url: str) -> list[Piece]:
 
 def _beyond(before: int, total: int, progress: Count) -> Count:
     return lambda done, _: progress(before + done, total)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Make what can be known of an object, and will not change by itself, the end of a launch."""
+    try:
+        yield
+    except (ObjectNotFound, ObjectRefused, manifest.ManifestRefused) as error:
+        raise LaunchFailure("download", error.message) from error

@@ -320,8 +320,11 @@ class ProcessEngine:
         for old in sorted(logs.iterdir(), key=lambda link: link.lstat().st_mtime)[:-_KEPT_LOGS]:
             old.unlink()
         _link(serving / "clary_serving", Path(clary.__path__[0]) / "serving")
+        self._disk.sweep()
         for record in list(self._disk.read_all()):
             await self._adopt(record)
+        self._groups.retain(self._records)
+        await self._relays.retain(self._records)
         if self._settling:  # what ended while nobody watched is known as ended from the first observation on
             await asyncio.wait(set(self._settling))
         private = self._run / "private"

@@ -100,6 +100,11 @@ class Records:
         lists = {name: tuple(table[name]) for name in ("groups", "artifacts")}
         return Record(**{**table, **lists, "spec": spec})
 
+    def sweep(self) -> None:
+        """Remove what an earlier life died writing: nothing had been started for it."""
+        for draft in self._root.glob(".*"):
+            draft.unlink()
+
     def read_all(self) -> Iterator[Record]:
         for file in sorted(self._root.glob("*.json")):
             if (record := self.read(file.stem)) is not None:

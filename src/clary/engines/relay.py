@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -106,6 +107,14 @@ class Relays:
                     await asyncio.sleep(0.005)
                 await _kill(relay)
                 self._file(id).unlink(missing_ok=True)
+
+    async def retain(self, ids: Collection[str]) -> None:
+        """End what an earlier engine left for other containers: it died after they were gone, and before the relay."""
+        for file in list(self._folder.glob("*")):
+            if file.name.startswith("."):
+                file.unlink()  # it died while writing: such a relay goes by itself
+            elif file.stem not in ids:
+                await self.end(file.stem)
 
     async def close(self) -> None:
         """Let go of them: they run on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from clary.core import conditions
@@ -96,20 +96,21 @@ class Access(Mapping[str, str]):
         self._principals[identity.access_key_id, identity.token] = principal
         return principal
 
-    def role_credentials(self, token: str) -> dict[str, str]:
+    def role_credentials(self, token: str, is_there: Callable[[str], bool]) -> dict[str, str]:
         """Give a container the credentials of its role, an hour's, in the form in which SDKs fetch them again in time.
 
-        Raises AwsError for a token that was not made here, and for a role that is gone or no longer trusts SageMaker.
+        Raises AwsError for a token that was not made here, one of an instance that is gone (`is_there` tells by its
+        id), and for a role that is gone, was made anew, or no longer trusts SageMaker.
         """
-        found = self._sessions.read_container_token(token)
-        if found is None:
+        holder = self._sessions.read_container_token(token)
+        if holder is None or not is_there(holder.instance_id):
             raise AwsError("The authorization token is not valid.", code="AccessDenied", status=403)
-        role_arn, container = found
+        role_arn = holder.role_arn
         role = self._fresh().role(role_arn)
-        if role is None or not trusts_hosting(role, self._partition.account_id):
+        if role is None or role.id != holder.role_id or not trusts_hosting(role, self._partition.account_id):
             raise AwsError(f"The role {role_arn} cannot be assumed by SageMaker.", code="AccessDenied", status=403)
         expires_at = int(time.time()) + CONTAINER_SECONDS
-        session = Session(new_id("ASIA"), role.id, role.name, container, float(expires_at))
+        session = Session(new_id("ASIA"), role.id, role.name, holder.instance_id, float(expires_at))
         session_token, secret = self._sessions.grant(session)
         return {
             "AccessKeyId": session.access_key_id,

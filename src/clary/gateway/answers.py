@@ -13,7 +13,7 @@ from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
 from clary.errors import AwsError
 from clary.gateway.connection import status_line
 
-# Member path and largest length of the headers that the runtime's model bounds.
+# Member path and largest length of the headers that the runtime's model bounds, and those that may not be empty.
 _BOUNDS: Mapping[bytes, tuple[str, int]] = {
     b"content-type": ("contentType", 1024),
     b"accept": ("accept", 1024),
@@ -23,9 +23,13 @@ _BOUNDS: Mapping[bytes, tuple[str, int]] = {
     b"x-amzn-sagemaker-target-variant": ("targetVariant", 63),
     b"x-amzn-sagemaker-target-container-hostname": ("targetContainerHostname", 63),
     b"x-amzn-sagemaker-inference-id": ("inferenceId", 64),
+    b"x-amzn-sagemaker-enable-explanations": ("enableExplanations", 64),
     b"x-amzn-sagemaker-inference-component": ("inferenceComponentName", 63),
     b"x-amzn-sagemaker-session-id": ("sessionId", 256),
 }
+_NOT_EMPTY = frozenset(
+    (b"x-amzn-sagemaker-target-model", b"x-amzn-sagemaker-inference-id", b"x-amzn-sagemaker-enable-explanations")
+)
 _SESSION_ID = "^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
 _NEW_OR_SESSION_ID = f"^(NEW_SESSION)$|{_SESSION_ID}"
 
@@ -39,14 +43,21 @@ class RuntimeFailure(AwsError):
 
 
 def check_headers(headers: Mapping[bytes, bytes]) -> None:
-    """Refuse headers that are longer than the service model allows. Raises AwsError (ValidationError)."""
+    """Refuse headers of a length that the service model does not allow. Raises AwsError (ValidationError)."""
     items = []
     for name, value in headers.items():
         bound = _BOUNDS.get(name)
-        if bound is not None and len(value) > bound[1]:
+        if bound is None:
+            continue
+        if len(value) > bound[1]:
             items.append(
                 f"Value '{value.decode('latin-1')}' at '{bound[0]}' failed to satisfy constraint: "
                 f"Member must have length less than or equal to {bound[1]}"
+            )
+        elif not value and name in _NOT_EMPTY:
+            items.append(
+                f"Value '' at '{bound[0]}' failed to satisfy constraint: "
+                "Member must have length greater than or equal to 1"
             )
     if items:
         plural = "error" if len(items) == 1 else "errors"
@@ -181,6 +192,13 @@ def not_admitted() -> AwsError:
     )
 
 
+def out_of_connections() -> AwsError:
+    """Say that this machine has no descriptor, port or memory left for a connection to an instance."""
+    return RuntimeFailure(
+        "ServiceUnavailable", 503, "This machine has no room for another connection to an instance. Try again."
+    )
+
+
 def timed_out(partition: Partition, endpoint: str, container: str) -> AwsError:
     original = (
         f"Your invocation timed out while waiting for a response from container {container}. Review the latency "
@@ -211,20 +229,24 @@ def too_large(limit: int, request_id: str) -> bytes:
     )
 
 
-def runtime_error(error: AwsError, request_id: str, *, keep_alive: bool) -> bytes:
-    """Give the whole answer for an error: REST-JSON reads the code from the header, raw clients from the body."""
+def runtime_error(error: AwsError, request_id: str, *, keep_alive: bool, more: bytes = b"") -> bytes:
+    """Give the whole answer for an error: REST-JSON reads the code from the header, raw clients from the body.
+
+    `more`: further headers, each after the end of a line.
+    """
     members: dict[str, object] = {"Message": error.message, "message": error.message}
     if isinstance(error, RuntimeFailure):
         members |= error.members
     body = json.dumps(dict(sorted(members.items()))).encode()
     return (
         b"%b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-amzn-RequestId: %b\r\n"
-        b"x-amzn-ErrorType: %b%b\r\n\r\n%b"
+        b"x-amzn-ErrorType: %b%b%b\r\n\r\n%b"
         % (
             status_line(error.status),
             len(body),
             request_id.encode(),
             error.code.encode(),
+            more,
             b"" if keep_alive else b"\r\nConnection: close",
             body,
         )

@@ -62,23 +62,31 @@ class CaptureWriter:
                 await self.write()
         except TimeoutError:
             self._log.warning("the last captures were not written")
+        except Exception:  # the end of a gateway goes on
+            self._log.exception("the last captures were not written")
 
     async def write(self) -> None:
-        """Write what waits now."""
+        """Write what waits now. Whatever happens, each record is written, waits again, or is counted as dropped."""
         dropped, self._counted = self._capture.dropped - self._counted, self._capture.dropped
         if dropped:
             self._dropped(dropped)
-        waiting = self._capture.take()
-        if not waiting:
+        if not self._capture.waiting:
             return
         if self._store is None:
             self._store = await asyncio.to_thread(self._make_store)
-        for url, batch in _files(waiting):
-            await self._write_file(self._store, url, batch)
+        waiting = self._capture.take()
+        left = len(waiting)
+        try:
+            for url, batch in _files(waiting):
+                await self._write_file(self._store, url, batch)
+                left -= len(batch)
+        finally:
+            if left:  # there was no time
+                self._dropped(left)
 
     async def _write_file(self, store: Store, url: str, batch: list[Captured]) -> None:
-        body = await asyncio.to_thread(lambda: b"".join(piece for each in batch for piece in line(each)))
         try:
+            body = await asyncio.to_thread(lambda: b"".join(piece for each in batch for piece in line(each)))
             await store.put(url, body)
         except Transient as trouble:
             self._log.warning("captures cannot be written now", url=url, reason=str(trouble))
@@ -86,6 +94,9 @@ class CaptureWriter:
                 self._capture.offer(each)
         except Fatal as trouble:
             self._log.error("captures cannot be written", url=url, records=len(batch), reason=str(trouble))
+            self._dropped(len(batch))
+        except Exception:
+            self._log.exception("captures cannot be written", url=url, records=len(batch))
             self._dropped(len(batch))
 
 

@@ -15,32 +15,21 @@ from typing import NamedTuple, Protocol
 
 import httptools
 
+from clary.gateway.head import BadRequest, Head, check, origin_form, size_of, too_large
 from clary.gateway.outbox import Outbox
 
 MAX_HEADERS = 64 * 1024
 """Bytes of request line and headers together."""
 MAX_REPEATED = 64
 """Headers whose name came before; each costs a copy of what it joins."""
-LINGER = 1.0
-"""Seconds for which what a client still sends is thrown away after the last answer."""
+PARTING = 1.0
+"""Seconds that a client has to close after the last answer, before we do."""
+LINGER = 5.0
+"""The same for one that was refused in the middle of its request: seconds without a byte of what it still sends."""
+LINGER_MOST = 30.0
+"""Seconds for which what it still sends is thrown away."""
 HALF_CLOSED = 2.0
 """Seconds for which a client that sends no more is still owed its answers. One that has left looks the same."""
-
-
-class Head:
-    """Method, target and headers of a request. Names are lower-case; repeated ones are joined with a comma."""
-
-    __slots__ = ("complete", "headers", "keep_alive", "method", "modern", "target")
-
-    def __init__(self) -> None:
-        self.method = b""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.modern = True
-        """HTTP/1.1: chunked answers and 100-continue are understood."""
-        self.keep_alive = True
-        self.complete = False
-        """The body has ended."""
 
 
 class Source(NamedTuple):
@@ -83,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = ("__weakref__", "_begun", "_body_full", "_deaf", "_exchanges", "_fruitless", "_head", "_headers",
                  "_open", "_outbox", "_parser", "_reading", "_repeated", "_size", "_write_paused", "_wrote", "heard",
-                 "in_head", "quiet_since", "transport")  # fmt: skip
+                 "in_head", "quiet_since", "transport", "unsent_before")  # fmt: skip
 
     def __init__(self, open_exchange: Callable[[Head, Connection], Exchange], outbox: Outbox) -> None:
         self._open = open_exchange
@@ -96,7 +85,7 @@ class Connection(asyncio.Protocol):
         """A request has begun whose headers are not all here."""
         self._repeated = 0
         self._size = 0
-        """Bytes of the last read."""
+        """Bytes of the last read; 0 while nothing has come since we began to linger."""
         self._fruitless = 0
         """Bytes of whole reads since a request or a piece of its body began or ended: heads, trailers, empty lines."""
         self._reading = True
@@ -108,8 +97,10 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
         self.heard = False
         """Something was read; for the sweep, which takes it back."""
+        self.unsent_before = 0
+        """What was unsent when the gateway's sweep last looked; -1 where much of it has been taken since."""
         self.quiet_since = 0.0
-        """When the gateway's sweep first saw it idle, or silent in the middle of a request; 0 while it is neither."""
+        """When the gateway's sweep first saw it idle, or stalled in the middle of a request; 0 while it is neither."""
 
     @property
     def source(self) -> Source:
@@ -139,19 +130,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = True
+        self._size = size = len(data)
         if self._deaf:
             return
-        self._size = size = len(data)
+        rest: bytes | memoryview = data
         try:
-            self._parser.feed_data(data)
+            while rest:  # more than once where upgrades were offered
+                rest = self._parse(rest)
             self._fruitless += size
             if self._fruitless > MAX_HEADERS:
-                raise _head_too_large()
-        except httptools.HttpParserUpgrade as upgrade:
-            # A server may ignore an Upgrade (RFC 9110, 7.8), and clients offer HTTP/2 to everybody in this way.
-            self._parser = httptools.HttpRequestParser(self)
-            if rest := data[upgrade.args[0] :]:
-                self.data_received(rest)
+                raise too_large()
         except httptools.HttpParserError as error:
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
             if cause is not None and not isinstance(cause, BadRequest):
@@ -162,6 +150,24 @@ class Connection(asyncio.Protocol):
         if len(self._exchanges) > 1:
             self._regulate()
 
+    def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Parse; give what is left where the parser stopped at the head of a request that offers an upgrade.
+
+        A server may ignore an Upgrade (RFC 9110, 7.8), and clients offer HTTP/2 to everybody in this way. The parser
+        takes what follows for another protocol, so a new one gets the head as it is without the offer.
+        """
+        try:
+            self._parser.feed_data(data)
+            return b""
+        except httptools.HttpParserUpgrade as upgrade:
+            end = upgrade.args[0]
+        head, version = self._head, self._parser.get_http_version()
+        lines = [b"%b: %b" % (name, value) for name, value in head.headers.items() if name != b"upgrade"]
+        self._parser = httptools.HttpRequestParser(self)
+        start = b"%b %b HTTP/%b" % (head.method, head.target, version.encode())
+        self._parser.feed_data(b"\r\n".join([start, *lines, b"\r\n"]))
+        return memoryview(data)[end:]  # no copy: thousands of these may have come at once
+
     def pause_writing(self) -> None:
         self._write_paused = True
         if self._begun:
@@ -169,6 +175,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self.unsent_before = -1
         if self._begun:
             self._exchanges[0][0].resume()
         else:
@@ -195,6 +202,8 @@ class Connection(asyncio.Protocol):
                 raise BadRequest("Request header has too many repeated fields.", 431)
             if not self.in_head:
                 return  # a trailer: it says nothing that a header could (RFC 9110, 6.5.1)
+            if name == b"authorization":  # a comma is part of one, so joined they could be read as another one
+                raise BadRequest("There is more than one Authorization header.")
             value = headers[name] + b"," + value
         headers[name] = value
 
@@ -203,18 +212,17 @@ class Connection(asyncio.Protocol):
             return
         head, parser = self._head, self._parser
         self.in_head = False
-        if self._size + max(self._fruitless, 0) > MAX_HEADERS and _size(head) > MAX_HEADERS:
-            raise _head_too_large()
+        if self._size + max(self._fruitless, 0) > MAX_HEADERS and size_of(head) > MAX_HEADERS:
+            raise too_large()
         head.method = parser.get_method()
         version = parser.get_http_version()
         head.modern = version == "1.1"
         head.keep_alive = parser.should_keep_alive()
-        _check(head, version)
-        if parser.should_upgrade() and head.headers.keys() & {b"content-length", b"transfer-encoding"}:
-            # The parser takes what follows for another protocol, so the body would be lost.
-            raise BadRequest("Upgrade is not supported.")
+        check(head, version)
+        if parser.should_upgrade():
+            return  # it comes again, without
         if not head.target.startswith(b"/"):
-            head.target = _origin_form(head.target)
+            head.target = origin_form(head.target)
         self._exchanges.append((self._open(head, self), head))
         if len(self._exchanges) == 1:
             self._next()
@@ -249,7 +257,7 @@ class Connection(asyncio.Protocol):
             self._next()  # the refusal of what came after
         else:
             self._abandon()
-            self._hang_up()
+            self._hang_up(expecting=not head.complete)
 
     def hold_body(self, full: bool) -> None:
         """Make the client wait while the reader of its request's body is behind."""
@@ -262,6 +270,18 @@ class Connection(asyncio.Protocol):
         """Close once everything is written."""
         self._outbox.flush()
         self.transport.close()
+
+    def let_go(self) -> None:
+        """Close, at once where what is written would never be read."""
+        if self.unsent:
+            self.transport.abort()
+        else:
+            self.close()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the client's side has not taken yet."""
+        return self.transport.get_write_buffer_size()
 
     @property
     def idle(self) -> bool:
@@ -315,7 +335,7 @@ class Connection(asyncio.Protocol):
         self._exchanges.append((_Refusal(self, text, status), Head()))
         self._next()
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, *, expecting: bool) -> None:
         """Close, but read on for a moment: a reset, which closing with unread input causes, would eat our answer."""
         self._deaf = True
         if self.transport.is_closing():
@@ -329,7 +349,21 @@ class Connection(asyncio.Protocol):
             except OSError:  # the client has gone, and the loop does not know it yet
                 self.transport.abort()
                 return
-        asyncio.get_running_loop().call_later(LINGER, self.transport.close)
+        loop = asyncio.get_running_loop()
+        if expecting:
+            self._size = 0
+            loop.call_later(LINGER, self._linger, loop.time() + LINGER_MOST)
+        else:
+            loop.call_later(PARTING, self.transport.close)
+
+    def _linger(self, until: float) -> None:
+        """Close, unless the client still sends: it learns of its answer only when it has sent all or looks up."""
+        loop = asyncio.get_running_loop()
+        if self._size and loop.time() < until and not self.transport.is_closing():
+            self._size = 0
+            loop.call_later(LINGER, self._linger, until)
+        else:
+            self.transport.close()
 
 
 class _Refusal:
@@ -356,46 +390,6 @@ class _Refusal:
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
-
-
-class BadRequest(Exception):
-    """What the client sent breaks a limit of the protocol."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def _check(head: Head, version: str) -> None:
-    """Refuse what the parser lets pass, and what others on the way may have understood differently."""
-    headers = head.headers
-    if not head.modern and version != "1.0":
-        raise BadRequest("This version of HTTP is not supported.")
-    if head.modern and b"host" not in headers:
-        raise BadRequest("The Host header is missing.")
-    if headers.get(b"host", b"").find(b",") >= 0:
-        raise BadRequest("There is more than one Host header.")
-    if b"transfer-encoding" in headers and not (head.modern and headers[b"transfer-encoding"].lower() == b"chunked"):
-        raise BadRequest("This Transfer-Encoding is not supported.")
-    if head.method == b"CONNECT":
-        raise BadRequest("CONNECT is not supported.")
-
-
-def _head_too_large() -> BadRequest:
-    return BadRequest("Request header is too large.", 431)
-
-
-def _size(head: Head) -> int:
-    return len(head.target) + sum(len(name) + len(value) for name, value in head.headers.items())
-
-
-def _origin_form(target: bytes) -> bytes:
-    """Give `/path?query` of `http://host/path?query`, which clients send that take us for their proxy."""
-    scheme, mark, rest = target.partition(b"://")
-    if not mark or scheme.lower() not in (b"http", b"https"):
-        return target
-    slash = rest.find(b"/")
-    return rest[slash:] if slash >= 0 else b"/"
 
 
 def status_line(status: int) -> bytes:

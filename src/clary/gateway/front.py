@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 
 from clary.core.sessions import ROLE_CREDENTIALS
 from clary.errors import AwsError, UnknownOperationException
-from clary.gateway.connection import Connection, Exchange, Head
+from clary.gateway.connection import Connection, Exchange
 from clary.gateway.control import IDENTITIES, ControlPlane
+from clary.gateway.gathered import Gathered
+from clary.gateway.head import BadRequest, Head
 from clary.gateway.invocation import Invocation
-from clary.gateway.openai import OpenAi, is_openai
+from clary.gateway.openai import openai_kind
 from clary.gateway.response_stream import ResponseStream
 from clary.gateway.state import State
 from clary.gateway.streamed import Streamed
@@ -21,6 +24,8 @@ WELCOME = (
     b"and then:                  aws sagemaker list-endpoints\n"
 )
 _TEXT = [(b"Content-Type", b"text/plain; charset=utf-8")]
+_DETOUR = re.compile(rb"[^?]*/(?:/|\.\.?(?:[/?]|\Z))")
+"""A path with an empty segment, `.` or `..`."""
 
 
 class Front:
@@ -40,12 +45,13 @@ class Front:
         self._scrape = scrape or s3
 
     def open(self, head: Head, client: Connection) -> Exchange:
-        """Choose by path and headers alone: nothing is authenticated yet."""
+        """Choose by path and headers alone: nothing is authenticated yet. Raises BadRequest."""
         target = head.target
         runtime = target.startswith(b"/endpoints/")
         if runtime and head.method == b"POST" and target.endswith(b"/invocations") and target.count(b"/") == 3:
             return Invocation(self._state, head, client)
         if runtime and (kind := _of_runtime(head)) is not None:
+            _refuse_detours(target)
             return kind(self._state, head, client)
         if target == b"/_clary/health":
             return Streamed(self._state, head, client, _health)
@@ -58,8 +64,9 @@ class Front:
         if _is_for_s3(head):
             return Streamed(self._state, head, client, self._s3)
         if runtime:
-            return Streamed(self._state, head, client, _unknown_runtime_operation)
+            return _Unknown(self._state, head, client)
         if _is_for_control(head):
+            _refuse_detours(target)
             return Streamed(self._state, head, client, self._control.handle)
         if target == b"/" and b"authorization" not in head.headers and head.method in (b"GET", b"HEAD"):
             return Streamed(self._state, head, client, _welcome)
@@ -70,7 +77,13 @@ def _of_runtime(head: Head) -> type[Invocation] | None:
     """Tell which of the operations that invoke this is, other than InvokeEndpoint itself."""
     if head.method == b"POST" and head.target.endswith(ResponseStream.SUFFIX) and head.target.count(b"/") == 3:
         return ResponseStream
-    return OpenAi if is_openai(head.target) else None
+    return openai_kind(head.target)
+
+
+def _refuse_detours(target: bytes) -> None:
+    """Refuse a path that is signed as another one than it is read as: signatures cover it normalised, but for S3's."""
+    if _DETOUR.match(target) is not None:
+        raise BadRequest("The path has empty segments, or segments that are dots.")
 
 
 def _is_scrape(head: Head) -> bool:
@@ -112,16 +125,27 @@ async def _role_credentials(request: Streamed) -> None:
     await request.answer(status, [(b"Content-Type", b"application/json")], json.dumps(document).encode())
 
 
-async def _unknown_runtime_operation(request: Streamed) -> None:
-    """Say that the runtime has no such operation here; after authentication, as for every other one."""
-    pieces = [piece async for piece in request.body]
-    try:
-        request.state.authenticate(request.head, b"".join(pieces))
-        raise UnknownOperationException(
-            f"Clary does not implement {request.method} {request.path}; docs/coverage.md lists what it does."
-        )
-    except AwsError as error:
-        body = json.dumps({"Message": error.message, "message": error.message}).encode()
-        headers = [(b"Content-Type", b"application/json"), (b"x-amzn-ErrorType", error.code.encode()),
-                   (b"x-amzn-RequestId", request.request_id.encode())]  # fmt: skip
-        await request.answer(error.status, headers, body)
+class _Unknown(Gathered):
+    """Says that the runtime has no such operation here; after authentication, as for every other one."""
+
+    def _authenticate(self, body: bytes) -> None:
+        self._state.authenticate(self._head, body)
+
+    def _start(self, body: bytes) -> None:
+        head = self._head
+        try:
+            self._authenticate(body)
+            path = head.target.partition(b"?")[0].decode("latin-1")
+            raise UnknownOperationException(
+                f"Clary does not implement {head.method.decode('latin-1')} {path}; docs/coverage.md lists what it does."
+            )
+        except AwsError as error:
+            answer = self._render(error, keep_alive=head.keep_alive)
+        self._client.write(answer if head.method != b"HEAD" else answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        self._client.finish()
+
+    def lost(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...

@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from time import perf_counter
 
-from clary.errors import AwsError
+from clary.errors import AwsError, InternalFailure
 from clary.gateway import answers
-from clary.gateway.connection import Connection, Head
+from clary.gateway.connection import Connection
+from clary.gateway.head import Head
 from clary.gateway.state import State
+from clary.telemetry import logger
+
+_log = logger("gateway")
 
 
 class Gathered(ABC):
-    """Gathers a body up to the limit, then starts. Nothing is held for one who has not signed at all.
+    """Gathers a body up to the limit, then starts. Little is held for one who cannot have signed it.
 
     What most requests never change has its value on the class, here and in what is built on this: setting it for each
     would be a good part of what a request costs.
@@ -20,13 +24,13 @@ class Gathered(ABC):
 
     _begun = _complete = _done = _refused = False
     _size = 0
+    _body: bytes | bytearray = b""
 
     def __init__(self, state: State, head: Head, client: Connection) -> None:
         self._state = state
         self._head = head
         self._client = client
         self._arrived = perf_counter()
-        self._pieces: list[bytes] = []
         self._request_id = state.request_id()
         length = head.headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > state.max_payload:
@@ -40,6 +44,14 @@ class Gathered(ABC):
     def _authenticate(self, body: bytes) -> None:
         """Raise AwsError unless somebody who is known here sent this and may do so."""
 
+    @abstractmethod
+    def lost(self) -> None:
+        """Let go of everything that was taken for this request."""
+
+    def _foresee(self) -> None:
+        """Raise AwsError where `_authenticate` will, as far as that is known before the body is here."""
+        self._state.foresee(self._head)
+
     def _render(self, error: AwsError, *, keep_alive: bool) -> bytes:
         """Give the whole answer that an error is."""
         return answers.runtime_error(error, self._request_id, keep_alive=keep_alive)
@@ -52,16 +64,12 @@ class Gathered(ABC):
             self._too_large()
         elif self._complete:
             self._go()
-        elif self._state.is_anonymous(self._head):
-            # Refused before its body is read: what nobody has signed shall not fill our memory.
-            self._done = True
-            try:
-                self._authenticate(b"")
-            except AwsError as error:
-                self._client.write(self._render(error, keep_alive=False))
-            self._client.finish(reusable=False)
         elif self._head.headers.get(b"expect", b"").lower() == b"100-continue" and self._head.modern:
-            self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._look_ahead()
+            if not self._done:
+                self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif type(self._body) is bytearray or self._state.is_anonymous(self._head):
+            self._look_ahead()
 
     def feed(self, data: bytes) -> None:
         if self._done or self._refused:
@@ -69,11 +77,18 @@ class Gathered(ABC):
         self._size += len(data)
         if self._size > self._state.max_payload:
             self._refused = True
-            self._pieces.clear()
+            self._body = b""
             if self._begun:
                 self._too_large()
+        elif type(self._body) is bytearray:
+            self._body += data  # one buffer: of a body in pieces of a byte, a list of them would take fifty times more
+        elif self._body:
+            self._body = bytearray(self._body)
+            self._body += data
+            if self._begun:
+                self._look_ahead()  # it is not one of the many that come in one piece
         else:
-            self._pieces.append(data)
+            self._body = data
 
     def complete(self) -> None:
         self._complete = True
@@ -81,10 +96,36 @@ class Gathered(ABC):
             self._go()
 
     def _go(self) -> None:
-        pieces = self._pieces
-        self._start(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        try:
+            self._start(bytes(self._body))
+        except Exception:
+            self._fail_badly()
+
+    def _look_ahead(self) -> None:
+        """Refuse now who will be refused anyway: what nobody can have signed shall not fill our memory."""
+        try:
+            self._foresee()
+        except AwsError as error:
+            self._refuse(self._render(error, keep_alive=False))
+        except Exception:
+            self._fail_badly()
+
+    def _fail_badly(self) -> None:
+        """Answer for a defect of ours, as well as that still goes."""
+        _log.exception("a request failed", request_id=self._request_id, path=self._head.target.decode("latin-1"))
+        if self._done:  # part of an answer may be out
+            self._client.transport.abort()
+            return
+        self.lost()
+        error = InternalFailure("Internal failure; the log of Clary has the cause.")
+        self._refuse(self._render(error, keep_alive=False))
 
     def _too_large(self) -> None:
+        self._refuse(answers.too_large(self._state.max_payload, self._request_id))
+
+    def _refuse(self, answer: bytes) -> None:
+        """Answer, and read no more of this client."""
         self._done = True
-        self._client.write(answers.too_large(self._state.max_payload, self._request_id))
+        self._body = b""
+        self._client.write(answer)
         self._client.finish(reusable=False)

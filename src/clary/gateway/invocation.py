@@ -7,17 +7,20 @@ answer has come. The other operations that invoke differ in how they read the re
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from random import random
 from time import perf_counter
 from typing import ClassVar
 
+from clary.core.resources import Partition
 from clary.core.routing import VariantRoute
 from clary.errors import AwsError
 from clary.gateway import access, answers, shadows
-from clary.gateway.capture import LARGEST_ANSWER, Captured
+from clary.gateway.capture import Captured, Draft
 from clary.gateway.meter import Answered
 from clary.gateway.passage import CARRIED, HopTooLarge, Lines, Passage
 from clary.gateway.placement import CONTAINER, Placed
+from clary.gateway.upstream import is_ours
 
 KEPT_ERROR_BODY = 64 * 1024
 """Bytes of a container's error that are passed on as OriginalMessage."""
@@ -36,16 +39,17 @@ class Invocation(Placed):
     CAPTURES: ClassVar[bool] = True
 
     _payload = b""
-    _authenticated = _sent_at = 0.0
-    _attempts = _status = 0
+    _authenticated = _sent_at = _answered_at = 0.0
+    """When the caller was known, the request sent, the answer's head here."""
+    _status = _kept = 0
+    """The container's status; bytes of its body, where it is an error's."""
     _passage: Passage | None = None
     _chunked = _passing = _sent = False
     """The answer goes out in chunks; it is one that is passed on; its head is out."""
     _out: list[bytes]
     """What is to be written next; of an answer that is not passed on, its body."""
-    _captured: list[bytes] | None = None
+    _captured: Draft | None = None
     _captured_type = b""
-    _captured_size = 0
 
     # -- the flat list -----------------------------------------------------------------------------------------------
 
@@ -72,17 +76,17 @@ class Invocation(Placed):
     def _send(self) -> None:
         route = self._route
         assert route is not None
-        self._attempts += 1
-        if self._attempts == 1:
+        first = self._tried is None
+        if first:
             if route.shadows:
                 container = self._head.headers.get(CONTAINER)
                 shadows.copy(self._state, route, self.LINES, self._head.headers, self._payload, container)
             capture = route.capture
             if capture is not None and self.CAPTURES and random() * 100 < capture.percentage:  # noqa: S311
-                self._captured = []
+                self._captured = self._state.capture.draft()
         self._sent_at = perf_counter()
         self._passage = Passage(self._state, self._hops, self.LINES, self)
-        self._passage.begin(self._head.headers, self._payload)
+        self._passage.begin(self._head.headers, self._payload, fresh=not first)
 
     # -- the container's side ----------------------------------------------------------------------------------------
 
@@ -90,8 +94,13 @@ class Invocation(Placed):
         if not final:
             return
         self._status = status
+        self._answered_at = perf_counter()
+        self._out = []
+        self._begin_answer(status, headers)
+
+    def _begin_answer(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Open the answer if this one is to be passed on."""
         if not 200 <= status < 300:
-            self._out = []
             return
         assert self._variant is not None
         out = [b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: ", self._request_id.encode(),
@@ -130,46 +139,40 @@ class Invocation(Placed):
             out.append(b"\r\nConnection: close")
         elif not head.modern:
             out.append(b"\r\nConnection: keep-alive")
-        if TIMING in head.headers:
-            out.append(self._timing())
-        out.append(b"\r\n\r\n")
+        out += (self._timing(), b"\r\n\r\n")
         self._out = out
         self._passing = True
 
     def _timing(self) -> bytes:
-        """Give the Server-Timing header, in milliseconds; the model's part goes until its answer begins."""
+        """Give the Server-Timing header if asked, in milliseconds; the model's part goes until its answer begins."""
+        if TIMING not in self._head.headers:
+            return b""
         now = perf_counter()
-        model = now - self._sent_at
+        authenticated = self._authenticated or now
+        sent_at = self._sent_at or now
+        model = now - sent_at
         return b"\r\nServer-Timing: auth;dur=%.3f, queue;dur=%.3f, model;dur=%.3f, overhead;dur=%.3f" % (
-            (self._authenticated - self._arrived) * 1000,
-            (self._sent_at - self._authenticated) * 1000,
+            (authenticated - self._arrived) * 1000,
+            (sent_at - authenticated) * 1000,
             model * 1000,
             (now - self._arrived - model) * 1000,
         )
 
     def body(self, data: bytes) -> None:
         if not self._passing:
-            self._size += len(data)
-            if sum(map(len, self._out)) <= KEPT_ERROR_BODY:
+            self._kept += len(data)
+            if self._kept <= KEPT_ERROR_BODY:
                 self._out.append(data)
             return
         if self._captured is not None:
-            self._keep(self._captured, data)
+            self._captured.add(data)
         if self._chunked:
             self._out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
             self._out.append(data)
 
-    def _keep(self, captured: list[bytes], data: bytes) -> None:
-        """Keep a piece of the answer for data capture, up to a bound: an answer that flows on may have no end."""
-        captured.append(data)
-        self._captured_size += len(data)
-        if self._captured_size > LARGEST_ANSWER:
-            self._captured = None
-            self._state.capture.dropped += 1
-
     def received(self) -> None:
-        if self._out and self._passing:
+        if self._passing and self._out:
             self._sent = True
             self._client.write(b"".join(self._out))
             self._out = []
@@ -177,13 +180,13 @@ class Invocation(Placed):
     def end(self) -> None:
         if self._done:
             return
-        if self._target is not None:
-            self._state.outliers.answered(self._target.id)
-        if not self._passing:
-            kept = b"".join(self._out)
-            self._refused_by_model(kept if len(kept) <= KEPT_ERROR_BODY else None)
-            return
-        self._end_answer(failed=not 200 <= self._status < 300)
+        failed = not 200 <= self._status < 300
+        if self._target is not None:  # how fast an instance fails says nothing of how fast it is
+            self._state.outliers.answered(self._target.id, None if failed else self._answered_at - self._sent_at)
+        if self._passing:
+            self._end_answer(failed=failed)
+        else:
+            self._refused_by_model(b"".join(self._out) if self._kept <= KEPT_ERROR_BODY else None)
 
     def _end_answer(self, *, failed: bool) -> None:
         if self._chunked:
@@ -203,23 +206,32 @@ class Invocation(Placed):
             text = str(error)
             self._fail(answers.hop_too_large(self._state.partition, self._endpoint, error.status, text))
             return
+        if is_ours(error):
+            self._fail(answers.out_of_connections())
+            return
         if not reused and self._target is not None:
             self._state.outliers.failed(self._target.id, self._state.loop.time())
-        if not answered and (self._attempts == 1 or (self._attempts == 2 and reused)):
+        if not answered and self._tried is None:
             self._retry()
         elif self._sent:
             self._break_off(overdue=False)
-        elif self._status and not self._passing:
-            self._refused_by_model(None)
         else:
-            self._fail(answers.no_answer(self._state.partition, self._endpoint, self._container))
+            self._fail_midway(answers.no_answer)
 
     def _break_off(self, *, overdue: bool) -> None:
         """End an answer whose head is out: only a broken connection can say that it is not whole."""
         self._settle(self._status, failed=True)
         self._client.transport.abort()
 
+    def _fail_midway(self, words: Callable[[Partition, str, str], AwsError]) -> None:
+        """Fail in these words, or in those for an error of the model's of which only the beginning has come."""
+        if self._status and not self._passing:
+            self._refused_by_model(None)
+        else:
+            self._fail(words(self._state.partition, self._endpoint, self._container))
+
     def _retry(self) -> None:
+        """Try once more: elsewhere if there is an elsewhere, and on a connection that cannot have gone stale."""
         assert self._target is not None
         self._tried = self._target.id
         self._passage = None
@@ -241,14 +253,18 @@ class Invocation(Placed):
         if self._sent:
             self._break_off(overdue=True)
         else:
-            self._fail(answers.timed_out(self._state.partition, self._endpoint, self._container))
+            self._fail_midway(answers.timed_out)
 
     # -- the client's side, while the container answers --------------------------------------------------------------
 
     def lost(self) -> None:
-        self._done = True
         if self._passage is not None:
             self._passage.cancel()
+        if self._sent_at and not self._done:
+            self._drop_capture()
+            self._settle(self._status, failed=self._status >= 300)  # without a status it has not failed, nor answered
+            return
+        self._done = True
         self._release()
 
     def pause(self) -> None:
@@ -265,13 +281,14 @@ class Invocation(Placed):
     def _container(self) -> str:
         return self._passage.container if self._passage is not None else "primary"
 
+    def _render(self, error: AwsError, *, keep_alive: bool) -> bytes:
+        return answers.runtime_error(error, self._request_id, keep_alive=keep_alive, more=self._timing())
+
     def _fail(self, error: AwsError) -> None:
         self._client.write(self._render(error, keep_alive=self._head.keep_alive))
         failed = error.code == "ModelError"
-        # CloudWatch's 4XX and 5XX are the model's, not those of the 424 around them; an answer that never came, or not
-        # whole, is a 5XX.
-        status = self._status if self._status >= 300 else 500
-        self._finish(status if failed else error.status, failed=failed)
+        # CloudWatch's 4XX and 5XX are the model's, not those of the 424 around them.
+        self._finish(self._status if failed else error.status, failed=failed)
 
     def _finish(self, status: int, *, failed: bool) -> None:
         self._settle(status, failed=failed)
@@ -279,10 +296,12 @@ class Invocation(Placed):
 
     def _settle(self, status: int, *, failed: bool) -> None:
         self._done = True
+        if failed and status < 300:
+            status = 500  # an answer that never came, or not whole
         if self._variant is not None:
             self._count(self._variant, status, failed=failed)
         if self._captured is not None and self._passing and not failed:
-            self._capture()
+            self._capture(self._captured.take())
         self._release()
 
     def _count(self, variant: VariantRoute, status: int, *, failed: bool) -> None:
@@ -299,9 +318,11 @@ class Invocation(Placed):
         if variant.direct:
             meter.count(self._endpoint, variant.name, answered, passage.container)
 
-    def _capture(self) -> None:
+    def _capture(self, answer: bytes | None) -> None:
+        if answer is None:  # not whole
+            return
         assert self._route is not None and self._route.capture is not None
-        assert self._variant is not None and self._captured is not None
+        assert self._variant is not None
         headers = self._head.headers
         self._state.capture.offer(
             Captured(
@@ -312,12 +333,17 @@ class Invocation(Placed):
                 time=time.time(),
                 request=self._payload,
                 request_type=headers.get(b"content-type", b"").decode("latin-1"),
-                answer=b"".join(self._captured),
+                answer=answer,
                 answer_type=self._captured_type.decode("latin-1"),
                 custom_attributes=headers.get(b"x-amzn-sagemaker-custom-attributes", b"").decode("latin-1"),
                 inference_id=headers.get(b"x-amzn-sagemaker-inference-id", b"").decode("latin-1"),
             )
         )
+
+    def _drop_capture(self) -> None:
+        if self._captured is not None:
+            self._captured.take()
+            self._captured = None
 
     def _arm(self) -> None:
         self._state.deadlines[self] = self._state.loop.time() + self._state.model_timeout
@@ -326,6 +352,7 @@ class Invocation(Placed):
         self._state.deadlines.pop(self, None)
 
     def _release(self) -> None:
+        self._drop_capture()
         self._passage = None
         self._disarm()
         self._unload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 BACKLOG = 2048
@@ -28,3 +29,16 @@ def listener(host: str, port: int, *, early: bool = False) -> socket.socket:
         raise
     sock.setblocking(False)
     return sock
+
+
+def free_port(host: str, wanted: int) -> int:
+    """Give the wanted port of an IPv4 address, or another one where somebody has that. 0: any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # where a system has no such option the address must be there
+            probe.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        try:
+            probe.bind((host, wanted))  # without SO_REUSEPORT: another Clary is somebody too
+        except OSError:
+            probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -8,9 +8,12 @@ has to say has the shape of OpenAI's errors, with AWS's code as `code`.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 from urllib.parse import unquote_to_bytes
 
+from clary.core.routing import EndpointRoute
 from clary.errors import AwsError
 from clary.gateway import access
 from clary.gateway.answers import RuntimeFailure
@@ -26,10 +29,15 @@ _DROPPED = frozenset(
 """Headers that are between the container and us."""
 
 
-def is_openai(target: bytes) -> bool:
-    """Tell whether this is `/endpoints/<name>/openai/v1/<anything>`."""
-    name, mark, _ = target.removeprefix(_STARTS).partition(MARK)
-    return mark != b"" and name != b"" and b"/" not in name
+def openai_kind(target: bytes) -> type[OpenAi] | None:
+    """Tell whether this is `/endpoints/<name>/openai/v1/<anything>`, or the same of an inference component."""
+    owner, mark, _ = target.removeprefix(_STARTS).partition(MARK)
+    match owner.split(b"/") if mark else []:
+        case [name] if name:
+            return OpenAi
+        case [name, b"inference-components", component] if name and component:
+            return OpenAiComponent
+    return None
 
 
 class OpenAi(Invocation):
@@ -39,7 +47,7 @@ class OpenAi(Invocation):
     OPENS_SESSIONS: ClassVar[bool] = False
 
     def _named(self) -> str:
-        name = self._head.target.removeprefix(_STARTS).partition(MARK)[0]
+        name = self._head.target.removeprefix(_STARTS).partition(b"/")[0]
         return unquote_to_bytes(name).decode("utf-8", "replace")
 
     def _start(self, body: bytes) -> None:
@@ -51,20 +59,27 @@ class OpenAi(Invocation):
 
     def _authenticate(self, body: bytes) -> None:
         """Verify a bearer token, or a signature: a client that can sign need not make a token first."""
-        state, headers = self._state, self._head.headers
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        by_token = scheme.lower() == b"bearer"
-        try:
-            identity = state.bearer(token.strip()) if by_token else state.authenticate(self._head, body)
+        state, headers, token = self._state, self._head.headers, self._token
+        with _as_401():
+            identity = state.bearer(token) if token is not None else state.authenticate(self._head, body)
             principal = state.principal(identity)
-        except AwsError as error:
-            # 401 is what these clients understand, whatever status AWS has for it.
-            raise AwsError(error.message, code=error.code, status=401) from error
         if principal is not None:
             source = self._client.source
-            if by_token:
+            if token is not None:
                 principal.require(access.bearer(headers, source))
             principal.require(access.invocation(state.partition, self._endpoint, headers, source))
+
+    def _foresee(self) -> None:
+        with _as_401():
+            if (token := self._token) is not None:
+                self._state.bearer(token)
+            else:
+                super()._foresee()
+
+    @property
+    def _token(self) -> bytes | None:
+        scheme, _, token = self._head.headers.get(b"authorization", b"").partition(b" ")
+        return token.strip() if scheme.lower() == b"bearer" else None
 
     def _render(self, error: AwsError, *, keep_alive: bool) -> bytes:
         status = error.status
@@ -73,18 +88,17 @@ class OpenAi(Invocation):
         kind = "invalid_request_error" if 400 <= status < 500 and status != 424 else "server_error"
         document = {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
         body = json.dumps(document).encode()
-        return b"%b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-request-id: %b%b\r\n\r\n%b" % (
+        return b"%b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-request-id: %b%b%b\r\n\r\n%b" % (
             status_line(status),
             len(body),
             self._request_id.encode(),
+            self._timing(),
             b"" if keep_alive else b"\r\nConnection: close",
             body,
         )
 
-    def head(self, status: int, headers: list[tuple[bytes, bytes]], *, final: bool) -> None:
-        if not final:
-            return
-        self._status = status
+    def _begin_answer(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        dropped = _DROPPED | _nominated(headers)
         out = [status_line(status), b"\r\nx-request-id: ", self._request_id.encode()]
         length: bytes | None = None
         for name, value in headers:
@@ -93,9 +107,9 @@ class OpenAi(Invocation):
                 length = value
             elif lower == b"content-type" and value.startswith(_EVENTS):
                 self._stream()
-            if lower not in _DROPPED:
+            if lower not in dropped:
                 out += (b"\r\n", name, b": ", value)
-        self._open(out, b"0" if status == 204 else length)
+        self._open(out, b"0" if status in (204, 304) else length)  # these have no body, whatever length they claim
 
     def _stream(self) -> None:
         """Give an answer that comes as events the time of a stream."""
@@ -111,3 +125,31 @@ class OpenAi(Invocation):
     def _disarm(self) -> None:
         super()._disarm()
         self._state.stream_deadlines.pop(self, None)
+
+
+def _nominated(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
+    """Name the headers that the container means for the next on the way alone (RFC 9110, 7.6.1)."""
+    lists = [value for name, value in headers if name.lower() == b"connection"]
+    return {name.strip().lower() for value in lists for name in value.split(b",")}
+
+
+class OpenAiComponent(OpenAi):
+    """One request of an OpenAI client to an inference component, which no endpoint here has."""
+
+    def _find_route(self) -> EndpointRoute:
+        route = super()._find_route()
+        raise AwsError(
+            f"Endpoint {route.name} has no inference components: Clary does not have them yet. "
+            f"What the endpoint itself serves is at /endpoints/{route.name}/openai/v1.",
+            code="UnknownOperationException",
+            status=404,
+        )
+
+
+@contextmanager
+def _as_401() -> Iterator[None]:
+    """Refuse with 401, which is what these clients understand, whatever status AWS has for it."""
+    try:
+        yield
+    except AwsError as error:
+        raise AwsError(error.message, code=error.code, status=401) from error

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 from clary.core.routing import Hop
+from clary.gateway.outbox import LARGE
 from clary.gateway.state import State
 from clary.gateway.upstream import Answer, UpstreamConnection
 
@@ -50,7 +51,7 @@ class Passage:
 
     _position = 0
     _upstream: UpstreamConnection | None = None
-    _cancelled = _failing = False
+    _cancelled = _failing = _fresh = False
     _status = _size = 0
     seconds: tuple[tuple[str, float], ...] = ()
     """How long each container took, but for the last, by its name."""
@@ -62,9 +63,10 @@ class Passage:
         self._lines = lines
         self._answer = answer
 
-    def begin(self, headers: Mapping[bytes, bytes], body: bytes) -> None:
-        """Send the client's headers and body to the first container."""
+    def begin(self, headers: Mapping[bytes, bytes], body: bytes, *, fresh: bool = False) -> None:
+        """Send the client's headers and body to the first container; `fresh`: over no connection that was kept."""
         self._headers = headers
+        self._fresh = fresh
         self._send(body)
 
     @property
@@ -111,16 +113,18 @@ class Passage:
                 parts.append(line)
                 parts.append(value)
         parts.append(b"\r\nContent-Length: %d\r\n\r\n" % len(body))
-        parts.append(body)
+        if len(body) <= LARGE:
+            parts.append(body)
+            body = b""
         request = b"".join(parts)
-        upstream = self._state.pool.take(hop.host, hop.port)
+        upstream = None if self._fresh else self._state.pool.take(hop.host, hop.port)
         if upstream is not None:
             self._upstream = upstream
-            upstream.send(request, answer)
+            upstream.send(request, answer, body)
         else:
-            self._state.spawn(self._connect(hop, request, answer))
+            self._state.spawn(self._connect(hop, (request, body), answer))
 
-    async def _connect(self, hop: Hop, request: bytes, answer: Answer) -> None:
+    async def _connect(self, hop: Hop, request: tuple[bytes, bytes], answer: Answer) -> None:
         try:
             upstream = await self._state.pool.connect(hop.host, hop.port, CONNECT_TIMEOUT)
         except (OSError, TimeoutError) as error:
@@ -131,7 +135,8 @@ class Passage:
             self._state.pool.give_back(upstream)
             return
         self._upstream = upstream
-        upstream.send(request, answer)
+        head, body = request
+        upstream.send(head, answer, body)
 
     # -- the answers in between ----------------------------------------------------------------------------------------
 

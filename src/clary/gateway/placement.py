@@ -30,6 +30,7 @@ class Placed(Gathered):
     _hops: tuple[Hop, ...] = ()
     """The containers that get the request, one after the other."""
     _tried: str | None = None
+    """The instance that failed to answer the first attempt; there is one more, and no third."""
     _placed = _waiting = False
     """Holds a place on the target, or stands in line for one; both only where there is a limit."""
 

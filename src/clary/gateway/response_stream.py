@@ -23,12 +23,8 @@ class ResponseStream(Invocation):
     OPENS_SESSIONS: ClassVar[bool] = False
     CAPTURES: ClassVar[bool] = False
 
-    def head(self, status: int, headers: list[tuple[bytes, bytes]], *, final: bool) -> None:
-        if not final:
-            return
-        self._status = status
+    def _begin_answer(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         if not 200 <= status < 300:
-            self._out = []
             return
         assert self._variant is not None
         out = [b"HTTP/1.1 200 OK\r\nContent-Type: ", eventstream.CONTENT_TYPE,

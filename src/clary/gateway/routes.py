@@ -14,6 +14,9 @@ from clary.telemetry import logger
 RECONNECT = 0.2
 """Seconds between attempts to reach a control plane that is away."""
 
+# What a table that another version wrote may raise.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+
 
 class RouteFeed:
     """Holds the newest table that is known."""
@@ -30,7 +33,7 @@ class RouteFeed:
             self.table = RouteTable.from_json(json.loads(self._file.read_bytes()))
         except FileNotFoundError:
             self._log.debug("no route table on disk yet")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             self._log.warning("the route table on disk is unreadable; waiting for the control plane", error=str(error))
 
     async def follow(self) -> None:
@@ -44,7 +47,7 @@ class RouteFeed:
                         answer.raise_for_status()
                         connected = True
                         await self._read(answer.content)
-            except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
+            except (aiohttp.ClientError, OSError, *_UNREADABLE) as error:
                 if connected:
                     self._log.warning("control plane is away; serving from the last routes", error=str(error))
                 connected = False

@@ -15,9 +15,12 @@ from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute, choose,
 from clary.gateway.meter import Answered
 from clary.gateway.passage import Lines, Passage
 from clary.gateway.state import State
+from clary.gateway.upstream import is_ours
 
 MOST = 128
-"""Copies under way in one process; each holds its request's body."""
+"""Copies under way in one process."""
+MOST_BYTES = 64 * 1024 * 1024
+"""Bytes of the bodies that they hold; beyond, requests get no copy."""
 
 
 def copy(
@@ -34,7 +37,7 @@ def copy(
         hops = target.hops
         if variant.direct:
             hops = tuple(hop for hop in hops if hop.name.encode() == container)
-        if not hops or state.shadows_under_way >= MOST:
+        if not hops or state.shadows_under_way >= MOST or state.shadow_bytes + len(body) > MOST_BYTES:
             continue
         if state.admission is None or state.admission.take(target.id):
             Shadow(state, route.name, variant, target).begin(hops, lines, headers, body)
@@ -43,7 +46,7 @@ def copy(
 class Shadow:
     """One copy under way: hears the answer and drops it."""
 
-    __slots__ = ("_endpoint", "_passage", "_sent_at", "_state", "_status", "_target", "_variant")
+    __slots__ = ("_endpoint", "_passage", "_sent_at", "_size", "_state", "_status", "_target", "_variant")
 
     def __init__(self, state: State, endpoint: str, variant: VariantRoute, target: Target) -> None:
         self._state = state
@@ -57,6 +60,8 @@ class Shadow:
     def begin(self, hops: tuple[Hop, ...], lines: Lines, headers: Mapping[bytes, bytes], body: bytes) -> None:
         state = self._state
         state.shadows_under_way += 1
+        self._size = len(body)
+        state.shadow_bytes += self._size
         state.load[self._target.id] = state.load.get(self._target.id, 0) + 1
         state.deadlines[self] = state.loop.time() + state.model_timeout
         self._passage = Passage(state, hops, lines, self)
@@ -79,9 +84,9 @@ class Shadow:
         self._finish()
 
     def broken(self, error: Exception, *, answered: bool) -> None:
-        if self._passage is not None and not self._passage.reused:
+        if self._passage is not None and not self._passage.reused and not is_ours(error):
             self._state.outliers.failed(self._target.id, self._state.loop.time())
-        self._finish()
+        self._finish(whole=False)
 
     def time_out(self) -> None:
         """The shadow has taken too long."""
@@ -89,16 +94,18 @@ class Shadow:
             self._passage.cancel()
         if not self._status:
             self._state.outliers.failed(self._target.id, self._state.loop.time())
-        self._finish()
+        self._finish(whole=False)
 
-    def _finish(self) -> None:
+    def _finish(self, *, whole: bool = True) -> None:
         state, id = self._state, self._target.id
         self._passage = None
-        failed = not 200 <= self._status < 300
+        failed = not (whole and 200 <= self._status < 300)
+        status = 500 if failed and self._status < 300 else self._status  # no answer, or not a whole one
         seconds = perf_counter() - self._sent_at
-        answered = Answered(self._status or 500, failed, seconds, 0.0, len(self._variant.targets))
+        answered = Answered(status, failed, seconds, 0.0, len(self._variant.targets))
         state.meter.count(self._endpoint, self._variant.name, answered)
         state.shadows_under_way -= 1
+        state.shadow_bytes -= self._size
         state.deadlines.pop(self, None)
         left = state.load.get(id, 1) - 1
         if left > 0:

@@ -19,7 +19,7 @@ from clary.errors import AwsError
 from clary.gateway.access import Access
 from clary.gateway.admission import Admission
 from clary.gateway.capture import Capture
-from clary.gateway.connection import Head
+from clary.gateway.head import Head
 from clary.gateway.meter import Concurrency, Meter, Snapshot
 from clary.gateway.outbox import Outbox
 from clary.gateway.routes import RouteFeed
@@ -95,6 +95,8 @@ class State:
         self.stickiness = Stickiness(run / "sessions")
         self.capture = Capture()
         self.shadows_under_way = 0
+        self.shadow_bytes = 0
+        """Bytes of the bodies that copies under way hold."""
         self.meter = Meter()
         self._concurrency = Concurrency()
         self.deadlines: dict[Overdue, float] = {}
@@ -110,6 +112,11 @@ class State:
         if self.verifier is None:
             return None
         return self.verifier.verify(head.method.decode("latin-1"), head.target, head.headers, payload)
+
+    def foresee(self, head: Head) -> None:
+        """Raise AwsError where `authenticate` will, as far as that is known without the body."""
+        if self.verifier is not None:
+            self.verifier.foresee(head.method.decode("latin-1"), head.target, head.headers)
 
     def bearer(self, token: bytes) -> Identity | None:
         """Verify a bearer token; None with `--auth off`. Raises AwsError under AWS's own codes."""
@@ -131,7 +138,7 @@ class State:
         """Give the credentials of a container's role. Raises AwsError."""
         if self._access is None:
             raise AwsError("Requests are not verified here (--auth off).", code="AccessDenied", status=403)
-        return self._access.role_credentials(token)
+        return self._access.role_credentials(token, self.routes.table.has_instance)
 
     def request_id(self) -> str:
         """Make a request id: shaped as a UUID, unique; unguessable it need not be, cheap it must."""
@@ -144,7 +151,7 @@ class State:
             now = self.loop.time()
             _time_out(self.deadlines, now)
             _time_out(self.stream_deadlines, now)
-            self.outliers.review(now)
+            self.outliers.review(now, self.routes.table.endpoints.values())
 
     def interrupt_streams(self) -> None:
         """Tell the streams under way that this gateway is about to go."""

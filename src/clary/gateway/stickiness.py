@@ -49,7 +49,10 @@ class Stickiness:
         """Forget a session that its container has closed."""
         key = _key(endpoint, session.strip())
         self._known.pop(key, None)
-        (self._folder / key).unlink(missing_ok=True)
+        try:
+            (self._folder / key).unlink(missing_ok=True)
+        except OSError as error:  # another process may go on sending it to its instance, which says that it is over
+            logger("gateway").error("cannot forget a session", folder=str(self._folder), error=str(error))
 
     def instance(self, endpoint: str, session: str, now: float) -> str | None:
         """Give the id of the instance that holds a session; None where nobody knows of one that is not over."""
@@ -68,7 +71,7 @@ class Stickiness:
             found = _load(file)
             if found is not None and found[1] > now:
                 kept.append((found[1], file))
-            elif file.suffix != ".new" or now - file.stat().st_mtime > LIFE:  # one that is being written stays
+            elif file.suffix != ".new" or now - _written(file, now) > LIFE:  # one that is being written stays
                 file.unlink(missing_ok=True)
         for _, file in sorted(kept)[: max(0, len(kept) - MOST)]:
             file.unlink(missing_ok=True)
@@ -96,6 +99,13 @@ def _load(file: Path) -> tuple[str, float] | None:
         return str(instance), float(expires)
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _written(file: Path, otherwise: float) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # it has its name by now
+        return otherwise
 
 
 def _expiry(text: str, otherwise: float) -> float:

@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from clary.gateway.connection import Connection, Head, Source, status_line
+from clary.gateway.connection import Connection, Source, status_line
+from clary.gateway.head import Head
 from clary.gateway.state import State
 from clary.telemetry import logger
 

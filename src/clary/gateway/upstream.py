@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Protocol
 
 import httptools
@@ -11,6 +12,15 @@ from clary.gateway.outbox import Outbox
 
 IDLE_LIMIT = 30.0
 """Seconds after which an unused connection is closed: sooner than model servers with common settings close it."""
+MAX_FRUITLESS = 64 * 1024
+"""Bytes of whole reads without a piece of a body: a head, interim answers, trailers, extensions of chunks."""
+
+_OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+
+
+def is_ours(error: Exception) -> bool:
+    """Tell whether a connection failed for want of something of this machine, so that no container is to blame."""
+    return isinstance(error, OSError) and error.errno in _OURS
 
 
 class Answer(Protocol):
@@ -33,8 +43,8 @@ class Answer(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one container."""
 
-    __slots__ = ("_answer", "_answered", "_ended", "_excess", "_headers", "_keep_alive", "_outbox", "_parser",
-                 "_pool", "idle_since", "reused", "transport")  # fmt: skip
+    __slots__ = ("_answer", "_answered", "_ended", "_excess", "_fruitless", "_headed", "_headers", "_keep_alive",
+                 "_outbox", "_parser", "_pool", "idle_since", "reused", "transport")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -42,7 +52,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
         self._answered = False
+        self._headed = False
+        """The answer's own head is here, not just an interim one's."""
         self._ended = False
+        self._fruitless = 0
         self._keep_alive = False
         self._excess = False
         """The container says more than was asked; the connection is of no further use."""
@@ -51,11 +64,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
 
-    def send(self, request: bytes, answer: Answer) -> None:
-        """Write a whole request and tell `answer` what comes back."""
+    def send(self, request: bytes, answer: Answer, body: bytes = b"") -> None:
+        """Write a whole request and tell `answer` what comes back. A large body comes apart: joining would copy it."""
         self._answer = answer
-        self._answered = self._ended = self._excess = False
+        self._answered = self._headed = self._ended = self._excess = False
+        self._fruitless = 0
         self._outbox.write(self.transport, request)
+        if body:
+            self._outbox.write(self.transport, body)
 
     def cancel(self) -> None:
         """Give the request up. The container may go on working at it; the connection is of no more use."""
@@ -85,22 +101,34 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
             return
         self._answered = True
+        self._fruitless += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
                 raise error.__context__ from error
-            self._break(error)
-            return
+            if not self._ended:
+                self._break(error)
+                return
+            self._excess = True  # the answer is whole, whatever comes after it
         if self._ended:
             self._answer = None
-            if self._keep_alive and not self._excess:
-                self._pool.give_back(self)
-            else:
-                self.transport.close()
+            self._leave()
             answer.end()
+        elif self._fruitless > MAX_FRUITLESS:
+            self._break(ConnectionError("the container sends head without end"))
         else:
             answer.received()
+
+    def _leave(self) -> None:
+        """Go back to the pool, or close."""
+        if self.transport.get_write_buffer_size():
+            # It answered without reading on, so what is left would be the beginning of the next request, or never go.
+            self.transport.abort()
+        elif self._keep_alive and not self._excess:
+            self._pool.give_back(self)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
@@ -115,7 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _ends_with_connection(self) -> bool:
         """HTTP/1.0 style: neither a length nor chunks, so the body ends where the connection does."""
         names = {name.lower() for name, _ in self._headers}
-        return bool(names) and not names & {b"content-length", b"transfer-encoding"}
+        return self._headed and not names & {b"content-length", b"transfer-encoding"}
 
     def _break(self, error: Exception) -> None:
         answer, self._answer = self._answer, None
@@ -132,18 +160,20 @@ class UpstreamConnection(asyncio.Protocol):
             self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._ended:
+        if not self._headed:  # otherwise a trailer, or a second answer's
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._ended:
             return
         status = self._parser.get_status_code()
+        self._headed = status >= 200
         self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it when the message is over
         if self._answer is not None:
-            self._answer.head(status, self._headers, final=status >= 200)
+            self._answer.head(status, self._headers, final=self._headed)
 
     def on_body(self, data: bytes) -> None:
+        self._fruitless = 0
         if self._answer is not None and not self._ended:
             self._answer.body(data)
 

@@ -15,10 +15,12 @@ from weakref import WeakSet
 
 from clary.core.resources import Partition
 from clary.gateway.access import Access
+from clary.gateway.background import forever
 from clary.gateway.capture_writer import CaptureWriter, Store
-from clary.gateway.connection import Connection, Exchange, Head
+from clary.gateway.connection import Connection, Exchange
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
+from clary.gateway.head import Head
 from clary.gateway.listener import BACKLOG, listener
 from clary.gateway.meter import MeterFeed
 from clary.gateway.outbox import Outbox
@@ -31,7 +33,7 @@ from clary.wire.sigv4 import Verifier
 IDLE_LIMIT = 120.0
 """Seconds after which a client's unused connection is closed; SDKs keep theirs for a minute at most."""
 STALL_LIMIT = 60.0
-"""Seconds for which a client may be silent in the middle of a request."""
+"""Seconds for which a client may be silent in the middle of a request, or read nothing of its answer."""
 SWEEP = 5.0
 SESSION_SWEEP = 60.0
 """Seconds between looks at the stateful sessions that are over."""
@@ -50,8 +52,8 @@ class GatewayOptions:
     limits: Limits
     door: int | None = None
     """The descriptor of a socket that listens already; None: one is opened."""
-    container_host: str | None = None
-    """An address besides, at which containers ask; it may come up later, with their network."""
+    container_door: tuple[str, int] | None = None
+    """Host and port besides, at which containers ask; the address may come up later, with their network."""
     tls: ssl.SSLContext | None = None
     """None: plain HTTP. Containers on this machine ask without TLS either way."""
     metrics_token: str | None = None
@@ -83,21 +85,24 @@ async def serve(
     servers = [
         await loop.create_server(door.connect, sock=sock, ssl=tls, backlog=BACKLOG) for sock, tls in _listeners(options)
     ]
-    feed = loop.create_task(state.routes.follow())
-    sweep = loop.create_task(_sweep(state, door))
-    deadlines = loop.create_task(state.watch_deadlines())
     numbers = MeterFeed(state.meter, state.snapshot, state.control_socket)
-    counting = loop.create_task(numbers.follow())
-    sessions = loop.create_task(_forget_sessions(state))
     writer = CaptureWriter(state.capture, captures, lambda number: state.meter.dropped("capture", number))
-    capturing = loop.create_task(writer.follow())
+    works = {
+        "routes": state.routes.follow,
+        "sweep": lambda: _sweep(state, door),
+        "deadlines": state.watch_deadlines,
+        "numbers": numbers.follow,
+        "sessions": lambda: _forget_sessions(state),
+        "captures": writer.follow,
+    }
+    tasks = [loop.create_task(forever(name, work)) for name, work in works.items()]
     logger("gateway").info("gateway ready", host=options.host, port=options.port)
     await stop.wait()
     await writer.finish()  # while there is still somebody to take it: the S3 may be behind this very door
     for server in servers:
         server.close()
     await door.drain(options.limits.model_timeout, state.interrupt_streams)
-    for task in (feed, sweep, deadlines, sessions, capturing, counting):
+    for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -112,9 +117,9 @@ def _listeners(options: GatewayOptions) -> list[tuple[socket.socket, ssl.SSLCont
         sockets = [(listener(options.host, options.port), options.tls)]
     else:
         sockets = [(socket.socket(fileno=options.door), options.tls)]
-    if options.container_host is not None:
+    if options.container_door is not None:
         try:
-            sockets.append((listener(options.container_host, options.port, early=True), None))
+            sockets.append((listener(*options.container_door, early=True), None))
         except OSError as error:
             logger("gateway").warning("containers cannot ask for credentials here", reason=str(error))
     return sockets
@@ -135,18 +140,27 @@ class Door:
         return connection
 
     def sweep(self, now: float) -> None:
-        """Close connections that were idle, took too long for a head, or were silent in mid-request for too long."""
+        """Close connections that were idle, took too long for a head, or for too long neither sent nor read in time."""
         for connection in list(self._connections):
-            heard, connection.heard = connection.heard, False
-            limit = IDLE_LIMIT if connection.idle else STALL_LIMIT
-            if connection.transport is None or connection.transport.is_closing():
+            if connection.transport is None:
                 continue
-            if not connection.idle and (heard or not connection.awaiting):
+            heard, connection.heard = connection.heard, False
+            before, connection.unsent_before = connection.unsent_before, connection.unsent
+            unsent = connection.unsent_before
+            if connection.transport.is_closing() and not unsent:
+                continue
+            if unsent:
+                quiet = unsent == before
+            elif connection.idle:
+                quiet = connection.in_head or not heard
+            else:
+                quiet = connection.awaiting and not heard
+            if not quiet:
                 connection.quiet_since = 0.0
-            elif not connection.quiet_since or (connection.idle and heard and not connection.in_head):
+            elif not connection.quiet_since:
                 connection.quiet_since = now
-            elif now - connection.quiet_since > limit:
-                connection.close()
+            elif now - connection.quiet_since > (IDLE_LIMIT if connection.idle and not unsent else STALL_LIMIT):
+                connection.let_go()
 
     async def drain(self, limit: float, last_words: Callable[[], None] = lambda: None) -> None:
         """Close what is idle or waits for its client, let the rest be answered, for at most `limit` seconds.

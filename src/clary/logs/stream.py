@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -17,8 +17,8 @@ from clary.logs import lines, names, times
 
 _QUIET = 5.0
 """Seconds without a byte after which a line without an end is taken for one: a process that was killed ends none."""
-_INNER = "\N{LINE SEPARATOR}"
-"""Stands for a newline within an event."""
+_INNER = b"\xc0\x8a"
+"""Stands for a newline within an event: one in two bytes, which UTF-8 forbids, so no text has it."""
 
 
 class Event(NamedTuple):
@@ -136,7 +136,7 @@ class Stream:
 
     def _event(self, line: lines.Line) -> Event:
         timestamp = self._times.at(line.after - 1)
-        message = line.data.decode(errors="replace").replace(_INNER, "\n")
+        message = _text(line)
         return Event(line.start, line.after, self._unseen if timestamp is None else timestamp, message)
 
 
@@ -148,7 +148,11 @@ def last_texts(file: Path, count: int) -> list[str]:
         return []
     found = lines.backward(file, lines.head(file), stop, torn=True)
     newest = islice((line for part in found for line in reversed(part)), count)
-    return [line.data.decode(errors="replace").replace(_INNER, "\n") for line in newest][::-1]
+    return [_text(line) for line in newest][::-1]
+
+
+def _text(line: lines.Line) -> str:
+    return line.data.replace(_INNER, b"\n").decode(errors="replace")
 
 
 @contextlib.contextmanager
@@ -170,29 +174,30 @@ class LogWriter:
         size = os.fstat(self._descriptor).st_size
         self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
 
-    @property
-    def last_timestamp(self) -> int | None:
-        """The time of the last line, in milliseconds; None where there is none."""
-        known = times.Times(self._index)
-        return known.last if known.seen else None
-
-    @property
-    def last_lines(self) -> int:
-        """How many lines at the end have that time: what a source that repeats all lines since then repeats."""
-        return times.Times(self._index).newest()
-
     def write(self, timestamp_ms: int, line: bytes) -> None:
-        """Append a line, with or without its end. A time before that of the last line becomes that of the last line.
+        """Append one line, as `write_all` does."""
+        self.write_all([(timestamp_ms, line)])
 
-        Newlines within the line are kept, and are no ends.
+    def write_all(self, timed: Iterable[tuple[int, bytes]]) -> None:
+        """Append lines with their times, with or without their ends: all of them, or none where that fails.
+
+        A time before that of the line before becomes that one's. Newlines within a line are kept, and are no ends.
         """
-        text = line.removesuffix(b"\n").replace(b"\n", _INNER.encode())
-        rest = memoryview(b"\n" * self._torn + text + b"\n")
-        self._torn = True
         with locked(self._descriptor):
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-            times.append(self._index, os.lseek(self._descriptor, 0, os.SEEK_CUR), timestamp_ms)
+            start = os.lseek(self._descriptor, 0, os.SEEK_END)
+            text, ends, newest = bytearray(b"\n" * self._torn), dict[int, int](), 0
+            for timestamp, line in timed:
+                text += line.removesuffix(b"\n").replace(b"\n", _INNER) + b"\n"
+                newest = max(newest, timestamp)
+                ends[newest] = start + len(text)  # one record for all of one moment
+            try:
+                rest = memoryview(text)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                times.append_all(self._index, ((end, timestamp) for timestamp, end in ends.items()))
+            except OSError:
+                os.ftruncate(self._descriptor, start)
+                raise
         self._torn = False
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -54,10 +54,6 @@ class Times:
         """Give the offset of the first byte that is of this time or newer, as far as they have been seen."""
         return self._ends[bisect_left(self._times, time, 1) - 1] if self else 0
 
-    def newest(self) -> int:
-        """Count the records at the end that have one time: the lines, where each was written down by itself."""
-        return len(self._times) - bisect_left(self._times, self.last, 1) if self else 0
-
     def write_from(self, path: Path, before: int, moved: int = 0) -> None:
         """Write what is left of the index when the bytes before a position are gone and the rest has `moved` down."""
         first = max(1, bisect_right(self._ends, before))
@@ -69,16 +65,28 @@ class Times:
 
 def append(path: Path, end: int, time: int) -> None:
     """Write down that the bytes up to `end` have a time, or that of those before them where that is later."""
+    append_all(path, [(end, time)])
+
+
+def append_all(path: Path, ends: Iterable[tuple[int, int]]) -> None:
+    """Write down several ends, each with its time, at once."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
     try:
         size = os.lseek(descriptor, 0, os.SEEK_END)
         if torn := size % _RECORD.size:  # half a record, of when the disk was full
             size -= torn
             os.ftruncate(descriptor, size)
-        record = b"" if size else _RECORD.pack(0, time)
+        records = bytearray()
+        newest = 0
         if size > _RECORD.size:
-            time = max(time, _RECORD.unpack(os.pread(descriptor, _RECORD.size, size - _RECORD.size))[1])
-        os.write(descriptor, record + (_RECORD.pack(end, time) if end else b""))
+            newest = _RECORD.unpack(os.pread(descriptor, _RECORD.size, size - _RECORD.size))[1]
+        for end, time in ends:
+            if not size and not records:
+                records += _RECORD.pack(0, time)
+            newest = max(newest, time)
+            if end:
+                records += _RECORD.pack(end, newest)
+        os.write(descriptor, records)
     finally:
         os.close(descriptor)
 

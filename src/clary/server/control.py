@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from clary import certificates, credentials
+from clary import credentials
 from clary.api.app import App, operations
 from clary.api.authorization import Guard
 from clary.api.identities import Identities
@@ -24,16 +24,17 @@ from clary.api.metrics import Metrics
 from clary.api.sts import Sts
 from clary.api.world import World
 from clary.controllers.endpoints import EndpointController, Grace
+from clary.controllers.losses import Losses
 from clary.controllers.routes import Routes
 from clary.controllers.utilisation import Utilisation
 from clary.core.ports import ContainerSpec, Engine, KnowsImages, Meters, Repository
 from clary.core.resources import Partition
-from clary.core.sessions import CREDENTIALS_HOST, ROLE_CREDENTIALS, Sessions
+from clary.core.sessions import ROLE_CREDENTIALS, Holder, Sessions
 from clary.engines.context import EngineContext
 from clary.errors import Transient
 from clary.logs.folder import LogFolder
 from clary.logs.upkeep import Upkeep
-from clary.server.parts import control_socket, engine_point, keys_file, objects, url
+from clary.server.parts import container_door, control_socket, engine_point, keys_file, objects
 from clary.settings import DAY, GIB, MIB, Settings
 from clary.store.store import Store
 from clary.telemetry import logger
@@ -49,12 +50,13 @@ async def control(settings: Settings) -> None:
     identities = Identities(store, partition, settings.access_key_id, sessions, keys_file(settings))
     await identities.load()
     changed: list[Callable[[str], None]] = []
-    engine = _engine(settings, identities, sessions, lambda id: [tell(id) for tell in changed])
+    logs, ledger = LogFolder(settings.logs), Ledger(store.metrics)
+    losses = Losses(ledger.record)
+    engine = _engine(settings, identities, sessions, losses, lambda id: [tell(id) for tell in changed])
     grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
     controller = EndpointController(store, engine, routes, grace)
     changed.append(controller.container_changed)
 
-    logs, ledger = LogFolder(settings.logs), Ledger(store.metrics)
     world = None if settings.defer_checks else _world(settings, engine, identities)
     handlers = {
         **operations(store, partition, controller.notify, world),
@@ -69,6 +71,7 @@ async def control(settings: Settings) -> None:
         controller.run(),
         Upkeep(logs, settings.log_size * MIB, settings.log_retention).run(),
         ledger.run(settings.metrics_retention * DAY, lambda: routes.table.endpoints),
+        losses.run(),
         *([Utilisation(engine, ledger.record).run()] if isinstance(engine, Meters) else []),
     ]
     asked_to_stop = await _serve(app, control_socket(settings), work)
@@ -121,7 +124,11 @@ async def stop_all(engine: Engine, grace: float) -> None:
 
 
 def _engine(
-    settings: Settings, identities: Identities, sessions: Sessions, on_change: Callable[[str], object]
+    settings: Settings,
+    identities: Identities,
+    sessions: Sessions,
+    losses: Losses,
+    on_change: Callable[[str], object],
 ) -> Engine:
     """Find the engine by its entry point and build it. Raises SettingsError for an unknown name."""
     context = EngineContext(
@@ -155,19 +162,17 @@ class _RoleVariables:
     sessions: Sessions
 
     def __call__(self, spec: ContainerSpec) -> Mapping[str, str]:
-        settings = self.settings
+        door = container_door(self.settings)
         # Credentials of a role that nobody has made here would only be refused everywhere.
-        known = spec.role_arn is not None and self.identities.directory.role(spec.role_arn) is not None
-        if spec.role_arn is None or not known or spec.network.isolated or settings.auth == "off":
+        role = self.identities.directory.role(spec.role_arn) if spec.role_arn else None
+        if door is None or spec.role_arn is None or role is None or spec.network.isolated:
             return {}
-        # A container's loopback is its own.
-        here = f"http://{CREDENTIALS_HOST}:{settings.port}" if settings.engine == "docker" else url(settings)
-        trusted = certificates.bundle(settings.tls_cert)
+        holder = Holder(spec.role_arn, role.id, spec.instance_id)
+        here = f"http://{door[0]}:{door[1]}"
         return {
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{here}{ROLE_CREDENTIALS}",
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN": self.sessions.container_token(spec.role_arn, spec.instance_id),
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": self.sessions.container_token(holder),
             "AWS_ENDPOINT_URL": here,  # they are good for this Clary alone
-            **({"AWS_CA_BUNDLE": trusted} if trusted and here.startswith("https://") else {}),
         }
 
 

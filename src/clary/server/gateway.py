@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+
 from clary import certificates, credentials
 from clary.core.resources import Partition
-from clary.core.sessions import CREDENTIALS_HOST, Sessions
+from clary.core.sessions import Sessions
 from clary.gateway import worker
 from clary.gateway.access import Access
 from clary.gateway.s3 import S3
 from clary.gateway.s3proxy import S3Proxy
 from clary.gateway.state import Limits
-from clary.server.parts import keys_file, objects
+from clary.server.parts import container_door, keys_file, objects
 from clary.settings import MIB, Settings, is_loopback
 
 
 async def gateway(settings: Settings, door: int | None) -> None:
     """Be one gateway process; `door` is the descriptor of the socket that it inherited, if it did."""
+    allow_descriptors()
     partition = Partition(settings.account_id, settings.region)
     owner = (settings.access_key_id, settings.secret_access_key)
     access = Access(partition, owner, keys_file(settings), Sessions(credentials.session_key(settings.data)))
@@ -31,8 +35,7 @@ async def gateway(settings: Settings, door: int | None) -> None:
             door=door,
             partition=partition,
             access=access if settings.auth == "sigv4" else None,
-            # Without signatures Clary is for this machine alone, and containers get no credentials.
-            container_host=CREDENTIALS_HOST if settings.engine == "docker" and settings.auth == "sigv4" else None,
+            container_door=container_door(settings),
             run=settings.run,
             tls=certificates.server_context(settings.tls_cert, settings.tls_key),
             metrics_token=settings.metrics_token or ("" if is_loopback(settings.host) else None),
@@ -50,3 +53,13 @@ async def gateway(settings: Settings, door: int | None) -> None:
     )
     if isinstance(s3, S3Proxy):
         await s3.close()
+
+
+def allow_descriptors() -> None:
+    """Raise the limit of open descriptors to what the system lets this process have.
+
+    An invocation takes two, and the customary 1024 are there for programs that use `select`, which this one does not.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # systems may say "unlimited" and not mean it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clary.core.sessions import CREDENTIALS_HOST
 from clary.errors import SettingsError
 from clary.settings import Settings
 
@@ -24,6 +25,27 @@ def control_socket(settings: Settings) -> Path:
 def keys_file(settings: Settings) -> Path:
     """Give the file through which gateways learn who there is."""
     return settings.run / "keys.json"
+
+
+def containers_port(settings: Settings) -> Path:
+    """Give the file that keeps the port at which containers ask for credentials, and for all that these are good for.
+
+    It is kept because they were told it when they were started: they are adopted, and `--port` may be another by then.
+    """
+    return settings.run / "containers.port"
+
+
+def container_door(settings: Settings) -> tuple[str, int] | None:
+    """Give the host and the port for containers; None where they get no credentials."""
+    file = containers_port(settings)
+    if settings.auth == "off" or not file.exists():  # without signatures there is nothing that credentials are for
+        return None
+    return containers_host(settings), int(file.read_text())
+
+
+def containers_host(settings: Settings) -> str:
+    """Give the address of this machine that containers reach: their loopback is their own."""
+    return CREDENTIALS_HOST if settings.engine == "docker" else "127.0.0.1"
 
 
 def url(settings: Settings) -> str:

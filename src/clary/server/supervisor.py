@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from clary import certificates, credentials, datafolder, telemetry
 from clary.core.resources import Partition
 from clary.errors import SettingsError
-from clary.gateway.listener import BACKLOG, listener
-from clary.server.parts import AUTO, catalogue, control_socket, engine_point, url
+from clary.gateway.listener import BACKLOG, free_port, listener
+from clary.server.parts import AUTO, catalogue, containers_host, containers_port, control_socket, engine_point, url
 from clary.settings import Settings, to_environment
 from clary.supervision import Program, Supervisor, adopt_orphans
 from clary.telemetry import logger
@@ -45,6 +45,8 @@ class Running:
     pids: dict[str, int]
     ca_bundle: str = ""
     """File that clients must be told to trust; empty where they know the certificate's issuer, or there is none."""
+    registries: Sequence[str] = ()
+    """The hosts that the settings name for images."""
 
 
 def up(settings: Settings, ready: Callable[[Running], None]) -> int:
@@ -61,6 +63,7 @@ def up(settings: Settings, ready: Callable[[Running], None]) -> int:
         doors = _doors(settings, stack)
         with datafolder.blamed(settings.data):
             settings = _with_credentials(replace(settings, port=doors[0].getsockname()[1]))
+            _keep_containers_port(settings)
         return asyncio.run(_supervise(settings, doors, ready))
 
 
@@ -76,11 +79,11 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _registries(settings: Settings) -> None:
-    """Check the table. Raises SettingsError for one that cannot be meant, whichever engine runs now."""
+def _registries(settings: Settings) -> Sequence[str]:
+    """Give the hosts of the table. Raises SettingsError for one that cannot be meant, whichever engine runs now."""
     from clary.engines.docker.registries import Registries
 
-    Registries(settings.registries)
+    return Registries(settings.registries).hosts()
 
 
 def _with_engine(settings: Settings) -> Settings:
@@ -128,6 +131,23 @@ def _doors(settings: Settings, stack: contextlib.ExitStack) -> list[socket.socke
         raise SettingsError(f"--port: {host}:{port} {why}; choose another, or 0 for any free one") from error
 
 
+def _keep_containers_port(settings: Settings) -> None:
+    """Choose the port for containers: that of the last time, or a free one."""
+    file = containers_port(settings)
+    kept = int(file.read_text()) if file.exists() else 0
+    try:
+        port = free_port(containers_host(settings), kept)
+    except OSError as error:
+        logger("supervisor").warning("models get no credentials of their roles", reason=str(error))
+        file.unlink(missing_ok=True)
+        return
+    if kept not in (0, port):
+        logger("supervisor").warning("models that run get no new credentials: somebody has their port", port=kept)
+    fresh = file.with_suffix(".new")
+    fresh.write_text(str(port))
+    fresh.replace(file)
+
+
 async def _supervise(settings: Settings, doors: list[socket.socket], ready: Callable[[Running], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -171,6 +191,7 @@ def _running(settings: Settings, pids: dict[str, int]) -> Running:
         account_id=settings.account_id,
         pids=pids,
         ca_bundle=certificates.bundle(settings.tls_cert),
+        registries=_registries(settings),
     )
 
 
@@ -204,6 +225,7 @@ def _write_record(path: Path, running: Running) -> None:
                 "region": running.region,
                 "account_id": running.account_id,
                 "ca_bundle": running.ca_bundle,
+                "registries": list(running.registries),
             }
         )
     )

@@ -8,9 +8,10 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from clary.core.identities import Role, User
-from clary.store.tables import ROLES, USERS
+from clary.store.tables import MILESTONES, ROLES, USERS
 
 _MICROS = 1_000_000
+_ROLES = "roles"
 
 
 def add_user(connection: Connection, user: User) -> bool:
@@ -38,8 +39,10 @@ def add_role(connection: Connection, role: Role) -> bool:
         "trust": role.trust,
         "created_at": round(role.created_at * _MICROS),
         "tags": dict(role.tags),
+        "path": role.path,
     }
     try:
+        connection.execute(insert(MILESTONES).prefix_with("OR IGNORE").values(name=_ROLES))
         connection.execute(insert(ROLES).values(values))
     except IntegrityError:
         return False
@@ -64,4 +67,8 @@ def users(connection: Connection) -> Sequence[User]:
 
 def roles(connection: Connection) -> Sequence[Role]:
     rows = connection.execute(select(ROLES).order_by(ROLES.c.name))
-    return [Role(r.name, r.id, r.policies, r.trust, r.created_at / _MICROS, r.tags) for r in rows]
+    return [Role(r.name, r.id, r.policies, r.trust, r.created_at / _MICROS, r.tags, r.path) for r in rows]
+
+
+def has_had_roles(connection: Connection) -> bool:
+    return connection.execute(select(MILESTONES).where(MILESTONES.c.name == _ROLES)).first() is not None

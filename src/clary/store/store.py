@@ -254,6 +254,10 @@ class Store:
         """Give all roles by name."""
         return await self._read(identities.roles)
 
+    async def has_had_roles(self) -> bool:
+        """Tell whether there is a role or was one."""
+        return await self._read(identities.has_had_roles)
+
     def _now(self) -> int:
         # Whole milliseconds, because answers show no more: a filter that is given a time out of an answer then means
         # exactly that time, and neither misses the resource nor finds one too many.
@@ -308,7 +312,7 @@ def _engine(path: Path) -> Engine:
 
 
 _alembic = threading.Lock()
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision of the schema."""
 
 

@@ -82,7 +82,11 @@ ROLES = Table(
     Column("trust", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("tags", JSON, nullable=False, server_default="{}"),
+    Column("path", Text, nullable=False, server_default="/"),
 )
+
+# What has happened and stays so, whatever is deleted later: `roles`, there has been one.
+MILESTONES = Table("milestones", METADATA, Column("name", Text, primary_key=True))
 
 METRICS = Table(
     "metrics",

@@ -11,7 +11,7 @@ import binascii
 from urllib.parse import parse_qs
 
 from clary.errors import AwsError
-from clary.wire.sigv4 import Identity, Verifier
+from clary.wire.sigv4 import Identity, Verifier, seconds
 
 PREFIX = b"sagemaker-api-key-"
 LONGEST = 12 * 3600
@@ -30,13 +30,15 @@ def verify(verifier: Verifier, token: bytes) -> Identity:
         place, mark, query = url.removesuffix(_VERSION).partition(b"?")
         host, _, path = place.partition(b"/")
         given = parse_qs(query.decode("ascii"), strict_parsing=True)
-        well_made = bool(mark) and not path and given.get("Action") == _ACTION
-        holds = given.get("X-Amz-Expires", ["0"])[0]
+        # One of each: of a name that came twice, others may read the other value.
+        once = all(len(values) == 1 for values in given.values())
+        well_made = once and bool(mark) and not path and given.get("Action") == _ACTION
+        holds = seconds(given.get("X-Amz-Expires", ["0"])[0])
     except (binascii.Error, ValueError):
         raise _refusal("The bearer token is malformed.") from None
     if not well_made:
         raise _refusal("The bearer token is malformed.")
-    if not holds.isdigit() or int(holds) > LONGEST:
+    if not 0 <= holds <= LONGEST:
         raise _refusal(f"The bearer token holds for longer than {LONGEST} seconds.")
     identity = verifier.verify("POST", b"/?" + query, {b"host": host}, b"")
     if identity.service != "sagemaker":

@@ -39,10 +39,13 @@ STREAMED_PAYLOADS = (
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 _WEEK = 604800
+_MOST_DIGITS = 9
 _CACHE_SIZE = 4096
 _MOST_NAMES = 128
 """Names of headers that are remembered of a signer."""
 _TOKEN = b"x-amz-security-token"
+_MUST_BE_SIGNED = (b"x-amz-", b"x-amzn-sagemaker-")
+"""Beginnings of headers that steer a request, so that whoever adds one changes what was asked for."""
 _PRESIGNED = b"X-Amz-Signature="
 _PRESIGNED_PARTS = ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
 
@@ -152,23 +155,15 @@ class Verifier:
     ) -> Identity:
         path, _, query = target.partition(b"?")
         request = Request(method, path, query, headers)
-        authorization = headers.get(b"authorization")
+        authorization = _authorization(request)
         if authorization is None:
             if _PRESIGNED in query:
                 return self._verify_presigned(request, payload)
             if payload is None and sigv2.MARK in query:
                 return self._verify_version_2(request)
             raise refusals.MISSING.error(headers, "Missing Authentication Token", s3=False)
-        if query and _PRESIGNED in query:
-            raise refusals.TWO_WAYS.error(headers, "Only one auth mechanism allowed", s3=b"/s3/" in authorization)
         prefix = authorization[:-64]
-        signer = self._signers.get(prefix)
-        if signer is not None and (signer.access_key_id in self._secrets or self._goes_on(signer, headers)):
-            signature = authorization[-64:]
-        else:
-            signer, signature = self._parse(request, authorization)
-        stamp = (headers.get(b"x-amz-date") or _date_header(headers)).decode("latin-1")
-        self._check_clock(headers, signer, stamp)
+        signer, signature, stamp = self._claim(request, authorization)
         s3 = signer.service == "s3"
         payload_hash = _declared_hash(headers, payload) if s3 else _computed_hash(headers, payload)
         self._check_signature(request, signer, stamp, signature, payload_hash)
@@ -177,6 +172,30 @@ class Verifier:
         if prefix.endswith(b"Signature="):
             self._remember(prefix, signer, headers)
         return _identity(signer, stamp, signature, payload_hash)
+
+    def foresee(self, method: str, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """Raise the AwsError of `verify` that no body can avert: a form, a key, a date that is not accepted."""
+        path, _, query = target.partition(b"?")
+        request = Request(method, path, query, headers)
+        authorization = _authorization(request)
+        if authorization is not None:
+            self._claim(request, authorization)
+        elif _PRESIGNED in query:
+            self._claim_presigned(request)
+        else:
+            raise refusals.MISSING.error(headers, "Missing Authentication Token", s3=False)
+
+    def _claim(self, request: Request, authorization: bytes) -> tuple[KnownSigner, bytes, str]:
+        """Give who claims to have signed a request, the signature and its time. Only the signature is left to check."""
+        headers = request.headers
+        signer = self._signers.get(authorization[:-64])
+        if signer is not None and (signer.access_key_id in self._secrets or self._goes_on(signer, headers)):
+            signature = authorization[-64:]
+        else:
+            signer, signature = self._parse(request, authorization)
+        stamp = (headers.get(b"x-amz-date") or _date_header(headers)).decode("latin-1")
+        self._check_clock(headers, signer, stamp)
+        return signer, signature, stamp
 
     def _goes_on(self, signer: KnownSigner, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a session that was seen before comes with the same token and is not over."""
@@ -288,7 +307,7 @@ class Verifier:
         self, request: Request, signer: KnownSigner, stamp: str, signature: bytes, payload_hash: str
     ) -> None:
         for name in request.headers:
-            if name[:6] == b"x-amz-" and name not in signer.signed:
+            if name.startswith(_MUST_BE_SIGNED) and name not in signer.signed:
                 message = "There were headers present in the request which were not signed"
                 raise refusals.UNSIGNED_HEADER.error(request.headers, message, s3=signer.service == "s3")
         s3 = signer.service == "s3"
@@ -299,7 +318,8 @@ class Verifier:
                 return
         raise refusals.MISMATCH.error(request.headers, refusals.MISMATCH_MESSAGE, s3=s3)
 
-    def _verify_presigned(self, request: Request, payload: bytes | None) -> Identity:
+    def _claim_presigned(self, request: Request) -> tuple[KnownSigner, bytes, str]:
+        """Do for a presigned request what `_claim` does for the others."""
         headers = request.headers
         pairs = (pair.partition(b"=")[::2] for pair in request.query.split(b"&"))
         given = {name.decode("latin-1"): unquote(value.decode("latin-1")) for name, value in pairs}
@@ -315,12 +335,17 @@ class Verifier:
         signer = self._signer(headers, given["X-Amz-Credential"], given["X-Amz-SignedHeaders"], token)
         stamp = given["X-Amz-Date"]
         self._check_expiry(headers, signer, stamp, given["X-Amz-Expires"])
+        return signer, given["X-Amz-Signature"].encode("latin-1", "replace"), stamp
+
+    def _verify_presigned(self, request: Request, payload: bytes | None) -> Identity:
+        headers = request.headers
+        signer, signature, stamp = self._claim_presigned(request)
+        s3 = signer.service == "s3"
         unsigned = headers.get(b"x-amz-content-sha256", UNSIGNED_PAYLOAD.encode()) == UNSIGNED_PAYLOAD.encode()
         if unsigned and (s3 or b"x-amz-content-sha256" in headers):
             payload_hash = UNSIGNED_PAYLOAD
         else:
             payload_hash = _declared_hash(headers, payload) if s3 else _computed_hash(headers, payload)
-        signature = given["X-Amz-Signature"].encode("latin-1", "replace")
         query = b"&".join(pair for pair in request.query.split(b"&") if not pair.startswith(_PRESIGNED))
         self._check_signature(request._replace(query=query), signer, stamp, signature, payload_hash)
         if s3 and payload is not None and len(payload_hash) == 64 and sha256(payload).hexdigest() != payload_hash:
@@ -334,14 +359,14 @@ class Verifier:
 
     def _check_expiry(self, headers: Mapping[bytes, bytes], signer: KnownSigner, stamp: str, expires: str) -> None:
         s3 = signer.service == "s3"
-        if not (expires.isascii() and expires.isdigit() and 0 < int(expires) <= _WEEK):
+        if not 0 < (lasts := seconds(expires)) <= _WEEK:
             message = "X-Amz-Expires must be between 1 and 604800 seconds"
             raise refusals.BAD_QUERY.error(headers, message, s3=s3)
         if stamp[:8] != signer.date:
             raise _wrong_scope_date(headers, signer, stamp)
         signed_at, now = _seconds(headers, stamp, s3=s3), self._now()
-        if now > signed_at + int(expires):
-            limit = strftime(_STAMP, gmtime(now - int(expires)))
+        if now > signed_at + lasts:
+            limit = strftime(_STAMP, gmtime(now - lasts))
             raise refusals.EXPIRED.error(headers, f"Signature expired: {stamp} is now earlier than {limit}", s3=s3)
         if signed_at > now + self._skew:
             limit = strftime(_STAMP, gmtime(now + self._skew))
@@ -353,6 +378,19 @@ def _identity(signer: KnownSigner, stamp: str, signature: bytes, payload_hash: s
     token = signer.token.decode("latin-1") if signer.token else ""
     signed = (stamp, signer.scope, payload_hash, signature.decode(), signer.key, token)
     return Identity(signer.access_key_id, signer.service, signer.region, *signed)
+
+
+def seconds(text: str) -> int:
+    """Read a number of seconds, as presigned URLs have them; -1 for what is none, or beyond all sense."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else -1
+
+
+def _authorization(request: Request) -> bytes | None:
+    """Give the Authorization header. Raises AwsError where the query is signed as well."""
+    authorization = request.headers.get(b"authorization")
+    if authorization is not None and request.query and _PRESIGNED in request.query:
+        raise refusals.TWO_WAYS.error(request.headers, "Only one auth mechanism allowed", s3=b"/s3/" in authorization)
+    return authorization
 
 
 def payload_mismatch() -> AwsError:
@@ -394,11 +432,11 @@ def _computed_hash(headers: Mapping[bytes, bytes], payload: bytes | None) -> str
 def _date_header(headers: Mapping[bytes, bytes]) -> bytes:
     """Turn `Date`, which may stand in for `X-Amz-Date`, into the form that is signed."""
     try:
-        date = parsedate_to_datetime(headers[b"date"].decode("latin-1"))
-    except (KeyError, ValueError):
+        date = parsedate_to_datetime(headers[b"date"].decode("latin-1")).utctimetuple()
+    except (KeyError, ValueError, OverflowError):
         message = "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
         raise refusals.MALFORMED.error(headers, message, s3=b"/s3/" in headers.get(b"authorization", b"")) from None
-    return strftime(_STAMP, date.utctimetuple()).encode()
+    return strftime(_STAMP, date).encode()
 
 
 def _seconds(headers: Mapping[bytes, bytes], stamp: str, *, s3: bool) -> int:

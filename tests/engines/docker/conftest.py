@@ -45,6 +45,7 @@ def describe():
     return {"environment": dict(os.environ), "argv": sys.argv[1:], "user": os.getuid(), "pid": os.getpid(),
             "hostname": socket.gethostname(), "shm": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize,
             "routes": pathlib.Path("/proc/net/route").read_text().splitlines()[1:],
+            "capabilities": int(pathlib.Path("/proc/self/status").read_text().split("CapBnd:")[1].split()[0], 16),
             "privileges": pathlib.Path("/proc/self/status").read_text().split("NoNewPrivs:")[1].split()[0]}
 
 def files(path):

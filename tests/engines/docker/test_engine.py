@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import struct
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,9 @@ import pytest
 
 from clary.core.ports import ModelData, Network
 from clary.engines.context import EngineContext
+from clary.engines.docker import lost
 from clary.engines.docker.engine import DockerEngine
-from clary.errors import LaunchFailure
+from clary.errors import LaunchFailure, Transient
 from clary.testing import Specimens, engine_conformance
 from tests.containers import build, docker, needs_docker
 from tests.engines.conftest import MakeSpec, pack
@@ -55,6 +57,8 @@ async def test_a_container_gets_what_the_contract_says(engine: DockerEngine, mak
     environment = seen["environment"]
     assert seen["argv"] == ["serve"]
     assert (seen["pid"], seen["privileges"]) == (1, "1")
+    assert not seen["capabilities"] & 1 << 13, "it cannot write packets by itself (NET_RAW)"
+    assert inspect(container.id)["HostConfig"]["PidsLimit"] == 16_384
     assert environment["MINE"] == "1"
     assert environment["SAGEMAKER_BIND_TO_PORT"] == "8080"
     assert environment["SAGEMAKER_SAFE_PORT_RANGE"] == "23000-23999"
@@ -205,6 +209,23 @@ async def test_stopping_takes_anonymous_volumes_along(
     assert len(set(docker("volume", "ls", "-q").split()) - before) == 1
     await engine.stop(spec.id, 0)
     assert set(docker("volume", "ls", "-q").split()) <= before
+    await engine.launch(spec, quiet)
+    docker("rm", "-f", engine._name(spec.id))  # without -v
+
+    async def removed() -> bool:
+        return not await engine.observe() and set(docker("volume", "ls", "-q").split()) <= before
+
+    await until(removed)
+
+
+async def test_what_docker_lost_sight_of_is_killed_in_its_control_groups(
+    engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    spec = make_spec()
+    container = await engine.launch(spec, quiet)
+    assert lost.end("0" * 64) == 0
+    assert lost.end(inspect(spec.id)["Id"]) == 1
+    assert (await exited(engine, container.id)).exit_reason == "killed by SIGKILL"
 
 
 @pytest.mark.parametrize("moment", ["create", "start"])
@@ -257,21 +278,89 @@ async def test_what_ended_while_nobody_looked_is_found_ended(make_context: MakeC
     await end(engine)
 
 
-async def test_what_was_made_and_never_started_is_removed_at_the_next_start(
-    make_context: MakeContext, make_spec: MakeSpec
+async def test_what_was_made_and_never_started_is_removed_by_the_next_look(
+    engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    spec = make_spec()
+    await engine.launch(spec, quiet)
+    told = inspect(spec.id)["Config"]["Labels"]
+    words = _words({**told, "clary.id": "orphan"})
+    docker("create", "--name", engine._name("orphan"), *words, spec.image)
+    assert {each.id for each in await engine.observe()} == {spec.id}
+    assert not docker("ps", "-a", "-q", "--filter", "label=clary.id=orphan")
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    """Give a name for a container that the test makes itself."""
+    name = f"clary-test-stranger-{uuid.uuid4().hex[:8]}"
+    yield name
+    if docker("ps", "-a", "-q", "--filter", f"name={name}"):
+        docker("rm", "-f", "-v", name)
+
+
+async def test_a_container_that_only_has_the_labels_is_nobody(
+    engine: DockerEngine, make_spec: MakeSpec, stranger: str
+) -> None:
+    spec = make_spec()
+    await engine.launch(spec, quiet)
+    told = inspect(spec.id)["Config"]["Labels"]  # as `docker commit` keeps them
+    docker("run", "-d", "--name", stranger, *_words(told), spec.image)
+    seen = [{each.id for each in await engine.observe()} for _ in range(5)]
+    assert seen == [{spec.id}] * 5
+    assert len([task for task in asyncio.all_tasks() if task.get_name() == f"log of {spec.id}"]) == 1
+    await engine.stop(spec.id, 0)
+    assert not await engine.observe()
+    assert docker("ps", "-q", "--filter", f"name={stranger}"), "it is somebody's"
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_labels_that_are_not_whole_stop_nobody(
+    make_context: MakeContext, make_spec: MakeSpec, stranger: str, named: bool
 ) -> None:
     engine = DockerEngine(make_context())
     spec = make_spec()
     await engine.launch(spec, quiet)
-    told = inspect(spec.id)["Config"]["Labels"]
-    words = [word for name, value in {**told, "clary.id": "orphan"}.items() for word in ("--label", f"{name}={value}")]
-    docker("create", *words, spec.image)
+    evil = make_spec(id="evil")
+    name = engine._name("evil") if named else stranger
+    docker("run", "-d", "--name", name, *_words({"clary.owner": engine._owner, "clary.id": "evil"}), spec.image)
     assert {each.id for each in await engine.observe()} == {spec.id}
     await engine.close()
     engine = DockerEngine(make_context())
     assert {each.id for each in await engine.observe()} == {spec.id}
-    assert not docker("ps", "-a", "-q", "--filter", "label=clary.id=orphan")
+    await engine.launch(evil, quiet)
+    assert {each.id for each in await engine.observe()} == {spec.id, "evil"}
     await end(engine)
+
+
+def _words(labels: dict[str, str]) -> list[str]:
+    words = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+    return ["--network", "none", "--env", "SAGEMAKER_BIND_TO_PORT=8080", *words]
+
+
+async def test_a_look_lets_a_launch_that_is_under_way_alone(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    specs = [make_spec() for _ in range(3)]
+    launches = asyncio.gather(*(engine.launch(spec, quiet) for spec in specs))
+    while not launches.done():
+        await engine.observe()
+    assert {each.id for each in await launches} == {spec.id for spec in specs}
+    assert {each.phase for each in await engine.observe()} == {"running"}
+
+
+async def test_a_container_in_the_way_of_another_is_no_reason_to_give_up(
+    engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    spec = make_spec()
+    await engine.observe()
+    other = docker("create", "--name", engine._name(spec.id), spec.image)
+    engine._find = _nothing  # type: ignore[method-assign]  # as where it comes, or goes, between the look and the launch
+    with pytest.raises(Transient, match="already in use"):
+        await engine.launch(spec, quiet)
+    assert not docker("ps", "-a", "-q", "--no-trunc", "--filter", f"id={other}")
+
+
+async def _nothing(*_: object) -> None:
+    return None
 
 
 async def test_a_container_that_is_removed_behind_our_back_is_no_longer_seen_and_that_is_told(
@@ -289,6 +378,22 @@ async def test_a_container_that_is_removed_behind_our_back_is_no_longer_seen_and
     await until(noticed)
     assert (await engine.launch(spec, quiet)).phase == "running"
     await end(engine)
+
+
+async def test_of_a_container_that_vanished_nothing_is_kept(
+    engine: DockerEngine, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    data = ModelData(pack(tmp_path / "models" / "m.tar.gz", {"a": b"1"}))
+    spec = make_spec(model_data=(data,), network=Network(isolated=True))
+    await engine.launch(spec, quiet)
+    docker("rm", "-f", engine._name(spec.id))
+
+    async def noticed() -> bool:
+        return not await engine.observe()
+
+    await until(noticed)
+    assert not list((engine._root / "relays").iterdir())
+    assert not engine._artifacts._held
 
 
 async def test_a_restart_behind_our_back_is_another_run(engine: DockerEngine, make_spec: MakeSpec) -> None:
@@ -332,6 +437,13 @@ async def test_the_containers_of_a_pipeline_know_each_other_by_name_and_no_other
         assert (await ask(asked, do="describe"))["hostname"] == "model"
         assert await ask(asker, do="connect", host="model", port=8080) == "connected"
         assert (await ask(asker, do="resolve", name="post")).startswith("no:")
+
+
+async def test_models_do_not_reach_each_other(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    one, other = [await engine.launch(make_spec(), quiet) for _ in range(2)]
+    for asker, asked in ((one, other), (other, one)):
+        await ask(asked, do="describe")
+        assert (await ask(asker, do="connect", host=asked.host, port=8080)).startswith("no:")
 
 
 async def test_an_image_of_a_pipeline_needs_the_label_that_the_service_asks_for(

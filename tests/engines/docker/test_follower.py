@@ -3,38 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 from clary.engines.context import EngineContext
+from clary.engines.docker import follower
 from clary.engines.docker.engine import DockerEngine
-from clary.engines.docker.follower import Cursor, _nanoseconds
+from clary.engines.docker.follower import Followers
+from clary.engines.docker.labels import Kept
+from clary.logs.folder import LogFolder
 from tests.containers import needs_docker
 from tests.engines.conftest import MakeSpec
 from tests.engines.docker.conftest import ask, end, quiet, until
+from tests.engines.docker.test_transcript import entry
 
 MakeContext = Callable[..., EngineContext]
 
 on_docker = [needs_docker, pytest.mark.usefixtures("nothing_is_left")]
 
 
-def test_a_cursor_counts_what_happens_in_the_same_nanosecond() -> None:
-    cursor = Cursor().after(5).after(5)
-    assert cursor == Cursor(5, 2) < cursor.after(5) < cursor.after(6) == Cursor(6, 1)
-    assert Cursor(1_700_000_000_000_000_012).since == "1700000000.000000012"
+class Scripted(Followers):
+    """Followers of a Docker that answers what the test says: to the one who follows, and to the one who asks again."""
+
+    def __init__(self, root: Path, followed: bytes, again: bytes, dropped: list[int]) -> None:
+        super().__init__(None, LogFolder(root / "logs"), root / "pages", dropped.append)  # type: ignore[arg-type]
+        self.answers = {True: followed, False: again}
+
+    async def _pieces(self, container_id: str, since: str, *, follow: bool) -> AsyncIterator[bytes]:
+        yield self.answers[follow]
+        if container_id == "endless":
+            await asyncio.Event().wait()
+
+    async def _runs(self, container_id: str) -> bool:
+        return False
 
 
-@pytest.mark.parametrize(
-    ("stamp", "nanoseconds"),
-    [
-        ("1970-01-01T00:00:01.5Z", 1_500_000_000),
-        ("2023-11-14T22:13:20Z", 1_700_000_000_000_000_000),
-        ("2023-11-14T22:13:20.123456789Z", 1_700_000_000_123_456_789),
-    ],
-)
-def test_dockers_times_are_read_to_the_nanosecond(stamp: str, nanoseconds: int) -> None:
-    assert _nanoseconds(stamp) == nanoseconds
+def kept(container_id: str) -> Kept:
+    return Kept(container_id, "/g", "s", ())
+
+
+async def test_the_file_that_docker_leaves_out_at_the_end_is_asked_for(tmp_path: Path) -> None:
+    lines = entry(1, "one\n"), entry(2, "two\n"), entry(3, "three")
+    followers = Scripted(tmp_path, lines[0], b"".join(lines), dropped := [])
+    followers.follow("c", kept("0a"))
+    await followers.finish("c")
+    assert await followers.tail("c", 9) == ["one", "two", "three"]
+    assert not dropped
+
+
+async def test_what_docker_leaves_out_in_between_is_told(tmp_path: Path) -> None:
+    data = entry(7, "seven\n") + entry(9, "nine\n") + entry(7, "seven\n") + entry(9, "nine\n")
+    followers = Scripted(tmp_path, data, b"", dropped := [])
+    followers.follow("c", kept("0a"))
+    await followers.finish("c")
+    assert dropped == [1]
+    assert await followers.tail("c", 9) == ["seven", "nine"]
+
+
+async def test_a_container_in_the_place_of_another_is_copied_alone(tmp_path: Path) -> None:
+    followers = Scripted(tmp_path, b"", b"", [])
+    first = kept("endless")
+    for _ in range(50):
+        followers.follow("c", first)
+        followers.follow("c", kept("0b"))
+        await asyncio.sleep(0)
+    await followers.finish("c")
+    await asyncio.sleep(0.01)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "log of c"]
+
+
+async def test_old_pages_go_but_not_those_that_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "_KEPT", 2)
+    followers = Scripted(tmp_path, b"", b"", [])
+    followers.follow("endless", kept("endless"))
+    await asyncio.sleep(0.01)
+    for number in range(5):
+        followers.follow(str(number), kept(str(number)))
+        await followers.finish(str(number))
+    names = {file.name for file in (tmp_path / "pages").iterdir()}
+    assert {"endless", "4"} <= names
+    await followers.forget("2")
+    await followers.close()
 
 
 async def logged(engine: DockerEngine, id: str, count: int) -> list[str]:

@@ -5,6 +5,7 @@ The walk here only tells good from bad. What is bad, or unusual, botocore checks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sized
 from typing import Any
 
@@ -24,7 +25,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-_UNUSUAL = {"union", "document", "jsonvalue", "idempotencyToken"}
+_UNUSUAL = {"union", "document", "jsonvalue"}
 
 
 def require_valid(operation: Operation, request: dict[str, Any]) -> bool:
@@ -46,6 +47,8 @@ def require_valid(operation: Operation, request: dict[str, Any]) -> bool:
 
 def _plain(value: Any, shape: Shape) -> bool:
     if not isinstance(value, _TYPES.get(shape.type, ())) or not _UNUSUAL.isdisjoint(shape.traits):
+        return False
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no word for it
         return False
     if "min" in shape.traits and shape.type != "boolean":
         measure = len(value) if isinstance(value, Sized) else value

@@ -9,12 +9,13 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import click
 from click.shell_completion import CompletionItem
 
 from clary.cli.aws import check, documents, place, profile, shapes, values
-from clary.cli.aws.failures import INTERRUPTED, CommandFailure, SyntaxFailure
+from clary.cli.aws.failures import GENERAL, INTERRUPTED, CommandFailure, SyntaxFailure
 from clary.cli.aws.options import PAGING, Option, options_of, parse_choice, parse_globals, parse_options
 from clary.cli.aws.output import Printer, compile_query
 from clary.cli.aws.shapes import Operation
@@ -69,6 +70,11 @@ def main(service: str, arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # Whoever read this has enough; python must not find that out again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:  # an answer that botocore has no reading for, for one: no reason to show a traceback
+        if "--debug" in arguments:
+            raise
+        print(f"\n{error}", file=sys.stderr)
+        return GENERAL
     return 0
 
 
@@ -115,14 +121,14 @@ class Command:
         if wanted is not None:
             self._print_skeleton(wanted, request)
             return
-        is_plain = check.require_valid(self._operation, request)
+        is_plain = self._profile.validates and check.require_valid(self._operation, request)
         where = place.find(self._operation, self._options, self._profile)
         if paging is None and waiter is None and is_plain and self._call_directly(request, where):
             return
         self._call(request, paging, waiter, where, given.get("outfile"))
 
     def _request(self, options: Sequence[Option], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the request: what the options say, then what a whole document adds."""
+        """Give the request: what the options say, then what a whole document adds, then a token for its repetitions."""
         request: dict[str, Any] = {}
         for option in options:
             if not option.member or option.negates or option.name not in given:
@@ -131,11 +137,15 @@ class Command:
             reader = values.Reader(option.flag, option.shape, self._binary_format)
             request[option.member] = value if option.shape.type == "boolean" else reader.read(value)
         document = documents.read(given)
-        if document is None:
-            return request
-        if self._operation.input is not None and self._binary_format != values.RAW_BINARY:
-            document = values.decode_blobs(document, self._operation.input)
-        return request | {name: value for name, value in document.items() if name not in request}
+        shape = self._operation.input
+        if document is not None:
+            if shape is not None and self._binary_format != values.RAW_BINARY:
+                document = values.decode_blobs(document, shape)
+            request |= {name: value for name, value in document.items() if name not in request}
+        # Here and not on the way: however often and in whichever way it is sent, it is one request.
+        members = shape.members if shape is not None else {}
+        tokens = (name for name, member in members.items() if member.traits.get("idempotencyToken"))
+        return request | {name: str(uuid4()) for name in tokens if name not in request}
 
     def _paging(
         self, options: Sequence[Option], given: Mapping[str, Any], request: Mapping[str, Any]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import time
 from argparse import Namespace
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ RETRIED = {
     *("TransactionInProgressException", "PriorRequestNotComplete", "RequestTimeout", "RequestTimeoutException"),
 }
 """What botocore's standard retry mode tries again."""
+_TOKENS = {"AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"}
+_REGION = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
+"""As a part of a host's name; botocore words what it says of any other."""
 
 
 def serves(operation: Operation, place: Place, options: Namespace, profile: Profile) -> bool:
@@ -38,12 +42,12 @@ def serves(operation: Operation, place: Place, options: Namespace, profile: Prof
     return (
         operation.metadata["protocol"] == "json"
         and (place.endpoint or "").startswith("http://")
-        and place.region is not None
+        and _REGION.fullmatch(place.region or "") is not None
         and (place.credentials is not None or not place.signed)
         and not options.debug
         and (place.found or not _has_proxy())
         and profile.is_plain
-        and "AWS_SESSION_TOKEN" not in os.environ
+        and _TOKENS.isdisjoint(os.environ)
     )
 
 

@@ -36,7 +36,7 @@ def find(operation: Operation, options: Namespace, profile: Profile) -> Place:
     """Find the service. Raises UsageError for a URL that is none and ConfigurationError where no Clary runs."""
     signed = not options.no_sign_request
     endpoint = options.endpoint_url
-    if endpoint and "://" not in endpoint:
+    if endpoint is not None and "://" not in endpoint:
         raise UsageError(
             f'Bad value for --endpoint-url "{endpoint}": scheme is missing.  Must be of the form '
             "http://<hostname>/ or https://<hostname>/"

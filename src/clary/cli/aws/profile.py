@@ -77,6 +77,11 @@ class Profile:
         return next((Credentials(key, secret) for key, secret in places if key and secret), None)
 
     @property
+    def validates(self) -> bool:
+        """Tell whether a request is checked before it is sent."""
+        return self.config.get("parameter_validation", "true").lower() != "false"
+
+    @property
     def output(self) -> str:
         return self.environment.get("AWS_DEFAULT_OUTPUT") or self.config.get("output", "json")
 

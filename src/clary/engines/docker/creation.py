@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from clary.core.ports import ContainerSpec
+from clary.engines.docker import volumes
+from clary.engines.docker.images import ResolvedImage
+from clary.engines.docker.labels import OWNER
 from clary.engines.docker.networks import Attachment
 from clary.engines.instance_types import Limits
 
 PORT = 8080
 _SAFE_RANGE = "23000-23999"
 """As at the service; every container has the ports of its network namespace to itself."""
-_LOG = {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "3"}}
+_LOG = {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "2"}}
 """The least common denominator of engines. Clary copies the output away; the bound is for the time in which it is not
-there to do so."""
+there to do so. Two large files and not several small ones: Docker itself loses its place where one is full twice before
+it has read it once."""
+
+_PROCESSES = 16_384
+"""And threads, in a container: beyond any server's, and half of what the smallest kernel has for the whole machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Creation:
     """Everything that a container is made from."""
 
     spec: ContainerSpec
-    image: str
+    image: ResolvedImage
     trees: Mapping[str, Path]
     """What to show, by its directory below /opt/ml."""
     attachment: Attachment
@@ -48,7 +55,7 @@ class Creation:
         spec, mode = self.spec, self.attachment.mode
         exposed: dict[str, Any] = {f"{PORT}/tcp": {}} if self.attachment.published else {}
         body: dict[str, Any] = {
-            "Image": self.image,
+            "Image": self.image.reference,
             "Cmd": ["serve"],  # the image's ENTRYPOINT stays
             "Env": [f"{name}={value}" for name, value in self._environment().items()],
             "Labels": dict(self.labels),
@@ -74,14 +81,17 @@ class Creation:
         }
 
     def _host_config(self) -> dict[str, Any]:
+        trees = {f"/opt/ml/{place}": str(tree) for place, tree in self.trees.items()}
         config: dict[str, Any] = {
             "NetworkMode": self.attachment.mode,
             "Mounts": [
-                {"Type": "bind", "Source": str(tree), "Target": f"/opt/ml/{place}", "ReadOnly": True}
-                for place, tree in self.trees.items()
+                *({"Type": "bind", "Source": tree, "Target": place, "ReadOnly": True} for place, tree in trees.items()),
+                *volumes.mounts(self.image.volumes, trees, self.labels[OWNER]),
             ],
             "ShmSize": self.machine.shm,
             "SecurityOpt": ["no-new-privileges"],
+            "CapDrop": ["NET_RAW"],  # or it could answer for its neighbours' addresses
+            "PidsLimit": _PROCESSES,
             "LogConfig": _LOG,
             "RestartPolicy": {"Name": "no"},  # whoever reconciles decides
         }

@@ -61,12 +61,13 @@ async def version() -> str | None:
 def translated(doing: str) -> Iterator[None]:
     """Turn Docker's errors into LaunchFailure(create) where it refuses, and Transient where it cannot or is away.
 
-    That something is missing (404) is transient: it was there, an image or a network, when it was looked for.
+    That something is missing (404) is transient: it was there, an image or a network, when it was looked for. So is
+    that something is in the way (409): a container of the same name that is just being made or removed.
     """
     try:
         yield
     except DockerError as error:
-        refused = 400 <= error.status < 500 and error.status != 404
+        refused = 400 <= error.status < 500 and error.status not in (404, 409)
         if refused or _NO_GPU in error.message:
             raise LaunchFailure("create", error.message) from error
         raise Transient(f"{doing}: {error.message}", retry_after=2.0) from error

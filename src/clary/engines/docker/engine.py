@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aiodocker import Docker
@@ -19,7 +19,7 @@ from aiodocker.containers import DockerContainer
 from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.context import EngineContext
-from clary.engines.docker import daemon, labels, usage
+from clary.engines.docker import daemon, labels, lost, usage, volumes
 from clary.engines.docker.creation import PORT, Creation, Machine
 from clary.engines.docker.daemon import gone_is_fine, translated
 from clary.engines.docker.events import Events
@@ -89,6 +89,10 @@ class DockerEngine:
         """Our ids of those that an event has told of since."""
         self._gone: set[str] = set()
         """Docker's ids of those that we have removed: a look that began before may still tell of them."""
+        self._strangers: set[str] = set()
+        """Docker's ids of those that bear our labels and are not ours."""
+        self._tidied = False
+        """Whether volumes without a container were looked for, since Docker may have lost count of them."""
         self._look = Shared(self._look_now)
         self._connecting: asyncio.Task[_Connected] | None = None
 
@@ -188,7 +192,7 @@ class DockerEngine:
             variables = {}
         creation = Creation(
             spec=spec,
-            image=image.reference,
+            image=image,
             trees={"model": self._empty, **{place: artifact.path for place, artifact in artifacts.items()}},
             attachment=attachment,
             limits=limits(spec.instance_type),
@@ -202,20 +206,23 @@ class DockerEngine:
         with translated(f"starting {spec.id}"):
             box = await here.docker.containers.create(creation.body(), name=self._name(spec.id))
             for name in creation.attachment.others:
-                network = await here.docker.networks.get(name)
-                await network.connect({"Container": box.id})
+                await here.networks.connect(name, box.id)
             await box.start()
             inspected = await box.show()
         self._note(here, inspected)
         return await self._container(inspected)
 
     async def _find(self, here: _Connected, id: str) -> Inspected | None:
-        """Look whether there is a container already; one that was never started is removed: its launch has died."""
+        """Look whether there is a container already.
+
+        One that was never started is removed, for its launch has died; and so is one that only has the name.
+        """
         with translated(f"looking for {id}"), gone_is_fine():
             inspected = await here.docker.containers.container(self._name(id)).show()
-            if labels.phase(inspected) == "started":
+            if labels.phase(inspected) == "started" and labels.is_whole(inspected["Config"]["Labels"] or {}):
                 self._note(here, inspected)
                 return inspected
+            await self._clear(here, [inspected])
             await self._remove(here, id)
         return None
 
@@ -223,34 +230,66 @@ class DockerEngine:
         """Remove all that is left of a container but its log. Idempotent."""
         with translated(f"removing {id}"), gone_is_fine():
             await here.docker.containers.container(self._name(id)).delete(v=True, force=True)
-        await self._relays.end(id)
-        await here.followers.forget(id)
-        self._artifacts.release(id)
-        self._news.discard(id)
         for container_id, inspected in list(self._seen.items()):
             if labels.id_of(inspected) == id:
                 del self._seen[container_id]
                 self._gone.add(container_id)
+        await self._forget(here, id)
+
+    async def _forget(self, here: _Connected, id: str) -> None:
+        """Give back what a container had that Docker does not know of."""
+        self._artifacts.release(id)
+        self._news.discard(id)
+        await self._relays.end(id)
+        await here.followers.forget(id)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
     async def _look_now(self) -> list[Inspected]:
         """Give every container of ours that was started. Raises Transient where Docker does not answer."""
         here = await self._connected()
+        launching = self._launches.ids()  # before Docker is asked: what these make is theirs
         with translated("looking at the containers"):
             boxes = await self._boxes(here.docker)
             self._gone &= {box.id for box in boxes}
-            looked = [await self._look_at(box) for box in boxes]
-        found = [each for each in looked if each is not None and labels.phase(each) == "started"]
-        found = [each for each in found if each["Id"] not in self._gone]
+            looked = [each for each in await asyncio.gather(*map(self._look_at, boxes)) if each is not None]
+        launching |= self._launches.ids()
+        await self._clear(here, [each for each in looked if labels.id_of(each) not in launching])
+        found = [each for each in looked if labels.phase(each) == "started" and each["Id"] not in self._gone]
+        vanished = _ids(self._seen.values()) - _ids(found) - self._launches.ids()
         self._seen = {}
         for inspected in found:
             self._note(here, inspected)
+        await asyncio.gather(*(self._forget(here, id) for id in vanished))
+        if vanished or not self._tidied:
+            await volumes.remove_unused(here.docker, self._owner)
+            self._tidied = True
         return found
 
+    async def _clear(self, here: _Connected, found: Sequence[Inspected]) -> None:
+        """Remove what was created and never started: its launch has died, or Docker has in the middle of it."""
+        for inspected in found:
+            if labels.phase(inspected) == "created":
+                try:
+                    with translated(f"removing {inspected['Name']}"):
+                        # Not by force: what has been started after all is refused.
+                        await here.docker.containers.container(inspected["Id"]).delete(v=True)
+                except (Transient, LaunchFailure) as trouble:  # the next look tries again
+                    _log.warning("a container that was never started stays", reason=trouble.message)
+                    continue
+                if killed := await asyncio.to_thread(lost.end, inspected["Id"]):
+                    _log.warning("Docker had lost sight of a container that ran", name=inspected["Name"], killed=killed)
+
     async def _boxes(self, docker: Docker) -> list[DockerContainer]:
-        ours = [f"{labels.OWNER}={self._owner}", labels.ID]
-        return await docker.containers.list(all=True, filters=json.dumps({"label": ours}))
+        """Give what we made. What only bears our labels is told of once, and left alone."""
+        labelled = [f"{labels.OWNER}={self._owner}", labels.ID]
+        boxes = await docker.containers.list(all=True, filters=json.dumps({"label": labelled}))
+        strangers = [box for box in boxes if not labels.is_ours(self._owner, box)]
+        for box in strangers:
+            if box.id not in self._strangers and box["Names"]:  # one that is half removed has no name any more
+                _log.warning("a container has Clary's labels and is not Clary's: left alone", names=box["Names"])
+        self._strangers = {box.id for box in strangers}
+        return [box for box in boxes if box.id not in self._strangers]
 
     async def _look_at(self, box: DockerContainer) -> Inspected | None:
         """Ask about one container if there is news of it: the list does not say when it began and how it ended."""
@@ -259,9 +298,7 @@ class DockerEngine:
             return known
         if known is not None:
             self._news.discard(labels.id_of(known))  # before asking: what happens from here on is news again
-        with gone_is_fine():
-            return await box.show()
-        return None
+        return await _shown(box)
 
     def _note(self, here: _Connected, inspected: Inspected) -> None:
         """Remember a container: its log is copied from now on, and its artifacts are kept."""
@@ -291,7 +328,9 @@ class DockerEngine:
         self._context.on_change(id)
 
     def _reconnected(self) -> None:
-        """Anything may have happened to anybody."""
+        """Anything may have happened to anybody: also to a removal that Docker was about to finish."""
+        self._gone.clear()
+        self._tidied = False
         for inspected in list(self._seen.values()):
             self._changed(labels.id_of(inspected))
 
@@ -317,7 +356,7 @@ class DockerEngine:
                 docker=docker,
                 images=Images(docker, self._registries, CredentialsProvider(context.lambda_endpoint)),
                 networks=Networks(docker, self._owner, context.networks),
-                followers=Followers(docker, LogFolder(context.logs), self._root / "logs"),
+                followers=Followers(docker, LogFolder(context.logs), self._root / "logs", context.lines_dropped),
                 machine=Machine(int(info["NCPU"]), int(info["MemTotal"]), context.shm_bytes),
                 notes=() if info.get("MemoryLimit", True) else (_NO_LIMITS,),
                 events=Events(docker, self._owner, self._changed, self._reconnected),
@@ -330,20 +369,29 @@ class DockerEngine:
         return here
 
     async def _take_over(self, docker: Docker) -> None:
-        """Keep the artifacts of what is there; remove what never was started: its launch died with our past life."""
-        for box in await self._boxes(docker):
-            with gone_is_fine():
-                if labels.phase(inspected := await box.show()) == "created":
-                    await box.delete(v=True, force=True)
-                    continue
-                self._hold(inspected)
+        """Keep the artifacts of what is there, and the relays of nothing else."""
+        found = [each for each in await asyncio.gather(*map(_shown, await self._boxes(docker))) if each is not None]
+        for inspected in found:
+            self._hold(inspected)
+        await self._relays.retain(_ids(found))
 
     def _hold(self, inspected: Inspected) -> None:
         for artifact in labels.kept(inspected).artifacts:
             self._artifacts.hold(artifact, labels.id_of(inspected))
 
     def _name(self, id: str) -> str:
-        return f"clary-{self._owner}-{id}"
+        return labels.name_of(self._owner, id)
+
+
+async def _shown(box: DockerContainer) -> Inspected | None:
+    """Give what Docker says of a container; None where it is gone."""
+    with gone_is_fine():
+        return await box.show()
+    return None
+
+
+def _ids(found: Iterable[Inspected]) -> set[str]:
+    return {labels.id_of(each) for each in found}
 
 
 def _runs(inspected: Inspected) -> bool:

@@ -52,6 +52,8 @@ class ResolvedImage:
     resolved: str
     """`repository@sha256:...`, the repository as it was written; the id's where a registry never gave a digest."""
     labels: Mapping[str, str]
+    volumes: tuple[str, ...] = ()
+    """The paths at which it wants one (VOLUME)."""
 
 
 @dataclass(slots=True)
@@ -130,10 +132,12 @@ class Images:
         if found is None:
             found = await self._pull(reference, repository, progress)
         await self._check_architecture(reference, found)
+        config = found.get("Config") or {}
         return ResolvedImage(
             reference=found["Id"],
             resolved=f"{repository_of(image)}@{self._digest(reference, found)}",
-            labels=(found.get("Config") or {}).get("Labels") or {},
+            labels=config.get("Labels") or {},
+            volumes=tuple(config.get("Volumes") or ()),
         )
 
     # -- what is here -------------------------------------------------------------------------------------------------

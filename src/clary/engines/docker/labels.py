@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from aiodocker.containers import DockerContainer
+
 from clary.core.ports import Container, ContainerSpec
 from clary.engines.endings import ending
 from clary.engines.instance_types import limits
@@ -25,6 +27,10 @@ _INSTANCE_TYPE, _RESOLVED = "clary.instance-type", "clary.resolved-image"
 _ARTIFACTS, _LOG_GROUP, _LOG_STREAM = "clary.artifacts", "clary.log-group", "clary.log-stream"
 _ENDPOINT, _VARIANT, _INSTANCE = "clary.endpoint", "clary.variant", "clary.instance"
 _DEPLOYMENT, _IMAGE = "clary.deployment", "clary.image"
+_ALL = {
+    *(OWNER, ID, _ENDPOINT, _VARIANT, _INSTANCE, _DEPLOYMENT, _IMAGE),
+    *(_RESOLVED, _INSTANCE_TYPE, _ARTIFACTS, _LOG_GROUP, _LOG_STREAM),
+}
 _LARGEST_SIGNAL = 64
 _NANOSECONDS = re.compile(r"\.(\d{6})\d*")
 
@@ -61,6 +67,31 @@ def to_labels(owner: str, spec: ContainerSpec, resolved: str, artifacts: tuple[s
     }
 
 
+def name_of(owner: str, id: str) -> str:
+    """Give the name of a container: made from our id, so Docker itself refuses to make it twice."""
+    return f"clary-{owner}-{id}"
+
+
+def is_ours(owner: str, listed: DockerContainer) -> bool:
+    """Tell whether we made what Docker lists: anybody may write our labels, and `docker commit` copies them.
+
+    From here on they can be read without a guard.
+    """
+    found = listed["Labels"] or {}
+    return is_whole(found) and f"/{name_of(owner, found[ID])}" in listed["Names"]
+
+
+def is_whole(found: Mapping[str, str]) -> bool:
+    """Tell whether the labels are all there."""
+    if not found.keys() >= _ALL:
+        return False
+    try:
+        artifacts = json.loads(found[_ARTIFACTS])
+    except ValueError:
+        return False
+    return isinstance(artifacts, list) and all(isinstance(key, str) for key in artifacts)
+
+
 def id_of(inspected: Inspected) -> str:
     return str(inspected["Config"]["Labels"][ID])
 
@@ -72,9 +103,7 @@ def id_of_event(event: Mapping[str, Any]) -> str:
 
 def kept(inspected: Inspected) -> Kept:
     labels = inspected["Config"]["Labels"]
-    return Kept(
-        inspected["Id"], labels[_LOG_GROUP], labels[_LOG_STREAM], tuple(json.loads(labels.get(_ARTIFACTS, "[]")))
-    )
+    return Kept(inspected["Id"], labels[_LOG_GROUP], labels[_LOG_STREAM], tuple(json.loads(labels[_ARTIFACTS])))
 
 
 def to_container(inspected: Inspected, contract_port: int) -> Container:

@@ -1,8 +1,9 @@
 """The networks of containers, and how each container is connected.
 
-A data folder has one bridge of its own, made when it is first needed; a second, without a way out, is for models with
-a VpcConfig, whose traffic is to leave by the operator's networks alone. A third, of all Clarys on the machine, holds
-the one address besides loopback at which AWS's SDKs let a container ask for credentials: the host has it there, and
+A data folder has bridges of its own, each made when it is first needed: one on which containers do not see each other,
+one for pipelines, whose containers call each other by name, and one without a way out for models with a VpcConfig,
+whose traffic is to leave by the operator's networks alone. Another one, of all Clarys on the machine, holds the one
+address besides loopback at which AWS's SDKs let a container ask for credentials: the host has it there, and
 the gateways listen on it.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiodocker import Docker, DockerError
+from aiodocker.networks import DockerNetwork
 
 from clary.core.ports import ContainerSpec
 from clary.core.sessions import CREDENTIALS_HOST
@@ -28,6 +30,7 @@ LINK = "clary-link"
 _SHARED = "clary.shared"
 _LINK_SUBNET = "169.254.170.0/23"
 """Of the link-local addresses that no EC2 service but the container credentials has: about 500 containers."""
+_APART = {"com.docker.network.bridge.enable_icc": "false"}
 _log = logger("docker")
 
 
@@ -48,7 +51,7 @@ class Networks:
 
     def __init__(self, docker: Docker, owner: str, table: Mapping[str, str]) -> None:
         self._docker = docker
-        self._own, self._inner = f"clary-{owner}", f"clary-{owner}-inner"
+        self._own, self._pipelines, self._inner = (f"clary-{owner}{end}" for end in ("", "-pipelines", "-inner"))
         self._labels = {OWNER: owner}
         self._table = table
         self._lock = asyncio.Lock()
@@ -64,17 +67,26 @@ class Networks:
         for name in mapped:
             await self._check(name)
         async with self._lock:
-            local = await self._ensure(self._own, {})
+            own, config = (self._pipelines, {}) if spec.hostname else (self._own, {"Options": _APART})
+            local = await self._ensure(own, config)
             if mapped and local:
                 await self._ensure(self._inner, {"Internal": True})
             linked = wants_credentials and await self._ensure_link()
         link = (LINK,) if linked else ()
         if not mapped:
-            return Attachment(self._own, link, linked=linked, published=not local)
+            return Attachment(own, link, linked=linked, published=not local)
         if local:
             return Attachment(self._inner, mapped + link, linked=linked)
         # Docker publishes no port of an internal bridge.
         return Attachment(mapped[0], mapped[1:] + link, linked=linked, published=True)
+
+    async def connect(self, name: str, container: str) -> None:
+        """Connect a container, which is in another network, to one more."""
+        await self._network(name).connect({"Container": container})
+
+    def _network(self, name: str) -> DockerNetwork:
+        # Not networks.get, which asks Docker once more. aiodocker has no types here.
+        return DockerNetwork(self._docker, name)  # type: ignore[no-untyped-call]
 
     async def remove_unused(self) -> None:
         """Remove every network of ours that no container is in."""
@@ -100,7 +112,7 @@ class Networks:
             "Labels": {_SHARED: "yes"},
             "IPAM": {"Config": [{"Subnet": _LINK_SUBNET, "Gateway": CREDENTIALS_HOST}]},
             # Containers of different Clarys meet here: they can reach the host, and not each other.
-            "Options": {"com.docker.network.bridge.enable_icc": "false"},
+            "Options": _APART,
         }
         try:
             return await self._ensure(LINK, config)
@@ -125,22 +137,22 @@ class Networks:
 
     async def _ensure(self, name: str, config: Mapping[str, Any]) -> bool:
         """Make a bridge unless there is one; tell whether its containers can be reached from this machine."""
+        network = self._network(name)
         with translated(f"making the network {name}"):
             try:
-                network = await self._docker.networks.get(name)
+                found = await network.show()
             except DockerError as error:
                 if error.status != 404:
                     raise
                 full = {"Name": name, "CheckDuplicate": True, "Driver": "bridge", "Labels": self._labels, **config}
                 try:
-                    network = await self._docker.networks.create(full)
-                except DockerError as conflict:
-                    if conflict.status != 409:
-                        raise
-                    network = await self._docker.networks.get(name)  # another Clary was faster
-                else:
+                    await self._docker.networks.create(full)
                     _log.info("network made", network=name)
-            return _is_here((await network.show())["IPAM"]["Config"])
+                except DockerError as conflict:
+                    if conflict.status != 409:  # another Clary was faster
+                        raise
+                found = await network.show()
+            return _is_here(found["IPAM"]["Config"])
 
 
 def _is_here(configuration: list[Mapping[str, str]]) -> bool:

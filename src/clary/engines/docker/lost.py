@@ -1,0 +1,30 @@
+"""What Docker has lost sight of.
+
+A dockerd that is killed after it has started a container, and before it has written that down, takes it afterwards for
+one that was never started: it shows and stops none of its processes, and removes the container from under them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+
+def end(container_id: str, proc: Path = Path("/proc")) -> int:
+    """Kill what runs in the control groups of a container that Docker has removed; give how many processes that were.
+
+    As far as they are this machine's, and we may. Docker has the container's id in the groups' names.
+    """
+    killed = 0
+    for folder in proc.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            process = os.pidfd_open(int(folder.name))
+            try:
+                if container_id in (folder / "cgroup").read_text():
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    killed += 1
+            finally:
+                os.close(process)
+    return killed
