@@ -14,7 +14,7 @@ from tests.dockerd import Daemon
 DOCKERS = {"bridge", "host", "none"}
 """Networks that every Docker has."""
 _KEPT = {
-    "lock", "routes.json", "keys.json",
+    "lock", "routes.json", "keys.json", "containers.port",
     "docker/identity",
     "docker/logs/*", "logs/*",  # by which the logs of the last 1000 containers are found
     "exits/*",  # for an hour: how processes ended that somebody may still ask for
@@ -29,7 +29,7 @@ def left(clary: Clary, daemon: Daemon | None) -> list[str]:
     runs = clary.process.poll() is None
     return [
         *_processes(clary, daemon),
-        *(f"port {port}" for port in sorted(_listening() - ({clary.port} if runs else set()))),
+        *(f"port {port}" for port in sorted(_listening() - (_own_ports(clary) if runs else set()))),
         *_files(clary.data, runs),
         *_groups(clary.data),
         *(_of_docker(daemon, runs) if daemon is not None else ()),
@@ -64,6 +64,12 @@ def _processes(clary: Clary, daemon: Daemon | None) -> Iterator[str]:
         is_empty = "containerd-shim" in words and not _children(folder)
         if int(folder.name) not in ours and not is_child and not is_empty:
             yield f"process {folder.name} {stat[0]} {words[:150]}"
+
+
+def _own_ports(clary: Clary) -> set[int]:
+    """Give where the gateways listen: for clients, and for containers that ask for their role's credentials."""
+    file = clary.data / "run" / "containers.port"
+    return {clary.port, *([int(file.read_text())] if file.exists() else ())}
 
 
 def _children(process: Path) -> list[str]:

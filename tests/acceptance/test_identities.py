@@ -255,7 +255,7 @@ def test_a_role_is_asked_when_data_is_downloaded_and_policies_know_whence_reques
         assert reason.startswith(
             'Failed to download model data for container "container_1" from URL: "s3://models/tree/". Please ensure '
             "that there is an object located at the URL and that the role passed to CreateModel has permissions to "
-            f"download the object. Step: download: The role {roles['nobody']} may not read s3://models/tree/"
+            f"download the object. Step: download: The role {roles['nobody']} may not list s3://models/tree/"
         )
 
         for name, addresses in (("near", "127.0.0.0/8"), ("far", "10.0.0.0/8")):
