@@ -30,10 +30,11 @@ from tests.containers import BIND_LABEL, build, docker, missing
 DELAYS = (0.0, 0.3, 2.0)
 LIMIT = 0.5
 """Seconds that Clary may add."""
-NETWORK = "clary-bench"
+NETWORK = f"clary-bench-{os.getpid()}"
 SERVER = """\
 #!/usr/bin/env python3
-import os, socket, time
+import os, signal, socket, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 time.sleep(float(os.environ["DELAY"]))
 listener = socket.create_server((os.environ.get("HOST", "127.0.0.1"), int(os.environ["SAGEMAKER_BIND_TO_PORT"])))
 while True:

@@ -244,7 +244,7 @@ def test_a_failure_explains_itself_and_the_endpoint_goes_at_once(table: Table, n
     for words in (*case.reason, f"clary doctor {name}"):
         assert words in reason
     if not case.silent:
-        assert f"starting {case.environment['MODE']}" in clary.clary("logs", name).stdout
+        assert f"starting {case.environment['MODE']}" in clary.clary("logs", name, "--lines", "100000").stdout
     doctor = clary.clary("doctor", name)
     assert doctor.returncode == 1
     said = " ".join(doctor.stdout.split())

@@ -67,7 +67,7 @@ def test_several_gateways_share_the_port() -> None:
         assert {clary.invoke("shared")["name"] for _ in range(20)} == {"shared"}
         gateways = [
             pid for pid in Path("/proc").glob("[0-9]*")
-            if _command(pid).endswith("clary.server gateway ") and str(clary.data).encode() in _environment(pid)
+            if "clary.server gateway " in _command(pid) and str(clary.data).encode() in _environment(pid)
         ]  # fmt: skip
         assert len(gateways) == 3
 

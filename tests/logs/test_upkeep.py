@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from clary.logs import holes
 from clary.logs.folder import LogFolder
@@ -180,7 +181,7 @@ def test_a_file_that_somebody_emptied_starts_anew(folder: LogFolder, upkeep: Upk
 
 
 async def test_trouble_with_the_disk_is_told_once_and_does_not_end_it(
-    upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncio
 
@@ -198,7 +199,6 @@ async def test_trouble_with_the_disk_is_told_once_and_does_not_end_it(
 
     monkeypatch.setattr(upkeep, "look", full)
     monkeypatch.setattr("clary.logs.upkeep.asyncio.sleep", at_once)
-    with pytest.raises(asyncio.CancelledError):
+    with capture_logs() as told, pytest.raises(asyncio.CancelledError):
         await upkeep.run()
-    output = capsys.readouterr()
-    assert looks == 3 and (output.out + output.err).count("disk full") == 1
+    assert looks == 3 and [event["reason"] for event in told] == ["disk full"]
