@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import io
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -51,9 +53,22 @@ def _can_bootstrap() -> bool:
     return os.geteuid() == 0 and shutil.which("debootstrap") is not None
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let one test process at a time make an image; the others find it then."""
+    with (Path(tempfile.gettempdir()) / "clary-test-images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @functools.cache
 def base_image() -> str:
     """Give the image that the others are made from."""
+    with _alone():
+        return _base_image()
+
+
+def _base_image() -> str:
     if _docker("image", "inspect", BASE).returncode == 0:
         return BASE
     with tempfile.TemporaryDirectory() as folder:
@@ -92,10 +107,16 @@ def build_with_packages(name: str, requirements: Path, script: str) -> str:
     """
     recipe = f"{BASE}\n{requirements.read_text()}\n{script}"
     image = f"{name}:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    base = base_image()
+    with _alone():
+        return _build_with_packages(image, base, requirements, script)
+
+
+def _build_with_packages(image: str, base: str, requirements: Path, script: str) -> str:
     if _docker("image", "inspect", image).returncode == 0:
         return image
     lines = [
-        f"FROM {base_image()}",
+        f"FROM {base}",
         f"COPY site {_PACKAGES}",
         # Commands name the Python that installed them, which is not the one here.
         f"RUN sed -i '1s|^#!.*|#!/usr/bin/python3|' {_PACKAGES}/bin/* && mv {_PACKAGES}/bin/* /usr/local/bin",
