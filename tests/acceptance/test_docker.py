@@ -219,5 +219,5 @@ def test_auto_takes_docker_where_it_answers_and_processes_where_not(tmp_path: Pa
     for environment, engine in (({}, "docker"), (nowhere, "process")):
         with running("--engine", "auto", environment=environment) as started:
             # The banner is printed after the record that says that Clary is up.
-            wait_until(lambda: "to stop" in started.output(), "the banner is out", started.output)
+            wait_until(lambda: "Ctrl-C stops it" in started.output(), "the banner is out", started.output)
             assert f"Engine   {engine}" in started.output()
