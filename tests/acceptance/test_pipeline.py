@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ SERVE = textwrap.dedent('''\
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             print("asked", body, flush=True)
+            if body == b"die":
+                os._exit(1)
             if b"fail at " + NAME.encode() in body:
                 self.answer(418, b"I am " + NAME.encode())
             else:
@@ -122,6 +125,22 @@ def test_direct_mode_answers_from_the_container_that_is_named(clary: Clary, tmp_
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "answer").read_bytes() == b"x|model(None accept=None)"
     clary.delete("direct")
+
+
+def test_in_direct_mode_the_others_go_on_while_one_is_started_anew(clary: Clary) -> None:
+    create(clary, "lame", "Direct")
+    with pytest.raises(ClientError, match=r"\(ModelError\).*server error \(0\) from model"):
+        invoke(clary, "lame", b"die", TargetContainerHostname="model")
+    deadline, back = time.monotonic() + 30, False
+    while not back and time.monotonic() < deadline:
+        for step in ("prepare", "present"):
+            assert invoke(clary, "lame", b"x", TargetContainerHostname=step)["Body"].startswith(b"x|" + step.encode())
+        try:
+            back = invoke(clary, "lame", b"x", TargetContainerHostname="model")["Body"].startswith(b"x|model")
+        except ClientError as error:
+            assert error.response["Error"]["Code"] in ("ServiceUnavailable", "ModelError")
+    assert back
+    clary.delete("lame")
 
 
 def test_a_pipeline_streams_its_last_containers_answer(clary: Clary) -> None:

@@ -66,7 +66,7 @@ def test_one_that_is_out_is_picked_only_where_there_is_no_other() -> None:
         assert pick(two, None, step / 100, {}, {"a", "b"}) is not None
 
 
-def instances(*ids: str, direct: bool = False) -> list[EndpointRoute]:
+def instances(*ids: str, direct: tuple[str, ...] = ()) -> list[EndpointRoute]:
     targets = tuple(Target(id, ()) for id in ids)
     return [EndpointRoute("demo", "InService", (VariantRoute("v", 1, targets, direct),))]
 
@@ -137,7 +137,7 @@ def test_failing_fast_makes_no_instance_a_measure_for_others() -> None:
 def test_instances_of_which_callers_choose_a_container_do_different_work() -> None:
     outliers = Outliers()
     answer(outliers, ANSWERS, a=0.001, b=1.0)
-    outliers.review(100.0, instances("a", "b", direct=True))
+    outliers.review(100.0, instances("a", "b", direct=("one", "two")))
     assert outliers.out == frozenset()
 
 

@@ -361,6 +361,24 @@ def test_the_containers_of_a_pipeline_share_an_instance_and_serve_together() -> 
     assert [image["SpecifiedImage"] for image in summary["DeployedImages"]] == ["a", "b"]
 
 
+def test_in_direct_mode_the_others_of_an_instance_serve_without_a_dead_one() -> None:
+    wanted = desired(variants=(replace(PIPELINE, direct=True),))
+    _, second, *others = specs(wanted)
+    seen: dict[str, Sighting] = {spec.id: Present(container(spec), OK) for spec in specs(wanted)}
+    whole = plan(wanted, Observed(CREATING, seen), T0 + 1)
+    gone = container(second, phase="exited", exit_reason="exited with 1", exited_at=T0 + 2)
+    half = plan(wanted, Observed(whole.status, {**seen, second.id: Present(gone)}), T0 + 2)
+    assert half.route is not None
+    (route,) = half.route.variants
+    assert route.direct == ("first", "second")
+    assert [[hop.name for hop in target.hops] for target in route.targets] == [["first"], ["first", "second"]]
+    (summary,) = half.status["ProductionVariants"]
+    assert summary["CurrentInstanceCount"] == 1
+    dark = plan(wanted, Observed(whole.status, {spec.id: seen[spec.id] for spec in others}), T0 + 2)
+    assert dark.route is not None
+    assert [target.id for target in dark.route.variants[0].targets] == [others[0].instance_id]
+
+
 def test_a_failure_in_a_pipeline_names_its_container() -> None:
     wanted = desired(variants=(PIPELINE,))
     _, second, *_ = specs(wanted)

@@ -8,7 +8,18 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clary.core.routing import DataCapture, EndpointRoute, Hop, RouteTable, Target, VariantRoute, copies, find, pick
+from clary.core.routing import (
+    DataCapture,
+    EndpointRoute,
+    Hop,
+    RouteTable,
+    Target,
+    VariantRoute,
+    copies,
+    find,
+    narrowed,
+    pick,
+)
 
 
 def route(*variants: tuple[str, float, int]) -> EndpointRoute:
@@ -68,7 +79,7 @@ def test_a_table_survives_json() -> None:
     made = EndpointRoute(
         "demo",
         "InService",
-        (VariantRoute("v", 0.5, (target,), direct=True, strategy="RANDOM"),),
+        (VariantRoute("v", 0.5, (target,), direct=("first", "second"), strategy="RANDOM"),),
         (VariantRoute("dark", 1.0, ()),),
         DataCapture("s3://b/p", 20, True, False, ("text/csv",), ("application/json",)),
         ("i-1", "i-2"),
@@ -84,6 +95,16 @@ def test_a_target_is_found_by_its_id_in_the_wanted_variant() -> None:
     assert found is not None and (found[0].name, found[1].id) == ("a", "a1")
     assert find(made, "b", "a1") is None
     assert find(made, None, "gone") is None
+
+
+def test_naming_a_container_leaves_the_instances_of_direct_mode_on_which_it_is_ready() -> None:
+    one, two = (Hop(name, "127.0.0.1", 1, name) for name in ("one", "two"))
+    direct = VariantRoute("d", 1, (Target("whole", (one, two)), Target("half", (one,))), ("one", "two"))
+    serial = VariantRoute("s", 1, (Target("chain", (one, two)),))
+    left = narrowed(EndpointRoute("demo", "InService", (direct, serial)), "two")
+    assert [each.targets for each in left.variants] == [(Target("whole", (two,)),), serial.targets]
+    assert left.variants[0].direct == ("one", "two")
+    assert narrowed(left, "nobody").variants[0].targets == ()
 
 
 def test_a_shadow_gets_its_weights_share_of_the_requests() -> None:

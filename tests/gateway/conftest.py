@@ -146,7 +146,8 @@ def pipeline(*containers: Container, direct: bool = False) -> VariantRoute:
     hops = tuple(
         Hop(f"c-{each.port}", "127.0.0.1", each.port, f"container-{n}") for n, each in enumerate(containers, 1)
     )
-    return VariantRoute("AllTraffic", 1.0, (Target("i-1", hops),), direct)
+    names = tuple(hop.name for hop in hops) if direct else ()
+    return VariantRoute("AllTraffic", 1.0, (Target("i-1", hops),), names)
 
 
 async def wait_for(true: Callable[[], object]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
-from clary.core.routing import EndpointRoute
+from clary.core.routing import EndpointRoute, VariantRoute
 from clary.gateway.passage import HOP_LIMIT
 from tests.gateway.conftest import Container, Gateway, Script, answer, pipeline, says
 
@@ -169,6 +170,35 @@ async def test_direct_mode_refuses_no_name_and_an_unknown_one(
     assert words in json.loads(reply.body)["Message"]
     assert [each.requests for each in containers] == [[], []]
     assert gateway.state.load == {}
+
+
+def part(variant: VariantRoute, *names: str) -> VariantRoute:
+    """Leave only these containers ready."""
+    hops = tuple(hop for hop in variant.targets[0].hops if hop.name in names)
+    return replace(variant, targets=(replace(variant.targets[0], hops=hops),))
+
+
+async def test_in_direct_mode_the_others_of_an_instance_serve_without_a_dead_one(gateway: Gateway) -> None:
+    containers = [await gateway.container(adds(name)) for name in (b"one", b"two")]
+    gateway.route("demo", part(pipeline(*containers, direct=True), "container-1"))
+    reply = await gateway.invoke("demo", b"x", X_Amzn_SageMaker_Target_Container_Hostname="container-1")
+    assert (reply.status, reply.body) == (200, b"x>one")
+    reply = await gateway.invoke("demo", b"x", X_Amzn_SageMaker_Target_Container_Hostname="container-2")
+    assert (reply.status, reply.headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
+    assert "No container container-2 of endpoint demo is ready" in json.loads(reply.body)["Message"]
+    assert containers[1].requests == []
+    assert gateway.state.load == {}
+
+
+async def test_in_direct_mode_another_instance_answers_for_a_dead_container(gateway: Gateway) -> None:
+    whole, half = [[await gateway.container(adds(name)) for name in (b"one", b"two")] for _ in range(2)]
+    lame = part(pipeline(*half, direct=True), "container-1").targets[0]
+    both = pipeline(*whole, direct=True)
+    gateway.route("demo", replace(both, targets=(replace(lame, id="i-2"), *both.targets)))
+    for _ in range(20):
+        reply = await gateway.invoke("demo", b"x", X_Amzn_SageMaker_Target_Container_Hostname="container-2")
+        assert (reply.status, reply.body) == (200, b"x>two")
+    assert half[1].requests == []
 
 
 async def test_a_container_cannot_be_named_outside_of_direct_mode(gateway: Gateway) -> None:

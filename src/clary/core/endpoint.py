@@ -103,14 +103,18 @@ def _instances(judgements: list[Judgement]) -> tuple[Instance, ...]:
 
 def _variant_route(group: VariantGroup) -> VariantRoute:
     variant = group.variant
-    targets = tuple(_target(variant, instance) for instance in group.instances if instance.ready)
-    return VariantRoute(variant.name, variant.weight, targets, variant.direct, variant.strategy)
+    serving = (each for each in group.instances if each.ready or variant.direct)
+    targets = (Target(instance.id, _hops(variant, instance)) for instance in serving)
+    names = tuple(template.name for template in variant.containers) if variant.direct else ()
+    return VariantRoute(
+        variant.name, variant.weight, tuple(target for target in targets if target.hops), names, variant.strategy
+    )
 
 
-def _target(variant: Variant, instance: Instance) -> Target:
-    boxes = [judged.container for judged in instance.containers if judged.container is not None]
-    hops = zip(boxes, variant.containers, strict=True)
-    return Target(instance.id, tuple(Hop(box.id, box.host, box.port, template.name) for box, template in hops))
+def _hops(variant: Variant, instance: Instance) -> tuple[Hop, ...]:
+    places = zip(instance.containers, variant.containers, strict=True)
+    ready = ((judged.container, template.name) for judged, template in places if judged.ready)
+    return tuple(Hop(box.id, box.host, box.port, name) for box, name in ready if box is not None)
 
 
 def _delete(desired: Desired, observed: Observed) -> Plan:

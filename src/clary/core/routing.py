@@ -7,7 +7,7 @@ the last one while the control plane is away. As JSON it is what travels between
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, TypedDict, cast
 
 Strategy = Literal["LEAST_OUTSTANDING_REQUESTS", "RANDOM"]
@@ -25,7 +25,10 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One instance of a variant: its containers in the order of the pipeline, all ready. `id` is the instance's."""
+    """One instance of a variant: its containers in the order of the pipeline, all ready. `id` is the instance's.
+
+    In Direct mode, where they do not need each other, only those that are ready.
+    """
 
     id: str
     hops: tuple[Hop, ...]
@@ -38,8 +41,8 @@ class VariantRoute:
     name: str
     weight: float
     targets: tuple[Target, ...]
-    direct: bool = False
-    """The caller names one of a target's containers; otherwise a request goes through all of them."""
+    direct: tuple[str, ...] = ()
+    """Direct mode: the names of all containers, one of which a caller names. Empty: a request goes through all."""
     strategy: Strategy = "LEAST_OUTSTANDING_REQUESTS"
 
 
@@ -76,7 +79,7 @@ class VariantDocument(TypedDict):
     name: str
     weight: float
     targets: list[tuple[str, list[tuple[str, str, int, str]]]]
-    direct: bool
+    direct: list[str]
     strategy: Strategy
 
 
@@ -157,14 +160,14 @@ def _variant_document(variant: VariantRoute) -> VariantDocument:
         "name": variant.name,
         "weight": variant.weight,
         "targets": [(t.id, [(h.id, h.host, h.port, h.name) for h in t.hops]) for t in variant.targets],
-        "direct": variant.direct,
+        "direct": list(variant.direct),
         "strategy": variant.strategy,
     }
 
 
 def _variant(document: VariantDocument) -> VariantRoute:
     targets = tuple(Target(id, tuple(Hop(*hop) for hop in hops)) for id, hops in document["targets"])
-    return VariantRoute(document["name"], document["weight"], targets, document["direct"], document["strategy"])
+    return VariantRoute(document["name"], document["weight"], targets, tuple(document["direct"]), document["strategy"])
 
 
 def _capture_document(capture: DataCapture | None) -> CaptureDocument | None:
@@ -214,6 +217,17 @@ def pick(
         point -= variant.weight
     # What is left of `chance` is spread evenly over the chosen variant's share: it decides once more.
     return chosen, choose(chosen, point / chosen.weight % 1.0, load, avoid)
+
+
+def narrowed(route: EndpointRoute, container: str) -> EndpointRoute:
+    """Leave to the variants in Direct mode the targets on which this container is ready, and of those it alone."""
+    variants = tuple(_narrowed(each, container) if each.direct else each for each in route.variants)
+    return replace(route, variants=variants)
+
+
+def _narrowed(variant: VariantRoute, container: str) -> VariantRoute:
+    found = ((target.id, hop) for target in variant.targets for hop in target.hops if hop.name == container)
+    return replace(variant, targets=tuple(Target(id, (hop,)) for id, hop in found))
 
 
 def find(route: EndpointRoute, wanted: str | None, target_id: str) -> tuple[VariantRoute, Target] | None:

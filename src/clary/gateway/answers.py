@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from clary.core.resources import Partition, log_group
-from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
+from clary.core.routing import EndpointRoute, VariantRoute
 from clary.errors import AwsError
 from clary.gateway.connection import status_line
 
@@ -104,25 +104,17 @@ def refuse_foreign_targets(headers: Mapping[bytes, bytes], endpoint: str) -> Non
         )
 
 
-def named_container(endpoint: str, variant: VariantRoute, target: Target, wanted: bytes | None) -> tuple[Hop, ...]:
-    """Find the container that an invocation names, as in Direct mode it must. Raises AwsError (ValidationError)."""
+def wrong_mode(endpoint: str, variant: VariantRoute) -> AwsError:
+    """Refuse an invocation that names no container where it must (Direct mode), or one where it cannot."""
     if not variant.direct:
-        raise validation_error(
+        return validation_error(
             f"Endpoint {endpoint} does not run its containers in Direct mode and does not support target container "
             "hostname header."
         )
-    names = ", ".join(hop.name for hop in target.hops)
-    if wanted is None:
-        raise validation_error(
-            f"Endpoint {endpoint} runs its containers in Direct mode and requires the target container hostname "
-            f"header. Its containers are: {names}."
-        )
-    found = tuple(hop for hop in target.hops if hop.name == wanted.decode("latin-1"))
-    if not found:
-        raise validation_error(
-            f"Container {wanted.decode('latin-1')} not found for endpoint {endpoint}. Its containers are: {names}."
-        )
-    return found
+    return validation_error(
+        f"Endpoint {endpoint} runs its containers in Direct mode and requires the target container hostname "
+        f"header. Its containers are: {', '.join(variant.direct)}."
+    )
 
 
 def not_invokable(route: EndpointRoute, partition: Partition) -> AwsError:
@@ -134,12 +126,18 @@ def not_invokable(route: EndpointRoute, partition: Partition) -> AwsError:
     )
 
 
-def nothing_ready(route: EndpointRoute, wanted: bytes | None) -> AwsError:
-    """Say why nothing was picked: an unknown variant is the caller's mistake, everything down is ours."""
+def nothing_ready(route: EndpointRoute, wanted: bytes | None, container: bytes | None) -> AwsError:
+    """Say why nothing was picked: unknown names are the caller's mistake, everything down is ours."""
     if wanted is not None and wanted.decode("latin-1") not in {variant.name for variant in route.variants}:
         return validation_error(
             f"Variant {wanted.decode('latin-1')} not found for endpoint {route.name}. "
             f"Its variants are: {', '.join(variant.name for variant in route.variants)}."
+        )
+    name = None if container is None else container.decode("latin-1")
+    known = dict.fromkeys(each for variant in route.variants for each in variant.direct)
+    if name is not None and known and name not in known:
+        return validation_error(
+            f"Container {name} not found for endpoint {route.name}. Its containers are: {', '.join(known)}."
         )
     if wanted is None and any(variant.targets for variant in route.variants):
         return validation_error(
@@ -149,7 +147,8 @@ def nothing_ready(route: EndpointRoute, wanted: bytes | None) -> AwsError:
     return RuntimeFailure(
         "ServiceUnavailable",
         503,
-        f"No instance of endpoint {route.name} is ready; it is being restarted. `clary doctor {route.name}` says why.",
+        f"No {'instance' if name is None else f'container {name}'} of endpoint {route.name} is ready; it is being "
+        f"restarted. `clary doctor {route.name}` says why.",
     )
 
 

@@ -75,7 +75,7 @@ class Invocation(Placed):
 
     def _send(self) -> None:
         route = self._route
-        assert route is not None
+        assert route is not None and self._target is not None
         first = self._tried is None
         if first:
             if route.shadows:
@@ -85,7 +85,7 @@ class Invocation(Placed):
             if capture is not None and self.CAPTURES and random() * 100 < capture.percentage:  # noqa: S311
                 self._captured = self._state.capture.draft()
         self._sent_at = perf_counter()
-        self._passage = Passage(self._state, self._hops, self.LINES, self)
+        self._passage = Passage(self._state, self._target.hops, self.LINES, self)
         self._passage.begin(self._head.headers, self._payload, fresh=not first)
 
     # -- the container's side ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from random import random
 from typing import ClassVar
 from urllib.parse import unquote_to_bytes
 
-from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute, find
+from clary.core.routing import EndpointRoute, Target, VariantRoute, find, narrowed
 from clary.gateway import answers
 from clary.gateway.gathered import Gathered
 from clary.gateway.stickiness import NEW
@@ -27,8 +27,6 @@ class Placed(Gathered):
     _route: EndpointRoute | None = None
     _variant: VariantRoute | None = None
     _target: Target | None = None
-    _hops: tuple[Hop, ...] = ()
-    """The containers that get the request, one after the other."""
     _tried: str | None = None
     """The instance that failed to answer the first attempt; there is one more, and no third."""
     _placed = _waiting = False
@@ -57,6 +55,9 @@ class Placed(Gathered):
         answers.refuse_foreign_targets(headers, self._endpoint)
         wanted_header = headers.get(b"x-amzn-sagemaker-target-variant")
         wanted = wanted_header.decode("latin-1") if wanted_header is not None else None
+        container = headers.get(CONTAINER)
+        if container is not None:
+            route = narrowed(route, container.decode("latin-1"))
         picked = self._of_session(route, wanted, headers[_SESSION]) if _SESSION in headers else None
         if picked is None:
             avoid = state.outliers.out
@@ -65,12 +66,11 @@ class Placed(Gathered):
             picked = state.pick(route, wanted, random(), state.load, avoid)  # noqa: S311
         if picked is None:
             self._variant = next((each for each in route.variants if wanted in (None, each.name)), None)
-            raise answers.nothing_ready(route, wanted_header)
+            raise answers.nothing_ready(route, wanted_header, container)
         variant, target = self._variant, self._target = picked
-        self._hops = target.hops
         state.load[target.id] = state.load.get(target.id, 0) + 1
-        if variant.direct or CONTAINER in headers:
-            self._hops = answers.named_container(self._endpoint, variant, target, headers.get(CONTAINER))
+        if bool(variant.direct) != (container is not None):
+            raise answers.wrong_mode(self._endpoint, variant)
 
     def _find_route(self) -> EndpointRoute:
         state = self._state
