@@ -29,7 +29,8 @@ from clary.core.deployment import (
     Stopping,
     Variant,
 )
-from clary.core.endpoint import SERVING_DELAYS, plan
+from clary.core.endpoint import plan
+from clary.core.judgement import SERVING_DELAYS
 from clary.core.ports import Container, ContainerSpec, ModelData
 
 T0 = 1_700_000_000.0

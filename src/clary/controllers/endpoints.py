@@ -13,6 +13,7 @@ from clary.controllers.health import Ask, Prober
 from clary.controllers.loop import Loop
 from clary.controllers.routes import Routes, key_of
 from clary.core.deployment import Action, Attempts, Launch, Observed, Plan, Remove, Stop, Stopping
+from clary.core.describe import ready_before
 from clary.core.endpoint import plan
 from clary.core.ports import Engine, ListQuery, ResourceStore
 from clary.core.resources import ENDPOINT, Resource
@@ -86,7 +87,7 @@ class EndpointController:
             await self._stop_orphans(key)
             return None
         is_creating = resource.status.get("EndpointStatus", "Creating") == "Creating"
-        sightings = await self._fleet.sightings(key, _ready(resource), with_logs=is_creating)
+        sightings = await self._fleet.sightings(key, ready_before(resource.status), with_logs=is_creating)
         observed = Observed(resource.status, sightings, self._attempts.get(key, {}))
         decided = plan(desired(resource), observed, self._clock())
         self._attempts[key] = decided.attempts
@@ -153,8 +154,3 @@ class EndpointController:
                 known[id] = (phase, now)
                 fields = {"phase": phase, "seconds": round(now - since, 3), "detail": judged.message}
                 self._log.info("container", endpoint=resource.name, container=id, **fields)
-
-
-def _ready(resource: Resource) -> frozenset[str]:
-    ready = resource.status.get("_Ready", ())
-    return frozenset(ready) if isinstance(ready, (list, tuple)) else frozenset()

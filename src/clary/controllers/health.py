@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from clary.core.deployment import Answer, Ping
-from clary.core.endpoint import UNHEALTHY_AFTER
+from clary.core.judgement import UNHEALTHY_AFTER
 from clary.core.ports import Container
 
 TIMEOUT = 2.0

@@ -74,6 +74,12 @@ def pinned_images(status: Mapping[str, object]) -> dict[tuple[str, str], Resolut
     return {(variant, hostname): (resolved, at) for variant, hostname, resolved, at in entries}
 
 
+def ready_before(status: Mapping[str, object]) -> frozenset[str]:
+    """Give the ids of the containers that were ready when a status was written."""
+    ready = status.get("_Ready", ())
+    return frozenset(ready) if isinstance(ready, (list, tuple)) else frozenset()
+
+
 def _images(groups: Iterable[VariantGroup], before: Mapping[tuple[str, str], Resolution]) -> list[list[object]]:
     known = dict(before)
     for group in groups:
