@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clary.core.ports import ContainerSpec
-from clary.engines.docker import volumes
+from clary.engines.docker import seccomp, volumes
 from clary.engines.docker.images import ResolvedImage
 from clary.engines.docker.labels import OWNER
 from clary.engines.docker.networks import Attachment
@@ -33,6 +33,8 @@ class Machine:
     cpus: int
     memory: int
     shm: int
+    seccomp: bool = True
+    """Whether isolated containers get the seccomp profile that is made for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Creation:
                 *volumes.mounts(self.image.volumes, trees, self.labels[OWNER]),
             ],
             "ShmSize": self.machine.shm,
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": self._security(),
             "CapDrop": ["NET_RAW"],  # or it could answer for its neighbours' addresses
             "PidsLimit": _PROCESSES,
             "LogConfig": _LOG,
@@ -105,6 +107,10 @@ class Creation:
         if self.limits is not None:
             config |= self._bounds(self.limits)
         return config
+
+    def _security(self) -> list[str]:
+        confined = self.attachment.mode == "none" and self.machine.seccomp
+        return ["no-new-privileges", *([f"seccomp={seccomp.profile()}"] if confined else [])]
 
     def _bounds(self, limits: Limits) -> dict[str, Any]:
         bounds: dict[str, Any] = {

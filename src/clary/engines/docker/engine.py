@@ -19,7 +19,7 @@ from aiodocker.containers import DockerContainer
 from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.context import EngineContext
-from clary.engines.docker import daemon, labels, lost, usage, volumes
+from clary.engines.docker import daemon, labels, lost, seccomp, usage, volumes
 from clary.engines.docker.creation import PORT, Creation, Machine
 from clary.engines.docker.daemon import gone_is_fine, translated
 from clary.engines.docker.events import Events
@@ -351,14 +351,15 @@ class DockerEngine:
             with translated("asking what the machine has"):
                 info = await docker.system.info()
                 await self._take_over(docker)
-            context = self._context
+            context, unconfined = self._context, seccomp.obstacle(info)
+            notes = (None if info.get("MemoryLimit", True) else _NO_LIMITS, unconfined)
             here = _Connected(
                 docker=docker,
                 images=Images(docker, self._registries, CredentialsProvider(context.lambda_endpoint)),
                 networks=Networks(docker, self._owner, context.networks),
                 followers=Followers(docker, LogFolder(context.logs), self._root / "logs", context.lines_dropped),
-                machine=Machine(int(info["NCPU"]), int(info["MemTotal"]), context.shm_bytes),
-                notes=() if info.get("MemoryLimit", True) else (_NO_LIMITS,),
+                machine=Machine(int(info["NCPU"]), int(info["MemTotal"]), context.shm_bytes, unconfined is None),
+                notes=tuple(note for note in notes if note is not None),
                 events=Events(docker, self._owner, self._changed, self._reconnected),
             )
         except BaseException:
