@@ -153,6 +153,24 @@ async def test_a_container_that_keeps_exiting_fails_the_endpoint_after_three_sta
 
 
 @in_virtual_time
+async def test_a_container_that_keeps_exiting_fails_the_endpoint_though_control_keeps_dying() -> None:
+    world = World(FakeEngine(default=Script(ready_after=None, exits_after=0.1, exit_reason="exited with 3")))
+    await world.create(endpoint())
+    lives = 0
+    while (found := await world.store.get(ENDPOINT, "ep")) and found.status["EndpointStatus"] == "Creating":
+        lives += 1
+        assert lives < 30
+        async with world.control():
+            await asyncio.sleep(0.4)
+    assert found is not None
+    assert found.status["EndpointStatus"] == "Failed"
+    for part in ("exited with 3 (3 starts)", "Traceback: no such model"):
+        assert part in str(found.status["FailureReason"])
+    assert lives > 3
+    assert len(world.engine.launched) == 3
+
+
+@in_virtual_time
 async def test_a_container_that_never_answers_fails_the_endpoint_when_its_window_is_over() -> None:
     world = World(FakeEngine(default=Script(ready_after=None, status_before_ready=500)))
     async with world.control():

@@ -31,6 +31,7 @@ from clary.core.deployment import (
 )
 from clary.core.endpoint import plan
 from clary.core.judgement import SERVING_DELAYS
+from clary.core.memory import attempts_of, with_attempts
 from clary.core.ports import Container, ContainerSpec, ModelData
 
 T0 = 1_700_000_000.0
@@ -434,7 +435,6 @@ class Lifecycle(RuleBasedStateMachine):
         self.wanted: Desired | None = None
         self.status: Mapping[str, object] = {}
         self.seen: dict[str, Sighting] = {}
-        self.attempts: Mapping[str, Attempts] = {}
         self.made: Plan | None = None
         self.half_stopped: dict[str, Present] = {}
         self.history: list[object] = [None]
@@ -443,9 +443,9 @@ class Lifecycle(RuleBasedStateMachine):
         for _ in range(10):
             if self.wanted is None:
                 return
-            observed = Observed(self.status, dict(self.seen), self.attempts)
+            observed = Observed(self.status, dict(self.seen), attempts_of(self.status))
             self.made = plan(self.wanted, observed, self.now)
-            self.status, self.attempts = json.loads(json.dumps(self.made.status)), self.made.attempts
+            self.status = json.loads(json.dumps(with_attempts(self.made.status, self.made.attempts)))
             self.note(self.status["EndpointStatus"])
             if not self.made.actions:
                 return
@@ -464,7 +464,7 @@ class Lifecycle(RuleBasedStateMachine):
                     self.seen[id] = Stopping(grace)
                 case Remove():
                     assert all(isinstance(it, LaunchFailed) for it in self.seen.values()), "removed, but not stopped"
-                    self.wanted, self.seen, self.attempts = None, {}, {}
+                    self.wanted, self.seen = None, {}
                     self.note(None)
 
     def note(self, status: object) -> None:
@@ -538,7 +538,6 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(stops_had_ended=st.booleans())
     def control_restarts(self, stops_had_ended: bool) -> None:
         """Memory is lost, launches with it; containers, and those half stopped, are what the engine finds."""
-        self.attempts = {}
         for id, it in list(self.seen.items()):
             if isinstance(it, Stopping) and not stops_had_ended and id in self.half_stopped:
                 it = self.half_stopped[id]

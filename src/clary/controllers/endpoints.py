@@ -12,9 +12,10 @@ from clary.controllers.fleet import Fleet, Surroundings
 from clary.controllers.health import Ask, Prober
 from clary.controllers.loop import Loop
 from clary.controllers.routes import Routes, key_of
-from clary.core.deployment import Action, Attempts, Launch, Observed, Plan, Remove, Stop, Stopping
+from clary.core.deployment import Action, Launch, Observed, Plan, Remove, Stop, Stopping
 from clary.core.describe import ready_before
 from clary.core.endpoint import plan
+from clary.core.memory import attempts_of, with_attempts
 from clary.core.ports import Engine, ListQuery, ResourceStore
 from clary.core.resources import ENDPOINT, Resource
 from clary.telemetry import logger
@@ -46,7 +47,6 @@ class EndpointController:
         self._routes = routes
         self._grace = grace
         self._clock = clock
-        self._attempts: dict[str, Mapping[str, Attempts]] = {}
         self._phases: dict[str, dict[str, tuple[str, float]]] = {}
         self._loop = Loop(self._reconcile, self._keys, clock)
         around = Surroundings(clock, self._loop.notify, routes.delivered)
@@ -88,15 +88,14 @@ class EndpointController:
             return None
         is_creating = resource.status.get("EndpointStatus", "Creating") == "Creating"
         sightings = await self._fleet.sightings(key, ready_before(resource.status), with_logs=is_creating)
-        observed = Observed(resource.status, sightings, self._attempts.get(key, {}))
+        observed = Observed(resource.status, sightings, attempts_of(resource.status))
         decided = plan(desired(resource), observed, self._clock())
-        self._attempts[key] = decided.attempts
         self._report(key, resource, decided)
         # What serves is routed to before it is said to be in service, and out of the routes before it is stopped.
         self._routes.put(key, decided.route)
         if is_creating and decided.status.get("EndpointStatus") == "InService" and self._routes.is_open:
             await self._routes.delivered()
-        if not await self._write(resource, decided.status):
+        if not await self._write(resource, with_attempts(decided.status, decided.attempts)):
             self._loop.notify(key)  # the endpoint was changed or deleted meanwhile: decide again, act then
             return None
         for action in decided.actions:
@@ -132,7 +131,6 @@ class EndpointController:
         self._forget(key)
 
     def _forget(self, key: str) -> None:
-        self._attempts.pop(key, None)
         self._phases.pop(key, None)
         self._fleet.forget(key)
 
