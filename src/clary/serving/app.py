@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .messages import Headers, Request, Response
 from .scoreboard import Slot
-
-StartResponse = Callable[[str, "list[tuple[str, str]]"], object]
+from .wsgi import WsgiApplication
 
 
 class Model(Protocol):
@@ -22,7 +19,7 @@ class Model(Protocol):
     def execution_parameters(self) -> Mapping[str, Any] | None: ...
 
 
-class Application:
+class Application(WsgiApplication):
     """One worker's WSGI application around its loaded model.
 
     Invocations take turns, because scripts are written for AWS's servers, which send a worker one request at a time;
@@ -43,25 +40,13 @@ class Application:
             "/execution-parameters": ("GET", self._execution_parameters),
         }
 
-    def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        response = self._answer(environ)
-        fields = {**response.headers, "Content-Length": str(len(response.body))}
-        if response.status == HTTPStatus.NO_CONTENT:
-            del fields["Content-Length"]
-        start_response(_status_line(response.status), list(fields.items()))
-        return [response.body]
-
-    def _answer(self, environ: Mapping[str, Any]) -> Response:
+    def respond(self, environ: Mapping[str, Any]) -> Response:
         if environ["PATH_INFO"] not in self._routes:
             return Response.text(404, f"no such path: {environ['PATH_INFO']}")
         method, handler = self._routes[environ["PATH_INFO"]]
         if environ["REQUEST_METHOD"] != method:
             return Response(405, headers={"Allow": method})
-        try:
-            return handler(environ)
-        except (Exception, SystemExit) as error:  # a script that calls exit() must not end the worker in silence
-            traceback.print_exc()
-            return Response.text(500, f"{error}\n{traceback.format_exc()}")
+        return handler(environ)
 
     def _ping(self, environ: Mapping[str, Any]) -> Response:
         return Response(200)
@@ -93,10 +78,3 @@ class Application:
         if parameters is None:
             return Response.text(404, "the script defines no execution_parameters_fn")
         return Response(200, json.dumps(parameters).encode(), {"Content-Type": "application/json"})
-
-
-def _status_line(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:  # a script may set any number
-        return f"{status} Unknown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,3 +57,9 @@ class Response:
     @classmethod
     def text(cls, status: int, message: str) -> Response:
         return cls(status, message.encode("utf-8", "replace"), {"Content-Type": "text/plain; charset=utf-8"})
+
+    @classmethod
+    def of_exception(cls, error: BaseException) -> Response:
+        """Make a 500 of what was raised, with its traceback, which also goes to the log. Call it while handling it."""
+        traceback.print_exc()
+        return cls.text(500, f"{error}\n{traceback.format_exc()}")

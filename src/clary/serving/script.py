@@ -34,7 +34,7 @@ class ScriptModel:
             script = importlib.import_module(layout.module)
             self._execution_parameters_fn = getattr(script, "execution_parameters_fn", None)
         self._context = Context(str(layout.model_dir))
-        self._transformer = Transformer(defaults)
+        self._transformer = _Transformer(defaults)
         self._transformer.validate_and_initialize(str(layout.model_dir), self._context)
 
     def invoke(self, request: Request) -> Response:
@@ -57,6 +57,21 @@ class ScriptModel:
         # sagemaker-containers wants a JSON text from the function; a plain mapping is what people write.
         parsed: Mapping[str, Any] = json.loads(answer) if isinstance(answer, (str, bytes)) else answer
         return parsed
+
+
+class _Transformer(Transformer):  # type: ignore[misc]  # the toolkit has no types
+    """The toolkit's, which makes an error answer of all that a script raises; here but of a lack of memory."""
+
+    def handle_error(self, context: Context, inference_exception: Exception, trace: str) -> Any:
+        raised = sys.exc_info()[1]
+        if raised is not None and is_out_of_memory(raised):
+            raise raised
+        return super().handle_error(context, inference_exception, trace)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the memory of the machine or of its accelerator was too small (torch has an error of its own)."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _with_content_type(request: Request) -> Request:

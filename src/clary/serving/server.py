@@ -13,71 +13,40 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any
 
-from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from .app import Application, Model
-from .layout import Layout, LayoutError
+from .app import Application
+from .environment import cpus, flush_lines, number
+from .http_server import HttpServer
+from .layout import LayoutError
+from .loading import load_model
 from .preload import preload
 from .scoreboard import Scoreboard, Slot
 
-# Above the 60 s and the idle time of any proxy's pool, so that the proxy, not we, ends an idle connection.
-KEEPALIVE = 120
-# Below the 30 s between the platform's SIGTERM and its SIGKILL.
-GRACE = 25
 # A thread is taken by each request that waits for its turn, and `/ping` must still find one.
 THREADS = 64
 
 
-def load_model(environment: Mapping[str, str]) -> Model:
-    """Load what the environment names. Raises what the script raises, and LayoutError for files that form no model."""
-    layout = Layout.from_environment(environment)
-    framework = environment.get("CLARY_SERVING_FRAMEWORK") or "none"
-    if framework == "xgboost" and not layout.named and not layout.has_script:
-        from .xgboost_algorithm import XGBoostModel
-
-        return XGBoostModel(layout)
-    from .script import ScriptModel
-
-    return ScriptModel(layout, framework)
-
-
-class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's application: its settings, its hooks, and what a worker runs."""
+class Server(HttpServer):
+    """gunicorn's hooks, and what a worker runs."""
 
     def __init__(self, port: int, workers: int) -> None:
-        self._port = port
-        self._workers = workers
         self._board = Scoreboard(workers)
         self._slot: Slot | None = None
         self._request = threading.local()
         self._reported = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server lives
-        super().__init__()
-
-    def load_config(self) -> None:
-        options: dict[str, Any] = {
-            "bind": f"127.0.0.1:{self._port}",
-            "workers": self._workers,
-            "worker_class": "gthread",
-            "threads": THREADS,
-            "keepalive": KEEPALIVE,
-            "graceful_timeout": GRACE,
-            "timeout": 0,  # loading may take as long as the platform allows; the platform keeps that clock
-            "loglevel": "warning",
-            "proc_name": "clary-serving",
-            "control_socket_disable": True,
-            "pre_fork": self._pre_fork,
-            "post_fork": self._post_fork,
-            "pre_request": self._pre_request,
-            "child_exit": self._child_exit,
-        }
-        for name, value in options.items():
-            if name in self.cfg.settings:  # older gunicorns have no control socket
-                self.cfg.set(name, value)
+        super().__init__(
+            port,
+            workers,
+            THREADS,
+            pre_fork=self._pre_fork,
+            post_fork=self._post_fork,
+            pre_request=self._pre_request,
+            child_exit=self._child_exit,
+        )
 
     def load(self) -> Application:
         """Load the model in this worker and build its application around it."""
@@ -130,14 +99,20 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 def serve() -> None:
-    """Serve the model on 127.0.0.1:`SAGEMAKER_BIND_TO_PORT` until SIGTERM; exits with 3 where it cannot be loaded."""
-    for stream in (sys.stdout, sys.stderr):
-        _flush_lines(stream)
-    cpus = _number("SM_NUM_CPUS", os.cpu_count() or 1)
-    workers = _number("SAGEMAKER_MODEL_SERVER_WORKERS", cpus)
+    """Serve the model, or with `SAGEMAKER_MULTI_MODEL` many, on 127.0.0.1:`SAGEMAKER_BIND_TO_PORT` until SIGTERM.
+
+    Exits with 3 where the one model cannot be loaded.
+    """
+    flush_lines()
+    port = number("SAGEMAKER_BIND_TO_PORT", 8080)
+    if os.environ.get("SAGEMAKER_MULTI_MODEL"):  # whatever it says: AWS's images look whether it is there
+        from .multimodel import serve as multimodel
+
+        multimodel.serve(port)
+        return
+    workers = number("SAGEMAKER_MODEL_SERVER_WORKERS", cpus())
     # Workers together fill the CPUs; numerical libraries that each start a thread per CPU would only fight over them.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus // workers)))
-    port = _number("SAGEMAKER_BIND_TO_PORT", 8080)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus() // workers)))
     # Once, before the fork: importing is most of what a small model's start takes, and workers that do it at the same
     # time only hold each other up. The model itself is loaded after the fork: what it starts (threads, a device) would
     # not survive one.
@@ -147,16 +122,3 @@ def serve() -> None:
     except HaltServer as halt:
         # Workers that fail at the same moment: gunicorn is halting for the first when it learns of the second.
         sys.exit(halt.exit_status)
-
-
-def _flush_lines(stream: TextIO) -> None:
-    reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(line_buffering=True)
-
-
-def _number(variable: str, default: int) -> int:
-    value = os.environ.get(variable) or str(default)
-    if not value.isdigit() or int(value) < 1:
-        sys.exit(f"{variable} is {value!r}; it must be a whole number above zero")
-    return int(value)

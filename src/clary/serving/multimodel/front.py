@@ -1,0 +1,121 @@
+"""The HTTP side: the contract's paths of a multi-model container, in gunicorn's workers.
+
+An invocation goes straight to the socket of its model; a model that has none is not loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from ..http_server import HttpServer
+from ..messages import Headers, Request, Response
+from ..wsgi import WsgiApplication
+from .control import ask
+from .exchange import place, receive_response, send_request
+from .keeper import LARGEST_PAGE, socket_name
+
+# A thread each is held by whoever waits for a model, or for a load; beside them there are idle connections.
+THREADS = 1000
+CONNECTIONS = 2 * THREADS
+
+
+class Front(WsgiApplication):
+    """Answers requests with the help of the sockets in an open folder."""
+
+    def __init__(self, folder: int) -> None:
+        self._folder = folder
+
+    def respond(self, environ: Mapping[str, Any]) -> Response:
+        segments = environ["PATH_INFO"].split("/")[1:]
+        method = environ["REQUEST_METHOD"]
+        if segments == ["ping"]:
+            return self._ping() if method == "GET" else _not_allowed("GET")
+        if segments[0] != "models" or len(segments) > 3 or "" in segments[1:]:
+            return _error(404, "ResourceNotFoundException", f"Requested resource is not found: {environ['PATH_INFO']}")
+        if len(segments) == 1:
+            return self._models(method, environ)
+        if len(segments) == 2:
+            return self._model(method, segments[1])
+        if segments[2] != "invoke":
+            return _error(404, "ResourceNotFoundException", f"Requested resource is not found: {environ['PATH_INFO']}")
+        return self._invoke(segments[1], environ) if method == "POST" else _not_allowed("POST")
+
+    def _ping(self) -> Response:
+        """Answer that the server works, with the keeper's help: without it there is no server."""
+        try:
+            self._ask(do="page", start=0, limit=0)
+        except ConnectionError as error:
+            return _error(500, "InternalServerException", str(error))
+        return Response(200)
+
+    def _models(self, method: str, environ: Mapping[str, Any]) -> Response:
+        if method == "GET":
+            query = parse_qs(environ.get("QUERY_STRING", ""))
+            limit = _whole(query, "limit", LARGEST_PAGE)
+            limit = limit if 0 < limit <= LARGEST_PAGE else LARGEST_PAGE
+            return self._ask(do="page", start=max(0, _whole(query, "next_page_token", 0)), limit=limit)
+        if method != "POST":
+            return _not_allowed("GET, POST")
+        try:
+            body = json.loads(environ["wsgi.input"].read())
+        except ValueError as error:
+            return _error(400, "BadRequestException", f"The body is not JSON: {error}")
+        for member in ("model_name", "url"):
+            if not isinstance(body, dict) or not isinstance(body.get(member), str) or not body[member]:
+                return _error(400, "BadRequestException", f"Parameter {member} is required.")
+        return self._ask(do="load", name=body["model_name"], url=body["url"])
+
+    def _model(self, method: str, name: str) -> Response:
+        if method not in ("GET", "DELETE"):
+            return _not_allowed("GET, DELETE")
+        return self._ask(do="describe" if method == "GET" else "unload", name=name)
+
+    def _invoke(self, name: str, environ: Mapping[str, Any]) -> Response:
+        request = Request(Headers.from_environ(environ), environ["wsgi.input"].read())
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(place(self._folder, socket_name(name)))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return _error(404, "ModelNotFoundException", f"Model not found: {name}")
+            try:
+                send_request(connection, request)
+                with connection.makefile("rb") as stream:
+                    return receive_response(stream)
+            except (EOFError, ConnectionError):
+                return _error(500, "InternalServerException", f"Worker died: the process of model {name} has ended.")
+
+    def _ask(self, **question: Any) -> Response:
+        return _json(*ask(self._folder, question))
+
+
+class FrontServer(HttpServer):
+    def __init__(self, port: int, workers: int, folder: int) -> None:
+        self._folder = folder
+        super().__init__(port, workers, THREADS, worker_connections=CONNECTIONS)
+
+    def load(self) -> Front:
+        return Front(self._folder)
+
+
+def _json(status: int, body: Mapping[str, Any]) -> Response:
+    return Response(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+def _error(status: int, type: str, message: str) -> Response:
+    return _json(status, {"code": status, "type": type, "message": message})
+
+
+def _not_allowed(allowed: str) -> Response:
+    response = _error(
+        405, "MethodNotAllowedException", "Requested method is not allowed, please refer to API document."
+    )
+    return Response(405, response.body, {**response.headers, "Allow": allowed})
+
+
+def _whole(query: Mapping[str, list[str]], name: str, default: int) -> int:
+    text = query.get(name, [""])[0]
+    return int(text) if text.isdigit() else default

@@ -1,0 +1,95 @@
+"""The life of a model process: load one model, answer its socket one request at a time, leave when nobody needs it.
+
+It has its module paths, its imports and its crashes to itself. Two files with the same name in two models never meet.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+from ..app import Model
+from ..layout import LayoutError
+from ..loading import load_model
+from ..messages import Request, Response
+from ..script import is_out_of_memory
+from .exchange import LONGEST_MESSAGE, packet, receive_request, send_response
+
+# Whom the kernel ends first when memory is short: what is loading before what has loaded, and both before the rest.
+_EXPENDABLE, _LESS_SO = 1000, 500
+
+
+def host(name: str, url: str, listener: socket.socket, line: socket.socket) -> int:
+    """Be the process of a model whose files are in `url`; give the status to exit with.
+
+    What became of the load is said on `line`; its end, or the keeper's, is the sign to answer what waits and to leave.
+    """
+    os.environ["SM_MODEL_DIR"] = url
+    _offer(_EXPENDABLE)
+    try:
+        model = load_model(os.environ)
+    except (Exception, SystemExit) as error:
+        line.send(packet(_why_not(name, url, error)))
+        return 1
+    _offer(_LESS_SO)
+    line.send(packet({"status": 200}))
+    _answer_all(model, listener, line)
+    return 0
+
+
+def _why_not(name: str, url: str, error: BaseException) -> dict[str, object]:
+    if isinstance(error, LayoutError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+    if isinstance(error, ImportError) and (Path(url) / "code" / "requirements.txt").is_file():
+        text += "code/requirements.txt is not installed: the models of a multi-model container share its environment.\n"
+    print(f"Model {name} could not be loaded.\n{text}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is the log
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]}\n...\n{text[-LONGEST_MESSAGE // 2 :]}"
+    return {"status": 507 if is_out_of_memory(error) else 500, "message": text}
+
+
+def _offer(score: int) -> None:
+    Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
+def _answer_all(model: Model, listener: socket.socket, line: socket.socket) -> None:
+    events = select.poll()  # select.select fails where files have large numbers, and there are many models
+    events.register(listener, select.POLLIN)
+    events.register(line, select.POLLIN)
+    listener.setblocking(False)
+    leaving = False
+    while True:
+        if not leaving:
+            leaving = any(number == line.fileno() for number, _ in events.poll())
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:  # another process of this model took it, or nothing is left
+            if leaving:
+                return
+            continue
+        with connection:
+            connection.setblocking(True)
+            _answer(model, connection)
+
+
+def _answer(model: Model, connection: socket.socket) -> None:
+    try:
+        with connection.makefile("rb") as stream:
+            request = receive_request(stream)
+        send_response(connection, _invoke(model, request))
+    except (EOFError, ConnectionError):
+        return  # the front went away; nobody is there to be told
+
+
+def _invoke(model: Model, request: Request) -> Response:
+    try:
+        return model.invoke(request)
+    except (Exception, SystemExit) as error:
+        response = Response.of_exception(error)
+        return Response(507, response.body, response.headers) if is_out_of_memory(error) else response
