@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec
 
 from clary.core.deployment import Answer
-from clary.core.ports import Capacity, Container, ContainerSpec, Engine, ListQuery, Meters, Page, Progress
+from clary.core.ports import LOCAL, Capacity, Container, ContainerSpec, Engine, ListQuery, Meters, Page, Progress
 from clary.core.resources import KINDS, Kind, Resource
 from clary.errors import LaunchFailure
 
@@ -93,7 +93,11 @@ class MemoryStore:
         return self._rows.get(self._key(kind, name))
 
     async def list(self, kind: Kind, query: ListQuery) -> Page:
-        rows = sorted((r for r in self._rows.values() if r.kind == kind.name), key=lambda r: r.name)
+        of_kind = (r for r in self._rows.values() if r.kind == kind.name)
+        rows = sorted(
+            (r for r in of_kind if all(r.spec.get(member) == value for member, value in query.members)),
+            key=lambda r: r.name,
+        )
         start = query.after[1] if query.after else 0
         page = rows[start : start + query.limit]
         more = start + query.limit < len(rows)
@@ -228,8 +232,8 @@ class FakeEngine:
     async def logs(self, id: str, lines: int) -> Sequence[str]:
         return self._logs.get(id, ())[-lines:]
 
-    async def capacity(self) -> Capacity:
-        return Capacity(cpus=4.0, memory=8 * 1024**3)
+    async def capacity(self, instance_type: str = LOCAL) -> Capacity:
+        return Capacity(cpus=4.0, memory=8 * 1024**3, accelerators=2)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from clary.api.app import App, operations
-from clary.core.resources import Partition
+from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, Kind, Partition
 from clary.errors import ValidationException
 from clary.store.store import Store
 from clary.wire.dispatch import Caller
@@ -59,6 +59,34 @@ class Api:
 
     async def endpoint(self, name: str = "e", **members: Any) -> dict[str, Any]:
         return await self("CreateEndpoint", EndpointName=name, **({"EndpointConfigName": "c"} | members))
+
+    async def host(self, name: str = "h", **members: Any) -> None:
+        """Create an endpoint for inference components, in service."""
+        roomy = {key: value for key, value in variant(**members).items() if key != "ModelName"}
+        role = "arn:aws:iam::123456789012:role/clary"
+        await self.config(name, ProductionVariants=[roomy], ExecutionRoleArn=role)
+        await self.endpoint(name, EndpointConfigName=name)
+        await self.becomes(ENDPOINT, name, EndpointStatus="InService")
+
+    async def component(self, name: str = "i", **members: Any) -> dict[str, Any]:
+        least = {"EndpointName": "h", "Specification": specification()}
+        return await self("CreateInferenceComponent", InferenceComponentName=name, **(least | members))
+
+    async def becomes(self, kind: Kind, name: str, **status: Any) -> None:
+        """Have a resource be in a state, as its controller would."""
+        resource = await self.store.get(kind, name)
+        assert resource is not None
+        assert await self.store.set_status(resource, {**resource.status, **status})
+
+    async def serves(self, name: str = "i", revision: int = 1) -> None:
+        """Have a component be in service."""
+        progress = {"serving": revision, "abandoned": 0}
+        status = {"InferenceComponentStatus": "InService", "_Progress": progress, "_Shown": revision}
+        await self.becomes(INFERENCE_COMPONENT, name, **status)
+
+
+def specification(**members: Any) -> dict[str, Any]:
+    return {"Container": {"Image": "image"}, "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 1024}} | members
 
 
 def variant(**members: Any) -> dict[str, Any]:

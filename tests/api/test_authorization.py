@@ -15,7 +15,7 @@ from clary.api.authorization import Guard, resources
 from clary.api.identities import Identities
 from clary.api.logs import Logs
 from clary.api.sts import Sts
-from clary.core.resources import Partition
+from clary.core.resources import KINDS, Partition
 from clary.core.sessions import Sessions
 from clary.errors import AccessDeniedException, AwsError, ValidationException
 from clary.logs.folder import LogFolder
@@ -167,9 +167,7 @@ async def test_conditions_on_configurations_and_the_configuration_of_an_endpoint
 
 async def test_every_operation_is_about_something_or_is_a_list(guarded: Guarded) -> None:
     names = {"ModelPackageArnList": ["arn:x"], "ResourceArn": "arn:x", "ModelPackageArn": "arn:x"}
-    names |= {
-        f"{kind}Name": "n" for kind in ("Model", "Endpoint", "EndpointConfig", "ModelPackage", "ModelPackageGroup")
-    }
+    names |= {kind.name_member: "n" for kind in KINDS}
     hosting = [name for service, name in guarded.handlers if service == "sagemaker"]
     vague = {name for name in hosting if "*" in resources(name, names, PARTITION)}
     assert vague == {name for name in hosting if name.startswith("List")} - {"ListTags", "ListModelPackages"}

@@ -18,7 +18,7 @@ from clary.api.app import App, operations
 from clary.api.coverage import implemented
 from clary.api.world import World
 from clary.core.ports import Repository
-from clary.core.resources import Partition
+from clary.core.resources import KINDS, Partition
 from clary.objects import Objects
 from clary.wire import model
 from clary.wire.dispatch import Dispatcher
@@ -45,11 +45,19 @@ SMALLEST: dict[str, Given] = {
     "DeleteModelPackageGroup": {"ModelPackageGroupName": "empty"},
     "PutModelPackageGroupPolicy": {"ResourcePolicy": "{}"},
     "UpdateModelPackage": {"ModelPackageArn": f"{ARN}:model-package/a/1"},
+    "CreateInferenceComponent": {
+        "InferenceComponentName": "new",
+        "EndpointName": "h",
+        "Specification": {
+            "Container": {"Image": "image"},
+            "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 128},
+        },
+    },
+    "UpdateInferenceComponent": {"RuntimeConfig": {"CopyCount": 2}},
     "AddTags": {"ResourceArn": f"{ARN}:model/a"},
     "ListTags": {"ResourceArn": f"{ARN}:model/a", "NextToken": OMIT},
     "DeleteTags": {"ResourceArn": f"{ARN}:model/a"},
-    **{f"List{kind}": {"NextToken": OMIT} for kind in ("Models", "EndpointConfigs", "Endpoints", "ModelPackages")},
-    "ListModelPackageGroups": {"NextToken": OMIT},
+    **{f"List{kind.plural}": {"NextToken": OMIT} for kind in KINDS},
 }
 
 
@@ -96,6 +104,22 @@ _NO_ENVIRONMENT = {
 }
 _ENDPOINT = {"EndpointName": "new"}
 
+
+def _specification(path: str, *, of_model: bool = False) -> Given:
+    """Give the choices that make a component's specification whole; the other way to give it is left out."""
+    paths = ("Specification", "Specifications")
+    return {
+        **{each: OMIT for each in paths if each != path},
+        f"{path}.InstanceType": "ml.m5.large",
+        f"{path}.ModelName": "a" if of_model else OMIT,
+        f"{path}.Container": OMIT if of_model else lambda sample: sample,
+        f"{path}.Container.ArtifactUrl": ARCHIVE,
+        f"{path}.BaseInferenceComponentName": OMIT,
+    }
+
+
+_COMPONENT = {"InferenceComponentName": "new", "EndpointName": "h", "VariantName": "AllTraffic"}
+
 LARGEST: dict[str, Given] = {
     **SMALLEST,
     "CreateModel": {
@@ -130,6 +154,11 @@ LARGEST: dict[str, Given] = {
     },
     "CreateEndpoint": {**_ENDPOINT, "DeploymentConfig.RollingUpdatePolicy": OMIT},
     "CreateEndpoint, rolling": {**_ENDPOINT, "DeploymentConfig.BlueGreenUpdatePolicy": OMIT},
+    "CreateInferenceComponent": {**_COMPONENT, **_specification("Specification")},
+    "CreateInferenceComponent, of a model": {**_COMPONENT, **_specification("Specification", of_model=True)},
+    "CreateInferenceComponent, by instance type": {**_COMPONENT, **_specification("Specifications")},
+    "UpdateInferenceComponent": _specification("Specification"),
+    "UpdateInferenceComponent, by instance type": _specification("Specifications"),
     "CreateModelPackage": {"ModelPackageName": OMIT, "Tags": OMIT, **_package("ModelDataSource")},
     "CreateModelPackage, outside groups": {
         "ModelPackageName": "new", "ModelPackageGroupName": OMIT, "ModelApprovalStatus": OMIT,
@@ -150,6 +179,9 @@ async def _furnish(api: Api) -> None:
     await api.model("a")
     await api.config("a", ProductionVariants=[variant(ModelName="a")])
     await api.endpoint("a", EndpointConfigName="a")
+    await api.host()
+    await api.component("a")
+    await api.serves("a")
     specification = {"Containers": [{"Image": "image"}]}
     for name in ("a", "empty"):
         await api("CreateModelPackageGroup", ModelPackageGroupName=name)
@@ -256,6 +288,18 @@ NOT_DESCRIBED = frozenset({"Tags", "ClientToken", "DeploymentConfig"})
 """ListTags has the tags, the token is the client's own, and DescribeEndpoint has no such member."""
 
 
+def as_described(value: Any) -> Any:
+    """Give what Describe has for a member: components have a container's image and their copies in another shape."""
+    match value:
+        case {"CopyCount": number}:
+            return {"DesiredCopyCount": number, "CurrentCopyCount": 0}
+        case {"Container": {"Image": image, **rest}, **others}:
+            return {**others, "Container": {"DeployedImage": {"SpecifiedImage": image}, **rest}}
+        case [{"Container": _}, *_]:
+            return [as_described(each) for each in value]
+    return value
+
+
 @pytest.mark.parametrize("case", sorted(case for case in LARGEST if case.startswith("Create")))
 async def test_describe_gives_back_exactly_what_was_created(send: Send, case: str) -> None:
     create = case.partition(",")[0]
@@ -265,7 +309,7 @@ async def test_describe_gives_back_exactly_what_was_created(send: Send, case: st
     name = made["ModelPackageArn"] if kind == "ModelPackage" else request[f"{kind}Name"]
     status, described = await send(f"Describe{kind}", {f"{kind}Name": name})
     assert status == 200, described
-    shown = {member: value for member, value in request.items() if member not in NOT_DESCRIBED}
+    shown = {member: as_described(value) for member, value in request.items() if member not in NOT_DESCRIBED}
     assert {member: described.get(member) for member in shown} == shown
     assert described[f"{kind}Arn"] == made[f"{kind}Arn"]
     assert not [member for member in described if member.startswith("_")]

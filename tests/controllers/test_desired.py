@@ -192,7 +192,6 @@ def test_the_fingerprint_follows_the_deployment() -> None:
     [
         (("EndpointConfig", "AsyncInferenceConfig"), {}, "AsyncInferenceConfig"),
         ((*VARIANT, "ServerlessConfig"), {"MemorySizeInMB": 1024}, "blue has ServerlessConfig"),
-        ((*VARIANT, "ModelName"), None, "blue has no ModelName"),
         ((*VARIANT, "ModelName"), "other", 'Could not find model "other"'),
         ((*CONTAINER, "Mode"), "MultiModel", "model m has Mode MultiModel"),
         ((*CONTAINER, "Image"), None, "has no Image"),

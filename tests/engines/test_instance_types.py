@@ -2,7 +2,8 @@
 
 import pytest
 
-from clary.engines.instance_types import GIB, LOCAL, limits
+from clary.core.ports import LOCAL
+from clary.engines.instance_types import GIB, limits
 
 
 @pytest.mark.parametrize(

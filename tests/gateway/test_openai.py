@@ -175,8 +175,8 @@ async def test_an_inference_component_is_refused_in_openai_s_shape(gateway: Gate
     path = "/endpoints/%s/inference-components/ic/openai/v1/chat/completions"
     reply = await post(gateway, path=path % "demo")
     error = json.loads(reply.body)["error"]
-    assert (reply.status, error["type"], error["code"]) == (404, "invalid_request_error", "UnknownOperationException")
-    assert "has no inference components" in error["message"] and "/endpoints/demo/openai/v1" in error["message"]
+    assert (reply.status, error["type"], error["code"]) == (400, "invalid_request_error", "ValidationError")
+    assert "Inference Component Name header is not allowed" in error["message"]
     assert b"Endpoint nobody" in (await post(gateway, path=path % "nobody")).body
     assert (await post(gateway, path=path % "demo", bearer=b"x")).status == 401
     assert container.requests == []

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from clary.api.endpoint_configs import EndpointConfigs
 from clary.api.endpoints import Endpoints, Notify
 from clary.api.identity import get_caller_identity
+from clary.api.inference_components import InferenceComponents
 from clary.api.models import Models
 from clary.api.package_groups import ModelPackageGroups
 from clary.api.packages import ModelPackages
@@ -62,6 +63,7 @@ def operations(
     models = Models(store, partition, packages, world)
     configs = EndpointConfigs(store, partition, models)
     endpoints = Endpoints(store, partition, models, configs, notify)
+    components = InferenceComponents(store, partition, models, endpoints, notify, world)
     tags = Tags(store)
     return {
         ("sagemaker", "CreateModel"): models.create,
@@ -76,6 +78,12 @@ def operations(
         ("sagemaker", "DescribeEndpoint"): endpoints.describe,
         ("sagemaker", "ListEndpoints"): endpoints.list,
         ("sagemaker", "DeleteEndpoint"): endpoints.delete,
+        ("sagemaker", "CreateInferenceComponent"): components.create,
+        ("sagemaker", "DescribeInferenceComponent"): components.describe,
+        ("sagemaker", "ListInferenceComponents"): components.list,
+        ("sagemaker", "UpdateInferenceComponent"): components.update,
+        ("sagemaker", "UpdateInferenceComponentRuntimeConfig"): components.update_runtime_config,
+        ("sagemaker", "DeleteInferenceComponent"): components.delete,
         ("sagemaker", "CreateModelPackageGroup"): groups.create,
         ("sagemaker", "DescribeModelPackageGroup"): groups.describe,
         ("sagemaker", "ListModelPackageGroups"): groups.list,

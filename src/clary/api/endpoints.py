@@ -9,8 +9,9 @@ from clary.api import quota
 from clary.api.crud import Answer, Crud, Request
 from clary.api.endpoint_configs import EndpointConfigs, model_names
 from clary.api.models import Models, deployable
-from clary.core.ports import ResourceStore
-from clary.core.resources import ENDPOINT, Partition
+from clary.core.component import ENDPOINT_KEY
+from clary.core.ports import ListQuery, ResourceStore
+from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, Partition, Resource
 from clary.errors import ValidationException
 from clary.wire.dispatch import Caller
 
@@ -80,14 +81,24 @@ class Endpoints(Crud):
         """Mark the endpoint for deletion, whatever its state, and wake the controller.
 
         The service refuses while an endpoint is Creating, Updating or Deleting, which leaves people waiting for
-        something that they no longer want. Clary deliberately does not.
+        something that they no longer want. Clary deliberately does not; but inference components go first.
         """
         resource = await self.get(request["EndpointName"])
+        await self._check_components(resource)
         if not resource.deleting:
             status = {**resource.status, "EndpointStatus": "Deleting"}
             if await self._store.mark_deleting(self.kind, resource.name, status) is None:
                 raise self.not_found(resource.name)
         self._notify(resource.name)
+
+    async def _check_components(self, endpoint: Resource) -> None:
+        """Refuse to delete what inference components are on, but for those that are being deleted themselves."""
+        query = ListQuery(sort_by="Name", limit=100, members=((ENDPOINT_KEY, endpoint.name.lower()),))
+        found = (await self._store.list(INFERENCE_COMPONENT, query)).resources
+        if names := [each.name for each in found if not each.deleting]:
+            raise ValidationException(
+                f'Cannot delete endpoint "{endpoint.arn}": delete its inference components first: {", ".join(names)}.'
+            )
 
 
 def _with_routing(status: Mapping[str, Any], config: Mapping[str, Any]) -> Answer:

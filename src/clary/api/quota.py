@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 from clary.api.definition import containers
+from clary.core.component import REVISION, REVISIONS
 from clary.core.ports import ListQuery, ResourceStore
-from clary.core.resources import ENDPOINT
+from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, Kind, Resource
 from clary.errors import AwsError
 
 LIMIT = 200
@@ -26,14 +27,38 @@ async def check(store: ResourceStore, deployment: Deployment, member: str) -> No
 
     `member` is where an endpoint's spec keeps its deployment.
     """
-    wanted, used = _containers(deployment), 0
-    async for other in _deployments(store, member):
-        used += _containers(other).total()
-    if used + wanted.total() > LIMIT:
+    wanted = _containers(deployment)
+    if wanted:
         ((kind, _),) = wanted.most_common(1)
+        _refuse_beyond(await _used(store, member), wanted.total(), kind)
+
+
+async def check_copies(store: ResourceStore, copies: int, instance_type: str, member: str) -> None:
+    """Raise ResourceLimitExceeded where there is no room for so many more copies of inference components."""
+    _refuse_beyond(await _used(store, member), copies, instance_type)
+
+
+async def _used(store: ResourceStore, member: str) -> int:
+    used = 0
+    async for endpoint in _all(store, ENDPOINT):
+        if endpoint.status.get("EndpointStatus") != "Failed" and member in endpoint.spec:
+            used += _containers(cast("Deployment", endpoint.spec[member])).total()
+    async for component in _all(store, INFERENCE_COMPONENT):
+        if component.status.get("InferenceComponentStatus") != "Failed":
+            used += copies(component.spec)
+    return used
+
+
+def copies(component: Mapping[str, Any]) -> int:
+    """Give how many copies there are to be, by an inference component's spec."""
+    return int(component[REVISIONS][str(component[REVISION])]["CopyCount"])
+
+
+def _refuse_beyond(used: int, more: int, kind: str) -> None:
+    if used + more > LIMIT:
         raise AwsError(
             f"The account-level service limit '{kind} for endpoint usage' is {LIMIT} Instances, with current "
-            f"utilization of {used} Instances and a request delta of {wanted.total()} Instances. Please use AWS "
+            f"utilization of {used} Instances and a request delta of {more} Instances. Please use AWS "
             "Service Quotas to request an increase for this quota. If AWS Service Quotas is not available, contact "
             "AWS support to request an increase for this quota. (Clary counts containers, of all types.)",
             code="ResourceLimitExceeded",
@@ -53,13 +78,12 @@ def _containers(deployment: Deployment) -> Counter[str]:
     return found
 
 
-async def _deployments(store: ResourceStore, member: str) -> AsyncIterator[Deployment]:
+async def _all(store: ResourceStore, kind: Kind) -> AsyncIterator[Resource]:
     query = ListQuery(limit=100)
     while True:
-        page = await store.list(ENDPOINT, query)
-        for endpoint in page.resources:
-            if endpoint.status.get("EndpointStatus") != "Failed" and member in endpoint.spec:
-                yield cast("Deployment", endpoint.spec[member])
+        page = await store.list(kind, query)
+        for each in page.resources:
+            yield each
         if page.next is None:
             return
         query = replace(query, after=page.next)

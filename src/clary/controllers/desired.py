@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Variant
-from clary.core.ports import ModelData, ModelDataForm, Network, Repository
+from clary.core.ports import LOCAL, ModelData, ModelDataForm, Network, Repository
 from clary.core.resources import Resource
 from clary.core.routing import DataCapture, Strategy
 
@@ -25,7 +25,7 @@ _FORMS: Mapping[tuple[object, object], ModelDataForm] = {
 """By S3DataType and CompressionType."""
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """Clary cannot run this; the text is the sentence for FailureReason."""
 
 
@@ -38,14 +38,14 @@ def desired(resource: Resource) -> Desired:
         deployment = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
         config = request["EndpointConfig"]
         if "AsyncInferenceConfig" in config:
-            raise _Refused("Clary does not run asynchronous endpoints yet (AsyncInferenceConfig).")
+            raise Refused("Clary does not run asynchronous endpoints yet (AsyncInferenceConfig).")
         shadows = config.get("ShadowProductionVariants") or ()
         variants = (
             *(_variant(each, request["Models"]) for each in config["ProductionVariants"]),
             *(_variant(each, request["Models"], shadow=True) for each in shadows),
         )
         capture = _capture(config.get("DataCaptureConfig"))
-    except _Refused as reason:
+    except Refused as reason:
         refusal = str(reason)
     except Exception as error:  # whatever is wrong with it, the endpoint must end as Failed and not stay Creating
         refusal = f"Clary does not understand the stored deployment of this endpoint ({type(error).__name__}: {error})."
@@ -67,18 +67,18 @@ def desired(resource: Resource) -> Desired:
 def _variant(variant: Request, models: Mapping[str, Request], *, shadow: bool = False) -> Variant:
     name, model = variant["VariantName"], variant.get("ModelName")
     if "ServerlessConfig" in variant:
-        raise _Refused(f"Clary does not run serverless variants yet: production variant {name} has ServerlessConfig.")
+        raise Refused(f"Clary does not run serverless variants yet: production variant {name} has ServerlessConfig.")
     if not model:
-        raise _Refused(f"Clary does not run inference components yet: production variant {name} has no ModelName.")
+        return _packed(variant)
     if model not in models:
-        raise _Refused(f'Could not find model "{model}" of production variant {name}.')
+        raise Refused(f'Could not find model "{model}" of production variant {name}.')
     definition = models[model]
     vpc = definition.get("VpcConfig") or {}
     return Variant(
         name=name,
-        containers=_containers(definition),
+        containers=containers(definition),
         direct=(definition.get("InferenceExecutionConfig") or {}).get("Mode") == "Direct",
-        instance_type=variant.get("InstanceType") or "ml.clary.local",
+        instance_type=variant.get("InstanceType") or LOCAL,
         count=int(variant.get("InitialInstanceCount", 1)),
         weight=float(variant.get("InitialVariantWeight", 1.0)),
         startup_timeout=float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
@@ -94,10 +94,27 @@ def _variant(variant: Request, models: Mapping[str, Request], *, shadow: bool = 
     )
 
 
+def _packed(variant: Request) -> Variant:
+    """Translate a variant whose instances are for inference components."""
+    scaling = variant.get("ManagedInstanceScaling") or {}
+    managed = scaling.get("Status") == "ENABLED"
+    count = int(variant.get("InitialInstanceCount", scaling.get("MinInstanceCount", 1)))
+    least = int(scaling.get("MinInstanceCount", 1))
+    return Variant(
+        name=variant["VariantName"],
+        containers=(),
+        instance_type=variant.get("InstanceType") or LOCAL,
+        count=count,
+        weight=float(variant.get("InitialVariantWeight", 1.0)),
+        strategy=_strategy(variant),
+        scaling=(least, max(least, int(scaling.get("MaxInstanceCount", max(count, least))))) if managed else None,
+    )
+
+
 def _strategy(variant: Request) -> Strategy:
     asked = (variant.get("RoutingConfig") or {}).get("RoutingStrategy", "LEAST_OUTSTANDING_REQUESTS")
     if asked not in ("LEAST_OUTSTANDING_REQUESTS", "RANDOM"):
-        raise _Refused(f"Clary does not route by {asked}: production variant {variant['VariantName']} asks for it.")
+        raise Refused(f"Clary does not route by {asked}: production variant {variant['VariantName']} asks for it.")
     return cast("Strategy", asked)
 
 
@@ -116,12 +133,12 @@ def _capture(config: Request | None) -> DataCapture | None:
     )
 
 
-def _containers(model: Request) -> tuple[ContainerTemplate, ...]:
+def containers(model: Request) -> tuple[ContainerTemplate, ...]:
     if model.get("PrimaryContainer"):
         return (_container(model["PrimaryContainer"], model["ModelName"], ""),)
     containers = model.get("Containers") or ()
     if not containers:
-        raise _Refused(f"Model {model['ModelName']} has no container.")
+        raise Refused(f"Model {model['ModelName']} has no container.")
     if len(containers) == 1:  # a list of one is no pipeline
         return (_container(containers[0], model["ModelName"], ""),)
     return tuple(
@@ -132,9 +149,9 @@ def _containers(model: Request) -> tuple[ContainerTemplate, ...]:
 
 def _container(container: Request, model: str, hostname: str) -> ContainerTemplate:
     if container.get("Mode") == "MultiModel":
-        raise _Refused(f"Clary does not run multi-model containers yet: model {model} has Mode MultiModel.")
+        raise Refused(f"Clary does not run multi-model containers yet: model {model} has Mode MultiModel.")
     if not container.get("Image"):
-        raise _Refused(f"A container of model {model} has no Image.")
+        raise Refused(f"A container of model {model} has no Image.")
     own, sources = _model_data(container, model), container.get("AdditionalModelDataSources") or ()
     return ContainerTemplate(
         image=container["Image"],
@@ -155,6 +172,6 @@ def _model_data(container: Request, model: str) -> tuple[ModelData, ...]:
 def _s3_data(s3: Request, model: str, channel: str = "") -> ModelData:
     form = _FORMS.get((s3.get("S3DataType"), s3.get("CompressionType")))
     if form is None:
-        raise _Refused(f"Clary does not know an S3DataType with its CompressionType in the data of model {model}.")
+        raise Refused(f"Clary does not know an S3DataType with its CompressionType in the data of model {model}.")
     etags = s3.get("ETag", ""), s3.get("ManifestEtag", "")
     return ModelData(s3["S3Uri"], form, channel, s3.get("ManifestS3Uri", ""), *etags)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import assert_never
 
+from clary.controllers.components import Components, state
 from clary.controllers.desired import desired
 from clary.controllers.fleet import Fleet, Surroundings
 from clary.controllers.health import Ask, Prober
@@ -16,6 +17,7 @@ from clary.core.deployment import Action, Launch, Observed, Plan, Remove, Stop, 
 from clary.core.describe import ready_before
 from clary.core.endpoint import plan
 from clary.core.memory import attempts_of, with_attempts
+from clary.core.packing import Packed, adjusted, joined
 from clary.core.ports import Engine, ListQuery, ResourceStore
 from clary.core.resources import ENDPOINT, Resource
 from clary.telemetry import logger
@@ -44,6 +46,7 @@ class EndpointController:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._components = Components(store, engine)
         self._routes = routes
         self._grace = grace
         self._clock = clock
@@ -72,7 +75,7 @@ class EndpointController:
 
     async def _keys(self) -> set[str]:
         # Containers and routes without an endpoint are found here: the former are stopped, the latter go.
-        keys = await self._fleet.endpoints() | self._routes.keys()
+        keys = await self._fleet.endpoints() | self._routes.keys() | await self._components.endpoints()
         after = None
         while True:
             page = await self._store.list(ENDPOINT, ListQuery(sort_by="Name", limit=100, after=after))
@@ -86,27 +89,40 @@ class EndpointController:
         if resource is None:
             await self._stop_orphans(key)
             return None
-        is_creating = resource.status.get("EndpointStatus", "Creating") == "Creating"
-        sightings = await self._fleet.sightings(key, ready_before(resource.status), with_logs=is_creating)
-        observed = Observed(resource.status, sightings, attempts_of(resource.status))
-        decided = plan(desired(resource), observed, self._clock())
+        components = await self._components.of(key)
+        decided, packed = await self._plan(key, resource, components)
         self._report(key, resource, decided)
         # What serves is routed to before it is said to be in service, and out of the routes before it is stopped.
         self._routes.put(key, decided.route)
-        if is_creating and decided.status.get("EndpointStatus") == "InService" and self._routes.is_open:
+        if self._routes.is_open and _comes_into_service(resource, decided, components, packed):
             await self._routes.delivered()
-        if not await self._write(resource, with_attempts(decided.status, decided.attempts)):
-            self._loop.notify(key)  # the endpoint was changed or deleted meanwhile: decide again, act then
+        written = await self._write(resource, decided.status)
+        if not written or (packed is not None and not await self._components.write(components, packed)):
+            self._loop.notify(key)  # something was changed or deleted meanwhile: decide again, act then
             return None
         for action in decided.actions:
             await self._act(key, resource, action)
         return decided.wake_at
 
+    async def _plan(self, key: str, resource: Resource, components: Sequence[Resource]) -> tuple[Plan, Packed | None]:
+        wanted, ready = desired(resource), ready_before(resource.status)
+        on_trial = any(state(each.status) in ("Creating", "Updating") for each in (resource, *components))
+        ready = ready.union(*(ready_before(each.status) for each in components))
+        sightings = await self._fleet.sightings(key, ready, with_logs=on_trial)
+        observed = Observed(resource.status, sightings, attempts_of(resource.status))
+        packed = None
+        if wanted.packed and not wanted.deleting:
+            packed = await self._components.pack(resource, wanted, components, observed, self._clock())
+            wanted = adjusted(wanted, packed)
+        decided = plan(wanted, observed, self._clock())
+        decided = replace(decided, status=with_attempts(decided.status, decided.attempts))
+        return (decided, None) if packed is None else (joined(decided, packed, wanted), packed)
+
     async def _write(self, resource: Resource, status: Mapping[str, object]) -> bool:
         if status == resource.status:
             return True
         # LastModifiedTime moves with the status, not with what an instance is just doing.
-        touch = status.get("EndpointStatus") != resource.status.get("EndpointStatus")
+        touch = state(status) != state(resource.status)
         return await self._store.set_status(resource, status, touch=touch)
 
     async def _act(self, key: str, resource: Resource, action: Action) -> None:
@@ -116,6 +132,7 @@ class EndpointController:
             case Stop(id, grace):
                 self._fleet.stop(id, grace, self._grace.delete if grace == "delete" else self._grace.replace)
             case Remove():
+                await self._components.remove(await self._components.of(key))
                 await self._store.remove(ENDPOINT, resource.name)
                 self._forget(key)
                 self._log.info("endpoint", endpoint=resource.name, phase="removed", seconds=self._age(resource))
@@ -128,6 +145,7 @@ class EndpointController:
             if not isinstance(seen, Stopping):
                 self._log.warning("container without an endpoint", endpoint=key, container=id, phase="stopping")
                 self._fleet.stop(id, "delete", self._grace.delete)
+        await self._components.remove(await self._components.of(key))
         self._forget(key)
 
     def _forget(self, key: str) -> None:
@@ -152,3 +170,12 @@ class EndpointController:
                 known[id] = (phase, now)
                 fields = {"phase": phase, "seconds": round(now - since, 3), "detail": judged.message}
                 self._log.info("container", endpoint=resource.name, container=id, **fields)
+
+
+def _comes_into_service(
+    resource: Resource, decided: Plan, components: Sequence[Resource], packed: Packed | None
+) -> bool:
+    """Tell whether somebody may be about to be told that something serves which did not before."""
+    after = {each.component.name: each.status for each in packed.outcomes} if packed else {}
+    changes = [(resource.status, decided.status), *((each.status, after.get(each.name, {})) for each in components)]
+    return any(state(was) != "InService" and state(becomes) == "InService" for was, becomes in changes)

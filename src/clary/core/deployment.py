@@ -59,6 +59,13 @@ class Variant:
     strategy: Strategy = "LEAST_OUTSTANDING_REQUESTS"
     shadow: bool = False
     """It gets copies of requests; its answers go nowhere."""
+    scaling: tuple[int, int] | None = None
+    """The fewest and the most instances that there may be (ManagedInstanceScaling); None: `count` of them."""
+
+    @property
+    def packed(self) -> bool:
+        """Tell whether it has no model of its own: inference components share its instances."""
+        return not self.containers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,11 @@ class Desired:
     refusal: str | None = None
     """A sentence that says why Clary cannot run this at all."""
 
+    @property
+    def packed(self) -> bool:
+        """Tell whether it is an endpoint for inference components."""
+        return any(variant.packed for variant in self.variants)
+
     def slots(self) -> Iterator[Slot]:
         """Give each container that there should be."""
         for variant in self.variants:
@@ -93,9 +105,16 @@ class Desired:
                 for template in variant.containers:
                     yield Slot(variant, template, self._container(variant, number, template))
 
-    def _container(self, variant: Variant, number: int, template: ContainerTemplate) -> ContainerSpec:
+    def instance_id(self, variant: str, number: int) -> str:
+        """Give the id of a variant's instance."""
+        return f"i-{hashlib.sha256(self._seed(variant, number).encode()).hexdigest()[:17]}"
+
+    def _seed(self, variant: str, number: int) -> str:
         # The creation time keeps an endpoint that is made anew under the same name from adopting the old containers.
-        seed = f"{self.arn}\n{self.created_at:.6f}\n{variant.name}\n{number}"
+        return f"{self.arn}\n{self.created_at:.6f}\n{variant}\n{number}"
+
+    def _container(self, variant: Variant, number: int, template: ContainerTemplate) -> ContainerSpec:
+        seed = self._seed(variant.name, number)
         instance = hashlib.sha256(seed.encode()).hexdigest()[:17]
         unique = hashlib.sha256(f"{seed}\n{template.hostname}".encode()).hexdigest()[:17]
         return ContainerSpec(

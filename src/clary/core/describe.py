@@ -40,9 +40,7 @@ def serving_status(config: str, groups: Sequence[VariantGroup], before: Mapping[
     """Describe an endpoint in service. `before` is the last status: it knows the images of what is down just now."""
     images = _images(groups, pinned_images(before))
     summaries = {
-        member: [
-            {**_counts(group), "DeployedImages": _deployed(group, images), **_disturbance(group)} for group in kind
-        ]
+        member: [{**_counts(group), **_deployed(group, images), **_disturbance(group)} for group in kind]
         for member, kind in _kinds(groups)
     }
     return {
@@ -130,9 +128,14 @@ def _disturbance(group: VariantGroup) -> dict[str, object]:
     return {"VariantStatus": [_doing("Updating", group, min(failures))]} if failures else {}
 
 
-def _deployed(group: VariantGroup, images: Iterable[Sequence[object]]) -> list[object]:
+def _deployed(group: VariantGroup, images: Iterable[Sequence[object]]) -> dict[str, object]:
+    if group.variant.packed:
+        return {}
     known = {(variant, hostname): (resolved, at) for variant, hostname, resolved, at in images}
-    return [_deployed_image(each, known.get((group.variant.name, each.hostname))) for each in group.variant.containers]
+    name = group.variant.name
+    return {
+        "DeployedImages": [_deployed_image(each, known.get((name, each.hostname))) for each in group.variant.containers]
+    }
 
 
 def _deployed_image(template: ContainerTemplate, resolution: tuple[object, object] | None) -> dict[str, object]:

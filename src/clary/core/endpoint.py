@@ -8,6 +8,7 @@ actions can be repeated and containers of an earlier life of the control plane a
 from __future__ import annotations
 
 from clary.core.deployment import (
+    Action,
     Attempts,
     Desired,
     Instance,
@@ -56,11 +57,18 @@ def plan(desired: Desired, observed: Observed, now: float) -> Plan:
 def _serve(desired: Desired, observed: Observed, judged: list[tuple[Slot, Judgement]], creating: bool) -> Plan:
     judgements = [judgement for _, judgement in judged]
     groups = [
-        VariantGroup(variant, _instances([judgement for slot, judgement in judged if slot.variant is variant]))
+        VariantGroup(
+            variant,
+            _empty_instances(desired, variant)
+            if variant.packed
+            else _instances([judgement for slot, judgement in judged if slot.variant is variant]),
+        )
         for variant in desired.variants
     ]
     instances = tuple(instance.id for group in groups for instance in group.instances)
-    strays = stop_all(observed.containers, "replace", keep={judgement.spec.id for judgement in judgements})
+    strays: tuple[Action, ...] = ()
+    if not desired.packed:  # what runs on a packed endpoint's instances is its components' business
+        strays = stop_all(observed.containers, "replace", keep={judgement.spec.id for judgement in judgements})
     wakes = [judgement.wake_at for judgement in judgements if judgement.wake_at is not None]
     if creating:
         status = creating_status(desired.config_name, desired.created_at, groups)
@@ -82,6 +90,10 @@ def _serve(desired: Desired, observed: Observed, judged: list[tuple[Slot, Judgem
         min(wakes, default=None),
         tuple(judgements),
     )
+
+
+def _empty_instances(desired: Desired, variant: Variant) -> tuple[Instance, ...]:
+    return tuple(Instance(desired.instance_id(variant.name, number), ()) for number in range(variant.count))
 
 
 def _instances(judgements: list[Judgement]) -> tuple[Instance, ...]:

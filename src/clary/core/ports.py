@@ -10,7 +10,10 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from clary.core.identities import Role, User
 from clary.core.metrics import Point, Selection, Series
-from clary.core.resources import Kind, Resource
+from clary.core.resources import Kind, Resource, component_log_group, log_group
+
+LOCAL = "ml.clary.local"
+"""The instance type that is the whole machine."""
 
 Progress = Callable[[str], None]
 """Told in a few words what a launch is doing now: `download 12 of 240 MB`."""
@@ -67,6 +70,15 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What a container gets of its instance, where others run beside it. Memory in bytes."""
+
+    cpus: float
+    memory: int
+    accelerators: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """One container to run. Equal ids mean the same container: launching twice is launching once."""
 
@@ -94,15 +106,23 @@ class ContainerSpec:
     """What an earlier launch resolved the image to: it stays pinned to that. None: resolve it now."""
     repository: Repository = Repository()
     network: Network = Network()
+    component: str = ""
+    """The inference component that it is a copy of."""
+    share: Share | None = None
+    """None: all that its instance has."""
 
     @property
     def log_group(self) -> str:
-        return f"/aws/sagemaker/Endpoints/{self.endpoint}"
+        return component_log_group(self.component) if self.component else log_group(self.endpoint)
 
     @property
     def log_stream(self) -> str:
-        """Give the name in AWS's form: `<variant>/<instance id>`, and the container's name in a pipeline."""
-        return "/".join(filter(None, (self.variant, self.instance_id, self.hostname)))
+        """Give the name in AWS's form: `<variant>/<instance id>`, then what tells containers of an instance apart.
+
+        That is its name in a pipeline, and the container's id where copies of components share the instance.
+        """
+        own = self.id if self.component else self.hostname
+        return "/".join(filter(None, (self.variant, self.instance_id, own)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +150,13 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the engine's machine has. Memory in bytes."""
+    """What an instance has. Memory in bytes."""
 
     cpus: float
     memory: int
     notes: tuple[str, ...] = ()
     """What this machine cannot enforce, as sentences for `clary doctor` and the log."""
+    accelerators: int = 0
 
 
 class Engine(Protocol):
@@ -163,7 +184,9 @@ class Engine(Protocol):
         """Give the last lines that it wrote; empty where it wrote none."""
         ...
 
-    async def capacity(self) -> Capacity: ...
+    async def capacity(self, instance_type: str = LOCAL) -> Capacity:
+        """Give what an instance of a type has here; of one that is not known, what the machine has."""
+        ...
 
     async def close(self) -> None:
         """Let go of everything but the containers: they run on."""

@@ -47,6 +47,13 @@ class Kind:
 MODEL = Kind("Model", "Models", "model", "model")
 ENDPOINT_CONFIG = Kind("EndpointConfig", "EndpointConfigs", "endpoint-config", "endpoint configuration")
 ENDPOINT = Kind("Endpoint", "Endpoints", "endpoint", "endpoint", case_insensitive=True, status_member="EndpointStatus")
+INFERENCE_COMPONENT = Kind(
+    "InferenceComponent",
+    "InferenceComponents",
+    "inference-component",
+    "inference component",
+    status_member="InferenceComponentStatus",
+)
 MODEL_PACKAGE_GROUP = Kind(
     "ModelPackageGroup",
     "ModelPackageGroups",
@@ -72,7 +79,14 @@ MODEL_PACKAGE = Kind(
 """A version's name is `<group>/<number>` with nine digits, so that versions sort as numbers; the ARN has the plain
 number. A package outside groups has a plain name."""
 
-KINDS: tuple[Kind, ...] = (MODEL, ENDPOINT_CONFIG, ENDPOINT, MODEL_PACKAGE_GROUP, MODEL_PACKAGE)
+KINDS: tuple[Kind, ...] = (
+    MODEL,
+    ENDPOINT_CONFIG,
+    ENDPOINT,
+    INFERENCE_COMPONENT,
+    MODEL_PACKAGE_GROUP,
+    MODEL_PACKAGE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +133,11 @@ class Partition:
     def log_group_arn(self, endpoint: str) -> str:
         """Give the ARN of an endpoint's log group (ModelError calls it LogStreamArn)."""
         return f"arn:{self.name}:logs:{self.region}:{self.account_id}:log-group:{log_group(endpoint)}"
+
+
+def component_log_group(component: str) -> str:
+    """Give the CloudWatch log group of an inference component."""
+    return f"/aws/sagemaker/InferenceComponents/{component}"
 
 
 def log_group(endpoint: str) -> str:

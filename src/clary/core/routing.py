@@ -71,6 +71,13 @@ class EndpointRoute:
     capture: DataCapture | None = None
     instances: tuple[str, ...] = ()
     """The ids of those that there are or are to be, ready or not: who asks for credentials of a role is one of them."""
+    components: Mapping[str, EndpointRoute] | None = None
+    """Of an endpoint whose variants have no models: the routes of its inference components, by name."""
+    component: str = ""
+    """The inference component that this is a route of: it has the endpoint's name, the component's status, and one
+    variant, whose targets are the copies."""
+    copies: int = 1
+    """Of the component, that there are to be; with none, callers are told so."""
 
 
 class VariantDocument(TypedDict):
@@ -102,6 +109,8 @@ class RouteDocument(TypedDict):
     shadows: list[VariantDocument]
     capture: CaptureDocument | None
     instances: list[str]
+    components: dict[str, RouteDocument] | None
+    copies: int
 
 
 class TableDocument(TypedDict):
@@ -126,33 +135,41 @@ class RouteTable:
         """Give the table as plain JSON values."""
         return {
             "revision": self.revision,
-            "endpoints": {
-                name: {
-                    "status": route.status,
-                    "variants": [_variant_document(variant) for variant in route.variants],
-                    "shadows": [_variant_document(variant) for variant in route.shadows],
-                    "capture": _capture_document(route.capture),
-                    "instances": list(route.instances),
-                }
-                for name, route in self.endpoints.items()
-            },
+            "endpoints": {name: _route_document(route) for name, route in self.endpoints.items()},
         }
 
     @classmethod
     def from_json(cls, document: TableDocument) -> RouteTable:
         """Read what `to_json` gave. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
-        endpoints = {
-            name: EndpointRoute(
-                name,
-                route["status"],
-                tuple(map(_variant, route["variants"])),
-                tuple(map(_variant, route["shadows"])),
-                _capture(route["capture"]),
-                tuple(route["instances"]),
-            )
-            for name, route in document["endpoints"].items()
-        }
-        return cls(document["revision"], endpoints)
+        return cls(document["revision"], {name: _route(name, each) for name, each in document["endpoints"].items()})
+
+
+def _route_document(route: EndpointRoute) -> RouteDocument:
+    components = route.components
+    return {
+        "status": route.status,
+        "variants": [_variant_document(variant) for variant in route.variants],
+        "shadows": [_variant_document(variant) for variant in route.shadows],
+        "capture": _capture_document(route.capture),
+        "instances": list(route.instances),
+        "components": None if components is None else {name: _route_document(r) for name, r in components.items()},
+        "copies": route.copies,
+    }
+
+
+def _route(name: str, document: RouteDocument, component: str = "") -> EndpointRoute:
+    components = document["components"]
+    return EndpointRoute(
+        name,
+        document["status"],
+        tuple(map(_variant, document["variants"])),
+        tuple(map(_variant, document["shadows"])),
+        _capture(document["capture"]),
+        tuple(document["instances"]),
+        None if components is None else {each: _route(name, found, each) for each, found in components.items()},
+        component,
+        document["copies"],
+    )
 
 
 def _variant_document(variant: VariantRoute) -> VariantDocument:

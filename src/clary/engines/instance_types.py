@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-GIB = 1024**3
+from clary.core.ports import Capacity, ContainerSpec
 
-LOCAL = "ml.clary.local"
-"""The whole machine, as is every type that is not known."""
+GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +72,16 @@ def limits(instance_type: str) -> Limits | None:
         return None
     gpus = _GPUS.get(f"{family}.{size}", int(family in _ONE_GPU))
     return Limits(float(cpus), int(gib * GIB), gpus)
+
+
+def bounds(spec: ContainerSpec) -> Limits | None:
+    """Give what a container may use: its share of its instance where it has one, else all of it."""
+    if spec.share is None:
+        return limits(spec.instance_type)
+    return Limits(spec.share.cpus, spec.share.memory, spec.share.accelerators)
+
+
+def capacity(machine: Capacity, instance_type: str) -> Capacity:
+    """Give what an instance of a type has: what AWS's has, and for a type that is not known what the machine has."""
+    found = limits(instance_type)
+    return machine if found is None else Capacity(found.cpus, found.memory, machine.notes, found.gpus)

@@ -18,14 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import clary
-from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
-from clary.engines import cgroups, isolation, posix, staging, usage
+from clary.core.ports import LOCAL, Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
+from clary.engines import cgroups, instance_types, isolation, posix, staging, usage
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.catalogue import Catalogue, Recipe
 from clary.engines.context import EngineContext
 from clary.engines.endings import ending
 from clary.engines.environments import Environments, PythonEnvironment
-from clary.engines.instance_types import limits
 from clary.engines.launches import Launches
 from clary.engines.ports import Ports
 from clary.engines.records import Record, Records, check_names, is_safe
@@ -111,10 +110,11 @@ class ProcessEngine:
             return ()
         return await asyncio.to_thread(last_texts, self._run / "logs" / id, lines)
 
-    async def capacity(self) -> Capacity:
+    async def capacity(self, instance_type: str = LOCAL) -> Capacity:
         await self._ready()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Capacity(float(len(os.sched_getaffinity(0))), memory, self._notes())
+        machine = Capacity(float(len(os.sched_getaffinity(0))), memory, self._notes())
+        return instance_types.capacity(machine, instance_type)
 
     async def knows_image(self, image: str, repository: Repository) -> bool:
         return image in self._catalogue
@@ -170,7 +170,7 @@ class ProcessEngine:
         self, spec: ContainerSpec, recipe: Recipe, python: PythonEnvironment, artifacts: Mapping[str, Artifact]
     ) -> Container:
         ports = self._ports.take()
-        bounds = limits(spec.instance_type)
+        bounds = instance_types.bounds(spec)
         keys = tuple(artifact.key for artifact in artifacts.values())
         record = Record(
             spec, "starting", ports.port, recipe.resolved, artifacts=keys,
@@ -411,7 +411,7 @@ def _reason(status: int | None, memory_kills: int, record: Record) -> str:
     """Say how a process ended."""
     if status is None:
         return "exited while nobody watched"
-    code, bounds = os.waitstatus_to_exitcode(status), limits(record.spec.instance_type)
+    code, bounds = os.waitstatus_to_exitcode(status), instance_types.bounds(record.spec)
     return ending(code, short_of_memory=memory_kills > 0, limits=bounds)
 
 

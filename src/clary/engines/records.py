@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clary.core.ports import Container, ContainerSpec, ModelData, Network, Repository
+from clary.core.ports import Container, ContainerSpec, ModelData, Network, Repository, Share
 from clary.errors import LaunchFailure
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -72,9 +72,9 @@ def _spec(given: dict[str, Any]) -> ContainerSpec:
     wanted = given["network"]
     network = Network(wanted["isolated"], tuple(wanted["subnets"]), tuple(wanted["security_groups"]))
     data = tuple(ModelData(*each) for each in given["model_data"])
-    return ContainerSpec(
-        **{**given, "model_data": data, "repository": Repository(**given["repository"]), "network": network}
-    )
+    share = Share(**given["share"]) if given.get("share") else None  # an older record has none
+    repository = Repository(**given["repository"])
+    return ContainerSpec(**{**given, "model_data": data, "repository": repository, "network": network, "share": share})
 
 
 class Records:

@@ -97,11 +97,34 @@ def refuse_foreign_targets(headers: Mapping[bytes, bytes], endpoint: str) -> Non
         raise validation_error(
             f"Endpoint {endpoint} is not a multi-model endpoint and does not support target model header."
         )
-    if b"x-amzn-sagemaker-inference-component" in headers:
-        raise validation_error(
-            "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy inference "
-            "components. Please remove the Inference Component Name header and try again."
+
+
+def foreign_component() -> AwsError:
+    """Refuse the name of an inference component for an endpoint that has models of its own."""
+    return validation_error(
+        "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy inference "
+        "components. Please remove the Inference Component Name header and try again."
+    )
+
+
+def no_component(route: EndpointRoute, header: bytes | None, partition: Partition) -> AwsError:
+    """Say that an invocation names no inference component, or none that serves, of an endpoint that is for them."""
+    if header is None:
+        return validation_error(
+            "Inference Component Name header is required for endpoints to which you plan to deploy inference "
+            "components. Please include Inference Component Name header or consider using SageMaker models.",
+            ErrorCode="INFERENCE_COMPONENT_NAME_MISSING",
         )
+    name = header.decode("latin-1")
+    component = (route.components or {}).get(name)
+    if component is not None and component.status == "Creating":
+        text = f"Inference Component {name} is being created. Try again when its status is InService."
+        return RuntimeFailure("ModelNotReadyException", 429, text)
+    status = f" Its status is {component.status}; `clary doctor {route.name}` says why." if component else ""
+    return validation_error(
+        f"Inference Component {name} of endpoint {route.name} of account {partition.account_id} not found.{status}",
+        ErrorCode="NO_SUCH_INFERENCE_COMPONENT",
+    )
 
 
 def wrong_mode(endpoint: str, variant: VariantRoute) -> AwsError:
@@ -128,6 +151,11 @@ def not_invokable(route: EndpointRoute, partition: Partition) -> AwsError:
 
 def nothing_ready(route: EndpointRoute, wanted: bytes | None, container: bytes | None) -> AwsError:
     """Say why nothing was picked: unknown names are the caller's mistake, everything down is ours."""
+    if not route.copies:
+        return validation_error(
+            "Inference Component has no capacity to process this request. ApplicationAutoScaling may be in-progress "
+            "(if configured) or try to increase the capacity by invoking UpdateInferenceComponentRuntimeConfig API."
+        )
     if wanted is not None and wanted.decode("latin-1") not in {variant.name for variant in route.variants}:
         return validation_error(
             f"Variant {wanted.decode('latin-1')} not found for endpoint {route.name}. "
@@ -144,11 +172,13 @@ def nothing_ready(route: EndpointRoute, wanted: bytes | None, container: bytes |
             f"Every variant of endpoint {route.name} that could answer has weight 0. Name one with TargetVariant: "
             f"{', '.join(variant.name for variant in route.variants)}."
         )
+    what = "instance" if name is None else f"container {name}"
+    if route.component:
+        what = f"copy of inference component {route.component}"
     return RuntimeFailure(
         "ServiceUnavailable",
         503,
-        f"No {'instance' if name is None else f'container {name}'} of endpoint {route.name} is ready; it is being "
-        f"restarted. `clary doctor {route.name}` says why.",
+        f"No {what} of endpoint {route.name} is ready; it is being restarted. `clary doctor {route.name}` says why.",
     )
 
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import ClassVar
 from urllib.parse import unquote_to_bytes
 
-from clary.core.routing import EndpointRoute
 from clary.errors import AwsError
 from clary.gateway import access
 from clary.gateway.answers import RuntimeFailure
@@ -83,7 +82,7 @@ class OpenAi(Invocation):
 
     def _render(self, error: AwsError, *, keep_alive: bool) -> bytes:
         status = error.status
-        if isinstance(error, RuntimeFailure) and error.members.get("ErrorCode") == "NO_SUCH_ENDPOINT":
+        if isinstance(error, RuntimeFailure) and str(error.members.get("ErrorCode")).startswith("NO_SUCH_"):
             status = 404
         kind = "invalid_request_error" if 400 <= status < 500 and status != 424 else "server_error"
         document = {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
@@ -134,16 +133,11 @@ def _nominated(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
 
 
 class OpenAiComponent(OpenAi):
-    """One request of an OpenAI client to an inference component, which no endpoint here has."""
+    """One request of an OpenAI client to an inference component, which its path names."""
 
-    def _find_route(self) -> EndpointRoute:
-        route = super()._find_route()
-        raise AwsError(
-            f"Endpoint {route.name} has no inference components: Clary does not have them yet. "
-            f"What the endpoint itself serves is at /endpoints/{route.name}/openai/v1.",
-            code="UnknownOperationException",
-            status=404,
-        )
+    def _component(self) -> bytes | None:
+        owner = self._head.target.removeprefix(_STARTS).partition(MARK)[0]
+        return unquote_to_bytes(owner.rpartition(b"/")[2])
 
 
 @contextmanager

@@ -14,7 +14,11 @@ from clary.gateway.gathered import Gathered
 from clary.gateway.stickiness import NEW
 
 CONTAINER = b"x-amzn-sagemaker-target-container-hostname"
+COMPONENT = b"x-amzn-sagemaker-inference-component"
 _SESSION = b"x-amzn-sagemaker-session-id"
+
+_ABSENT = frozenset(("Creating", "Failed", "Deleting"))
+"""Statuses of what is not invoked."""
 
 
 class Placed(Gathered):
@@ -81,7 +85,19 @@ class Placed(Gathered):
             raise answers.not_ready(self._endpoint)
         if route.status in ("Failed", "Deleting"):
             raise answers.not_invokable(route, state.partition)
-        return route
+        header = self._component()
+        if route.components is None:
+            if header is not None:
+                raise answers.foreign_component()
+            return route
+        component = route.components.get(header.decode("latin-1")) if header is not None else None
+        if component is None or component.status in _ABSENT:
+            raise answers.no_component(route, header, state.partition)
+        return component
+
+    def _component(self) -> bytes | None:
+        """Give the name of the inference component that is asked for."""
+        return self._head.headers.get(COMPONENT)
 
     def _of_session(
         self, route: EndpointRoute, wanted: str | None, header: bytes

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from aiodocker import Docker
 from aiodocker.containers import DockerContainer
 
-from clary.core.ports import Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
+from clary.core.ports import LOCAL, Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
+from clary.engines import instance_types
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.context import EngineContext
 from clary.engines.docker import daemon, labels, lost, seccomp, usage, volumes
@@ -31,7 +32,6 @@ from clary.engines.docker.networks import Networks
 from clary.engines.docker.provider import CredentialsProvider
 from clary.engines.docker.registries import Registries
 from clary.engines.docker.shared import Shared
-from clary.engines.instance_types import limits
 from clary.engines.launches import Launches
 from clary.engines.records import check_names, is_safe
 from clary.engines.relay import Relays
@@ -122,9 +122,10 @@ class DockerEngine:
             await here.followers.finish(id)
         return await here.followers.tail(id, lines)
 
-    async def capacity(self) -> Capacity:
+    async def capacity(self, instance_type: str = LOCAL) -> Capacity:
         here = await self._connected()
-        return Capacity(float(here.machine.cpus), here.machine.memory, here.notes)
+        machine = Capacity(float(here.machine.cpus), here.machine.memory, here.notes)
+        return instance_types.capacity(machine, instance_type)
 
     async def knows_image(self, image: str, repository: Repository) -> bool | None:
         try:
@@ -195,7 +196,7 @@ class DockerEngine:
             image=image,
             trees={"model": self._empty, **{place: artifact.path for place, artifact in artifacts.items()}},
             attachment=attachment,
-            limits=limits(spec.instance_type),
+            limits=instance_types.bounds(spec),
             machine=here.machine,
             region=self._context.region,
             role_variables=variables,

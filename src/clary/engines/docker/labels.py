@@ -17,7 +17,7 @@ from aiodocker.containers import DockerContainer
 
 from clary.core.ports import Container, ContainerSpec
 from clary.engines.endings import ending
-from clary.engines.instance_types import limits
+from clary.engines.instance_types import Limits, limits
 
 OWNER = "clary.owner"
 """Whose it is: the identity of a data folder."""
@@ -31,6 +31,8 @@ _ALL = {
     *(OWNER, ID, _ENDPOINT, _VARIANT, _INSTANCE, _DEPLOYMENT, _IMAGE),
     *(_RESOLVED, _INSTANCE_TYPE, _ARTIFACTS, _LOG_GROUP, _LOG_STREAM),
 }
+_COMPONENT, _MEMORY = "clary.inference-component", "clary.memory"
+"""Of copies of components alone: its name, and the bytes that it may use."""
 _LARGEST_SIGNAL = 64
 _NANOSECONDS = re.compile(r"\.(\d{6})\d*")
 
@@ -51,7 +53,11 @@ class Kept:
 
 def to_labels(owner: str, spec: ContainerSpec, resolved: str, artifacts: tuple[str, ...]) -> dict[str, str]:
     """Give the labels of a container. `artifacts`: the keys of what it is shown."""
+    own = {_COMPONENT: spec.component} if spec.component else {}
+    if spec.share is not None:
+        own[_MEMORY] = str(spec.share.memory)
     return {
+        **own,
         OWNER: owner,
         ID: spec.id,
         _ENDPOINT: spec.endpoint,
@@ -154,7 +160,10 @@ def _reason(state: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     code = int(state["ExitCode"])
     if 128 < code <= 128 + _LARGEST_SIGNAL:
         code = 128 - code  # Docker gives a signal's number so; a process that exits with such a number means the same
-    return ending(code, short_of_memory=bool(state.get("OOMKilled")), limits=limits(labels.get(_INSTANCE_TYPE, "")))
+    bounds = limits(labels.get(_INSTANCE_TYPE, ""))
+    if labels.get(_MEMORY, "").isdigit():
+        bounds = Limits(0.0, int(labels[_MEMORY]))
+    return ending(code, short_of_memory=bool(state.get("OOMKilled")), limits=bounds)
 
 
 def _seconds(time: str) -> float:

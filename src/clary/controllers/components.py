@@ -1,0 +1,189 @@
+"""Inference components: from what the API stored to what the planner wants, and the statuses that come of it.
+
+They are reconciled with their endpoint, whose instances they share: `EndpointController` has one of these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from clary.controllers.desired import Refused, Request, containers
+from clary.core.component import ENDPOINT_KEY, REVISION, REVISIONS, Component, Revision, Rolling, Size
+from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Observed
+from clary.core.packing import Packed, pack
+from clary.core.placement import Compute, Strategy
+from clary.core.ports import Engine, ListQuery, ModelData, Network, ResourceStore
+from clary.core.resources import INFERENCE_COMPONENT, Resource
+from clary.telemetry import logger
+
+_MIB = 1024 * 1024
+
+
+class Components:
+    """The components of endpoints: reads them, plans them, writes them."""
+
+    def __init__(self, store: ResourceStore, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+        self._log = logger("components")
+
+    async def endpoints(self) -> set[str]:
+        """Give the keys of all endpoints that components are of, there or not."""
+        return {str(each.spec[ENDPOINT_KEY]) for each in await self._list(())}
+
+    async def of(self, key: str) -> list[Resource]:
+        """Give an endpoint's components."""
+        return await self._list(((ENDPOINT_KEY, key),))
+
+    async def pack(
+        self, endpoint: Resource, wanted: Desired, resources: Sequence[Resource], observed: Observed, now: float
+    ) -> Packed:
+        """Plan them all."""
+        config = cast("Request", endpoint.spec)["_Deployment"]["EndpointConfig"]
+        capacities = {each.instance_type: await self._capacity(each.instance_type) for each in wanted.variants}
+        return pack(wanted, [_component(each, config) for each in resources], observed, capacities, now)
+
+    async def write(self, resources: Sequence[Resource], packed: Packed) -> bool:
+        """Write their statuses and remove what is gone; False where one was changed meanwhile."""
+        stored = {each.name: each for each in resources}
+        for outcome in packed.outcomes:
+            resource = stored[outcome.component.name]
+            touch = state(outcome.status) != state(resource.status)
+            if not outcome.status:
+                await self._store.remove(INFERENCE_COMPONENT, resource.name)
+            elif outcome.status == resource.status:
+                continue
+            elif not await self._store.set_status(resource, outcome.status, touch=touch):
+                return False
+            if touch or not outcome.status:
+                self._report(resource, outcome.status)
+        return True
+
+    def _report(self, resource: Resource, status: Mapping[str, object]) -> None:
+        reason = {"reason": status["FailureReason"]} if "FailureReason" in status else {}
+        phase = state(status) if status else "removed"
+        endpoint = resource.spec["EndpointName"]
+        self._log.info("component", component=resource.name, endpoint=endpoint, phase=phase, **reason)
+
+    async def remove(self, resources: Sequence[Resource]) -> None:
+        """Remove the components of an endpoint that is gone."""
+        for each in resources:
+            await self._store.remove(INFERENCE_COMPONENT, each.name)
+
+    async def _list(self, members: tuple[tuple[str, str], ...]) -> list[Resource]:
+        found: list[Resource] = []
+        query = ListQuery(sort_by="Name", limit=100, members=members)
+        while True:
+            page = await self._store.list(INFERENCE_COMPONENT, query)
+            found += page.resources
+            if page.next is None:
+                return found
+            query = replace(query, after=page.next)
+
+    async def _capacity(self, instance_type: str) -> Compute:
+        there = await self._engine.capacity(instance_type)
+        return Compute(there.cpus, there.memory, float(there.accelerators))
+
+
+def state(status: Mapping[str, object]) -> object:
+    """Give the status of an endpoint or of a component, as it is shown."""
+    return status.get("EndpointStatus") or status.get("InferenceComponentStatus", "Creating")
+
+
+def _component(resource: Resource, config: Request) -> Component:
+    """Translate a component. Never raises: what is not understood is refused."""
+    spec = cast("Request", resource.spec)
+    revisions: dict[int, Revision] = {}
+    refusal, rolling = None, Rolling()
+    try:
+        rolling = _rolling(spec.get("DeploymentConfig"))
+        for number, definition in spec[REVISIONS].items():
+            revisions[int(number)] = _revision(int(number), definition, config)
+    except Refused as reason:
+        refusal = str(reason)
+    except Exception as error:  # whatever is wrong with it, the component must end as Failed and not stay Creating
+        refusal = (
+            f"Clary does not understand this inference component as it is stored ({type(error).__name__}: {error})."
+        )
+    return Component(
+        name=resource.name,
+        arn=resource.arn,
+        created_at=resource.created_at,
+        generation=resource.generation,
+        endpoint=str(spec["EndpointName"]),
+        variant=str(spec["VariantName"]),
+        status=resource.status,
+        revisions=revisions,
+        wanted=int(spec.get(REVISION, 0)),
+        rolling=rolling,
+        deleting=resource.deleting,
+        refusal=refusal,
+    )
+
+
+def _revision(number: int, definition: Request, config: Request) -> Revision:
+    specification = definition["Specification"]
+    needs = specification["ComputeResourceRequirements"]
+    start = specification.get("StartupParameters") or {}
+    most = needs.get("MaxMemoryRequiredInMb")
+    vpc = config.get("VpcConfig") or {}
+    scheduling = specification.get("SchedulingConfig") or {}
+    return Revision(
+        number=number,
+        copies=int(definition["CopyCount"]),
+        template=_template(specification, definition.get("Model")),
+        needs=Compute(
+            float(needs.get("NumberOfCpuCoresRequired", 0.0)),
+            int(needs["MinMemoryRequiredInMb"]) * _MIB,
+            float(needs.get("NumberOfAcceleratorDevicesRequired", 0.0)),
+        ),
+        memory_limit=int(most) * _MIB if most else None,
+        strategy=cast("Strategy", scheduling.get("PlacementStrategy", "SPREAD")),
+        startup_timeout=float(start.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
+        download_timeout=float(start.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT)),
+        role_arn=config.get("ExecutionRoleArn"),
+        network=Network(
+            bool(config.get("EnableNetworkIsolation")),
+            tuple(vpc.get("Subnets") or ()),
+            tuple(vpc.get("SecurityGroupIds") or ()),
+        ),
+        fingerprint=_fingerprint([specification, definition.get("Model")]),
+    )
+
+
+def _fingerprint(definition: object) -> str:
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _template(specification: Request, model: Request | None) -> ContainerTemplate:
+    if model is not None:
+        return containers(model)[0]
+    container = specification["Container"]
+    url = container.get("ArtifactUrl")
+    return ContainerTemplate(
+        image=container["Image"],
+        environment=dict(container.get("Environment") or {}),
+        model_data=(ModelData(url),) if url else (),
+    )
+
+
+def _rolling(config: Mapping[str, Any] | None) -> Rolling:
+    policy = (config or {}).get("RollingUpdatePolicy")
+    if not policy:
+        return Rolling()
+    back = policy.get("RollbackMaximumBatchSize")
+    limit = policy.get("MaximumExecutionTimeoutInSeconds")
+    return Rolling(
+        batch=_size(policy["MaximumBatchSize"]),
+        wait=float(policy["WaitIntervalInSeconds"]),
+        limit=float(limit) if limit else None,
+        rollback=_size(back) if back else Size(),
+    )
+
+
+def _size(given: Mapping[str, Any]) -> Size:
+    return Size(given["Type"], int(given["Value"]))
