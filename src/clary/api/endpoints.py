@@ -93,7 +93,7 @@ class Endpoints(Crud):
 
     async def _check_components(self, endpoint: Resource) -> None:
         """Refuse to delete what inference components are on, but for those that are being deleted themselves."""
-        query = ListQuery(sort_by="Name", limit=100, members=((ENDPOINT_KEY, endpoint.name.lower()),))
+        query = ListQuery(sort_by="Name", descending=False, limit=100, members=((ENDPOINT_KEY, endpoint.name.lower()),))
         found = (await self._store.list(INFERENCE_COMPONENT, query)).resources
         if names := [each.name for each in found if not each.deleting]:
             raise ValidationException(
