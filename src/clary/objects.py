@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,16 +14,20 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import S3Store
 
 from clary.errors import Fatal, Transient
 
 if TYPE_CHECKING:  # the stubs' alone: obstore takes plain dictionaries
-    from obstore import ObjectMeta
+    from obstore import Attributes, GetOptions, ObjectMeta
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 CHUNK = 4 * 1024 * 1024
+PIECE = 1024 * 1024
+"""Of an object that is worked at while it comes."""
+PAUSE = 1.0
+"""Longest wait, in seconds, before going on with an object that was interrupted."""
 
 # What else a store would read as another key, or another bucket: it drops empty segments and follows dots.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -137,6 +141,44 @@ class Objects:
         folder = prefix.rstrip("/") + "/" if prefix else ""
         return sorted((f"s3://{bucket}/{m['path']}", m["path"].removeprefix(folder), _head(m)) for m in found)
 
+    async def beginning_with(self, url: str) -> AsyncIterator[tuple[str, ObjectHead]]:
+        """Give every object whose key begins with the URL's, whatever follows: its URL and its head, by key.
+
+        Raises ObjectRefused or Transient.
+        """
+        bucket, prefix = self._split(url)
+        folder, slash, _ = prefix.rpartition("/")
+        with _translated(url):
+            # Keys come in order: what begins with the prefix comes after what is one character shorter.
+            async for batch in obstore.list(self._store(bucket), folder + slash or None, offset=prefix[:-1] or None):
+                for meta in batch:
+                    if meta["path"].startswith(prefix):
+                        yield f"s3://{bucket}/{meta['path']}", _head(meta)
+                    elif meta["path"] > prefix:
+                        return
+
+    async def chunks(self, url: str, head: ObjectHead, patience: float) -> AsyncIterator[bytes]:
+        """Give an object of S3, a MiB or so at a time, going on where it was interrupted.
+
+        Raises ObjectNotFound, ObjectRefused (another version is there by now), or Transient after `patience` seconds in
+        which nothing came.
+        """
+        bucket, key = self._locate(url)
+        done, loop = 0, asyncio.get_running_loop()
+        heard = loop.time()
+        while done < head.size:
+            options: GetOptions = {"range": {"offset": done}, "if_match": head.etag}
+            try:
+                with _translated(url):
+                    result = await obstore.get_async(self._store(bucket), key, options=options)
+                    async for chunk in result.stream(min_chunk_size=PIECE):
+                        done, heard = done + len(chunk), loop.time()
+                        yield bytes(chunk)
+            except Transient as trouble:
+                if loop.time() - heard > patience:
+                    raise
+                await asyncio.sleep(min(trouble.retry_after, PAUSE))
+
     async def read(self, url: str, limit: int, etag: str = "") -> bytes:
         """Give the whole of a small object of S3, of at most `limit` bytes.
 
@@ -173,6 +215,15 @@ class Objects:
         bucket, key = self._locate(url)
         with _translated(url):
             await obstore.put_async(self._store(bucket), key, body)
+
+    async def upload(self, url: str, file: IO[bytes], content_type: str = "") -> None:
+        """Write an object from a file, in parts where it is large; there is all of it afterwards, or none. Raises as
+        `put` does.
+        """
+        bucket, key = self._locate(url)
+        attributes: Attributes = {"Content-Type": content_type} if content_type else {}
+        with _translated(url):
+            await obstore.put_async(self._store(bucket), key, file, attributes=attributes)
 
     async def _copy(self, source: Path, path: Path, progress: Count) -> None:
         total, done = source.stat().st_size, 0
@@ -282,6 +333,8 @@ def _translated(url: str) -> Iterator[None]:
         raise ObjectNotFound(f"{url}: there is no such object") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise AccessRefused(f"{url}: the store refuses access to it") from error
+    except PreconditionError as error:
+        raise ObjectRefused(f"{url}: it is another version than before") from error
     except ValueError as error:  # obstore's word on a key that it has no path for
         raise ObjectRefused(f"{url}: {_first_line(error)}") from error
     except BaseError as error:

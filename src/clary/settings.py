@@ -119,6 +119,11 @@ class Settings:
         return self.data / "run"
 
     @property
+    def transforms(self) -> Path:
+        """The folders of transform jobs that are under way."""
+        return self.run / "transforms"
+
+    @property
     def logs(self) -> Path:
         return self.data / "logs"
 

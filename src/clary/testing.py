@@ -189,6 +189,7 @@ class FakeEngine:
             started_at=self.clock(),
             image=spec.image,
             resolved_image=f"{spec.image}@sha256:0",
+            kind=spec.kind,
         )
         self.containers[spec.id] = container
         self._by_port[port] = (spec.id, script)
@@ -316,7 +317,7 @@ async def _check_cancelled(engine: Engine, spec: ContainerSpec) -> None:
 async def _check_launch(engine: Engine, spec: ContainerSpec) -> Container:
     container, twin = await asyncio.gather(*(engine.launch(spec, lambda _: None) for _ in range(2)))
     assert (twin.started_at, twin.pid) == (container.started_at, container.pid), "two launches at once are one"
-    for name in ("id", "endpoint", "variant", "instance_id", "deployment", "image"):
+    for name in ("id", "endpoint", "variant", "instance_id", "deployment", "image", "kind"):
         assert getattr(container, name) == getattr(spec, name), f"a container keeps its {name}"
     assert container.phase == "running", "launch returns once the process runs"
     assert container.port > 0, "a container has a port"

@@ -58,6 +58,7 @@ SMALLEST: dict[str, Given] = {
     "ListTags": {"ResourceArn": f"{ARN}:model/a", "NextToken": OMIT},
     "DeleteTags": {"ResourceArn": f"{ARN}:model/a"},
     **{f"List{kind.plural}": {"NextToken": OMIT} for kind in KINDS},
+    "CreateTransformJob": {"TransformJobName": "new"},
 }
 
 
@@ -159,6 +160,15 @@ LARGEST: dict[str, Given] = {
     "CreateInferenceComponent, by instance type": {**_COMPONENT, **_specification("Specifications")},
     "UpdateInferenceComponent": _specification("Specification"),
     "UpdateInferenceComponent, by instance type": _specification("Specifications"),
+    "CreateTransformJob": {
+        "TransformJobName": "new",
+        "MaxConcurrentTransforms": 2,
+        "MaxPayloadInMB": 50,
+        "TransformInput.ContentType": "text/csv",
+        "TransformOutput.Accept": "text/csv",
+        "TransformInput.DataSource.S3DataSource.S3DataType": "ManifestFile",
+        "DataProcessing": {"InputFilter": "$[0]", "OutputFilter": "$[-1]", "JoinSource": "Input"},
+    },
     "CreateModelPackage": {"ModelPackageName": OMIT, "Tags": OMIT, **_package("ModelDataSource")},
     "CreateModelPackage, outside groups": {
         "ModelPackageName": "new", "ModelPackageGroupName": OMIT, "ModelApprovalStatus": OMIT,
@@ -192,6 +202,7 @@ async def _furnish(api: Api) -> None:
         InferenceSpecification=specification,
         AdditionalInferenceSpecifications=[{"Name": "s", **specification}],
     )
+    await api("CreateTransformJob", **smallest(input_of("CreateTransformJob"), {"TransformJobName": "a"}))
     await api("PutModelPackageGroupPolicy", ModelPackageGroupName="a", ResourcePolicy="{}")
 
 

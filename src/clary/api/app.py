@@ -15,6 +15,7 @@ from clary.api.models import Models
 from clary.api.package_groups import ModelPackageGroups
 from clary.api.packages import ModelPackages
 from clary.api.tags import Tags
+from clary.api.transform_jobs import TransformJobs
 from clary.api.world import World
 from clary.core.ports import ResourceStore, SpecStore, TagStore
 from clary.core.resources import Partition
@@ -52,10 +53,15 @@ class Store(ResourceStore, SpecStore, TagStore, Protocol):
 
 
 def operations(
-    store: Store, partition: Partition, notify: Notify, world: World | None = None
+    store: Store,
+    partition: Partition,
+    notify: Notify,
+    world: World | None = None,
+    notify_jobs: Notify = lambda name: None,
 ) -> dict[tuple[str, str], Handler]:
-    """Give every operation that Clary has, by service and name. `notify` is told of endpoints that changed.
+    """Give every operation that Clary has, by service and name.
 
+    `notify` is told of endpoints that changed, `notify_jobs` of transform jobs.
     `world` None: CreateModel takes artifacts and images on trust, and an endpoint finds out.
     """
     groups = ModelPackageGroups(store, partition)
@@ -64,6 +70,7 @@ def operations(
     configs = EndpointConfigs(store, partition, models)
     endpoints = Endpoints(store, partition, models, configs, notify)
     components = InferenceComponents(store, partition, models, endpoints, notify, world)
+    jobs = TransformJobs(store, partition, models, notify_jobs)
     tags = Tags(store)
     return {
         ("sagemaker", "CreateModel"): models.create,
@@ -97,6 +104,10 @@ def operations(
         ("sagemaker", "ListModelPackages"): packages.list,
         ("sagemaker", "UpdateModelPackage"): packages.update,
         ("sagemaker", "DeleteModelPackage"): packages.delete,
+        ("sagemaker", "CreateTransformJob"): jobs.create,
+        ("sagemaker", "DescribeTransformJob"): jobs.describe,
+        ("sagemaker", "ListTransformJobs"): jobs.list,
+        ("sagemaker", "StopTransformJob"): jobs.stop,
         ("sagemaker", "AddTags"): tags.add,
         ("sagemaker", "ListTags"): tags.list,
         ("sagemaker", "DeleteTags"): tags.delete,

@@ -48,7 +48,9 @@ def _metrics_inquiry(caller: Caller, operation: str, request: Request) -> Inquir
 
 
 _NOUNS = {kind.name: kind for kind in KINDS}
-_VERB = re.compile(r"(?:Create|Describe|Delete|Update|Put|Get)(\w+?)(?:Policy|WeightsAndCapacities|RuntimeConfig)?")
+_VERB = re.compile(
+    r"(?:Create|Describe|Delete|Update|Put|Get|Stop)(\w+?)(?:Policy|WeightsAndCapacities|RuntimeConfig)?"
+)
 _TAGGING = frozenset(("AddTags", "ListTags", "DeleteTags"))
 
 

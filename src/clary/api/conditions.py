@@ -25,6 +25,7 @@ def of_request(operation: str, request: Request, partition: Partition) -> Contex
         **_of_model(operation, request),
         **_of_variants(request, partition),
         **_of_package(operation, request),
+        **(_of_transform_job(request, partition) if operation == "CreateTransformJob" else {}),
     }
     return named | {key: values for key, values in found.items() if values}
 
@@ -61,6 +62,16 @@ def _of_variants(request: Request, partition: Partition) -> Context:
         "sagemaker:serverlessmaxconcurrency": [str(each["MaxConcurrency"]) for each in serverless],
         "sagemaker:serverlessmemorysize": [str(each["MemorySizeInMB"]) for each in serverless],
         "sagemaker:volumekmskey": _text(request.get("KmsKeyId")),
+    }
+
+
+def _of_transform_job(request: Request, partition: Partition) -> Context:
+    resources, output = request["TransformResources"], request["TransformOutput"]
+    return {
+        "sagemaker:instancetypes": [resources["InstanceType"]],
+        "sagemaker:modelarn": [partition.arn(MODEL, request["ModelName"])],
+        "sagemaker:outputkmskey": _text(output.get("KmsKeyId")),
+        "sagemaker:volumekmskey": _text(resources.get("VolumeKmsKeyId")),
     }
 
 

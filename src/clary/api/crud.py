@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from clary.api.tags import from_list
 from clary.core.ports import ListQuery, ResourceStore, SpecStore
 from clary.core.resources import Kind, Partition, Resource
-from clary.errors import ValidationException
+from clary.errors import AwsError, ValidationException
 from clary.wire.dispatch import Caller
 
 Request = dict[str, Any]
@@ -48,11 +48,11 @@ class Crud:
         arn = self._partition.arn(self.kind, name)
         # First, since clients tell "it is there already" from all that may be wrong with a definition.
         if await self._store.get(self.kind, name) is not None:
-            raise self._refusal(self.kind.taken, arn)
+            raise self._taken(name)
         spec = await self.prepare({member: value for member, value in request.items() if member != "Tags"})
         stored = await self._store.insert(Resource(self.kind.name, name, arn, spec, self.initial_status), tags)
         if stored is None:
-            raise self._refusal(self.kind.taken, arn)
+            raise self._taken(name)
         return {self.kind.arn_member: arn}
 
     async def get(self, name: str) -> Resource:
@@ -95,12 +95,15 @@ class Crud:
 
     def not_found(self, name: str) -> ValidationException:
         """Make the error for a name or ARN that no resource of this kind has."""
-        return self._refusal(
-            self.kind.missing, name if name.startswith("arn:") else self._partition.arn(self.kind, name)
-        )
+        return ValidationException(self._words(self.kind.missing, name))
 
-    def _refusal(self, text: str, arn: str) -> ValidationException:
-        return ValidationException(text.format(title=self.kind.title, arn=arn))
+    def _taken(self, name: str) -> AwsError:
+        words, code = self._words(self.kind.taken, name), self.kind.taken_code
+        return ValidationException(words) if not code else AwsError(words, code=code, status=400)
+
+    def _words(self, text: str, name: str) -> str:
+        arn = name if name.startswith("arn:") else self._partition.arn(self.kind, name)
+        return text.format(title=self.kind.title, arn=arn, name=name)
 
     def _summary(self, resource: Resource) -> Answer:
         summary: Answer = {

@@ -92,7 +92,7 @@ class ModelPackages(Amendable):
         arn = self._partition.arn(self.kind, name)
         package = Resource(self.kind.name, self.stored_name(name), arn, spec, self.initial_status)
         if await self._store.insert(package, from_list(request.get("Tags", []))) is None:
-            raise self._refusal(self.kind.taken, arn)
+            raise self._taken(arn)
         return {"ModelPackageArn": arn}
 
     async def batch_describe(self, caller: Caller, request: Request) -> Answer:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from clary.controllers.desired import Refused, Request, containers
+from clary.controllers.desired import Refused, Request, containers, network_of
 from clary.core.component import ENDPOINT_KEY, REVISION, REVISIONS, Component, Revision, Rolling, Size
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Observed
 from clary.core.packing import Packed, pack
 from clary.core.placement import Compute, Strategy
-from clary.core.ports import Engine, ListQuery, ModelData, Network, ResourceStore
+from clary.core.ports import Engine, ListQuery, ModelData, ResourceStore
 from clary.core.resources import INFERENCE_COMPONENT, Resource
 from clary.telemetry import logger
 
@@ -130,7 +130,6 @@ def _revision(number: int, definition: Request, config: Request) -> Revision:
     needs = specification["ComputeResourceRequirements"]
     start = specification.get("StartupParameters") or {}
     most = needs.get("MaxMemoryRequiredInMb")
-    vpc = config.get("VpcConfig") or {}
     scheduling = specification.get("SchedulingConfig") or {}
     return Revision(
         number=number,
@@ -146,11 +145,7 @@ def _revision(number: int, definition: Request, config: Request) -> Revision:
         startup_timeout=float(start.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
         download_timeout=float(start.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT)),
         role_arn=config.get("ExecutionRoleArn"),
-        network=Network(
-            bool(config.get("EnableNetworkIsolation")),
-            tuple(vpc.get("Subnets") or ()),
-            tuple(vpc.get("SecurityGroupIds") or ()),
-        ),
+        network=network_of(config),
         fingerprint=_fingerprint([specification, definition.get("Model")]),
     )
 

@@ -73,7 +73,6 @@ def _variant(variant: Request, models: Mapping[str, Request], *, shadow: bool = 
     if model not in models:
         raise Refused(f'Could not find model "{model}" of production variant {name}.')
     definition = models[model]
-    vpc = definition.get("VpcConfig") or {}
     return Variant(
         name=name,
         containers=containers(definition),
@@ -84,11 +83,7 @@ def _variant(variant: Request, models: Mapping[str, Request], *, shadow: bool = 
         startup_timeout=float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
         download_timeout=float(variant.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT)),
         role_arn=definition.get("ExecutionRoleArn"),
-        network=Network(
-            bool(definition.get("EnableNetworkIsolation")),
-            tuple(vpc.get("Subnets") or ()),
-            tuple(vpc.get("SecurityGroupIds") or ()),
-        ),
+        network=network_of(definition),
         strategy=_strategy(variant),
         shadow=shadow,
     )
@@ -131,6 +126,13 @@ def _capture(config: Request | None) -> DataCapture | None:
         csv_types=tuple(types.get("CsvContentTypes") or ()),
         json_types=tuple(types.get("JsonContentTypes") or ()),
     )
+
+
+def network_of(model: Request) -> Network:
+    """Say what the containers of a model may reach."""
+    vpc = model.get("VpcConfig") or {}
+    subnets, groups = vpc.get("Subnets") or (), vpc.get("SecurityGroupIds") or ()
+    return Network(bool(model.get("EnableNetworkIsolation")), tuple(subnets), tuple(groups))
 
 
 def containers(model: Request) -> tuple[ContainerTemplate, ...]:

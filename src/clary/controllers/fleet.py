@@ -13,6 +13,7 @@ from clary.controllers.health import Prober
 from clary.controllers.routes import key_of
 from clary.core.deployment import GraceKind, LaunchFailed, Launching, Present, Sighting, Stopping
 from clary.core.ports import Container, ContainerSpec, Engine
+from clary.core.resources import ENDPOINT
 from clary.errors import LaunchFailure, Transient
 from clary.telemetry import logger
 
@@ -55,6 +56,8 @@ class Surroundings:
     """Told the key of an endpoint of which something has changed."""
     before_stop: Callable[[], Awaitable[None]]
     """Returns once no gateway sends anything new to what left the routes."""
+    kind: str = ENDPOINT.name
+    """Of the resources that its containers run for: those of others are not its business."""
 
 
 class Fleet:
@@ -76,7 +79,10 @@ class Fleet:
 
     async def endpoints(self) -> set[str]:
         """Give the keys of all endpoints that something runs for."""
-        return {key_of(container.endpoint) for container in await self._engine.observe()}
+        return {key_of(container.endpoint) for container in await self._observe()}
+
+    async def _observe(self) -> list[Container]:
+        return [container for container in await self._engine.observe() if container.kind == self._around.kind]
 
     async def sightings(self, key: str, ready: Collection[str], *, with_logs: bool) -> dict[str, Sighting]:
         """Look at all containers of an endpoint. `ready` are those that were; `with_logs`: for the others."""
@@ -86,7 +92,7 @@ class Fleet:
         }
         tasks |= {id: Stopping(stop.grace) for id, stop in self._stops.items() if stop.key == key}
         seen: dict[str, Sighting] = {id: it for id, it in self._failed.items() if self._keys[id] == key}
-        for container in await self._engine.observe():
+        for container in await self._observe():
             if key_of(container.endpoint) == key and container.id not in tasks:
                 self._keys[container.id] = key
                 was_ready = container.id in ready

@@ -26,6 +26,7 @@ _KEYS = frozenset(
         # Of models, configurations and endpoints.
         *("sagemaker:acceleratortypes", "sagemaker:instancetypes", "sagemaker:modelarn", "sagemaker:networkisolation"),
         *("sagemaker:serverlessmaxconcurrency", "sagemaker:serverlessmemorysize", "sagemaker:volumekmskey"),
+        "sagemaker:outputkmskey",
         *("sagemaker:targetcontainerhostname", "sagemaker:targetmodel"),
         *("sagemaker:vpcsecuritygroupids", "sagemaker:vpcsubnets"),
         # Of metrics.

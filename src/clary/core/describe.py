@@ -32,13 +32,13 @@ def creating_status(config: str, since: float, groups: Sequence[VariantGroup]) -
         "EndpointConfigName": config,
         "PendingDeploymentSummary": {"EndpointConfigName": config, **summaries, "StartTime": since},
         "_Ready": _ready(groups),
-        "_Images": _images(groups, {}),
+        "_Images": images_of(_containers(groups), {}),
     }
 
 
 def serving_status(config: str, groups: Sequence[VariantGroup], before: Mapping[str, object]) -> dict[str, object]:
     """Describe an endpoint in service. `before` is the last status: it knows the images of what is down just now."""
-    images = _images(groups, pinned_images(before))
+    images = images_of(_containers(groups), pinned_images(before))
     summaries = {
         member: [{**_counts(group), **_deployed(group, images), **_disturbance(group)} for group in kind]
         for member, kind in _kinds(groups)
@@ -78,13 +78,12 @@ def ready_before(status: Mapping[str, object]) -> frozenset[str]:
     return frozenset(ready) if isinstance(ready, (list, tuple)) else frozenset()
 
 
-def _images(groups: Iterable[VariantGroup], before: Mapping[tuple[str, str], Resolution]) -> list[list[object]]:
+def images_of(containers: Iterable[Judgement], before: Mapping[tuple[str, str], Resolution]) -> list[list[object]]:
+    """Give what is to be remembered of images: those of before, and those of the containers that there are now."""
     known = dict(before)
-    for group in groups:
-        for container in group.containers:
-            if container.container is not None and container.container.resolved_image:
-                box = container.container
-                known.setdefault((group.variant.name, container.spec.hostname), (box.resolved_image, box.started_at))
+    for judged in containers:
+        if (box := judged.container) is not None and box.resolved_image:
+            known.setdefault((judged.spec.variant, judged.spec.hostname), (box.resolved_image, box.started_at))
     return [[*key, *resolution] for key, resolution in sorted(known.items())]
 
 
@@ -96,8 +95,12 @@ def _kinds(groups: Iterable[VariantGroup]) -> Iterable[tuple[str, list[VariantGr
         yield "ShadowProductionVariants", shadows
 
 
+def _containers(groups: Iterable[VariantGroup]) -> list[Judgement]:
+    return [container for group in groups for container in group.containers]
+
+
 def _ready(groups: Iterable[VariantGroup]) -> list[str]:
-    return [container.spec.id for group in groups for container in group.containers if container.ready]
+    return [container.spec.id for container in _containers(groups) if container.ready]
 
 
 def _counts(group: VariantGroup) -> dict[str, object]:

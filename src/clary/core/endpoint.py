@@ -61,7 +61,7 @@ def _serve(desired: Desired, observed: Observed, judged: list[tuple[Slot, Judgem
             variant,
             _empty_instances(desired, variant)
             if variant.packed
-            else _instances([judgement for slot, judgement in judged if slot.variant is variant]),
+            else instances_of([judgement for slot, judgement in judged if slot.variant is variant]),
         )
         for variant in desired.variants
     ]
@@ -96,7 +96,8 @@ def _empty_instances(desired: Desired, variant: Variant) -> tuple[Instance, ...]
     return tuple(Instance(desired.instance_id(variant.name, number), ()) for number in range(variant.count))
 
 
-def _instances(judgements: list[Judgement]) -> tuple[Instance, ...]:
+def instances_of(judgements: list[Judgement]) -> tuple[Instance, ...]:
+    """Put the containers of each instance together, in their order."""
     by_instance: dict[str, list[Judgement]] = {}
     for judgement in judgements:
         by_instance.setdefault(judgement.spec.instance_id, []).append(judgement)
@@ -138,7 +139,12 @@ def _fail(desired: Desired, observed: Observed, reason: str) -> Plan:
 
 def _explain(desired: Desired, slot: Slot, attempts: Attempts, now: float) -> str:
     assert attempts.last is not None
-    scene = Scene(
+    return failure_reason(attempts.last, scene_of(desired, slot, attempts, now))
+
+
+def scene_of(desired: Desired, slot: Slot, attempts: Attempts, now: float) -> Scene:
+    """Say where a container failed."""
+    return Scene(
         endpoint=desired.name,
         variant=slot.variant.name,
         container=slot.template.name,
@@ -148,4 +154,3 @@ def _explain(desired: Desired, slot: Slot, attempts: Attempts, now: float) -> st
         starts=attempts.failures,
         elapsed=max(0.0, now - desired.created_at),
     )
-    return failure_reason(attempts.last, scene)

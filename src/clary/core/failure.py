@@ -89,22 +89,25 @@ class Scene:
     starts: int
     """How often the container was started."""
     elapsed: float
-    """Seconds since CreateEndpoint."""
+    """Seconds since the endpoint, or the transform job, was created."""
 
 
 def failure_reason(failure: Failure, scene: Scene) -> str:
     """Explain a failed endpoint in at most 1024 characters; what does not fit is cut from the log's older end."""
-    image = printable(shorten(scene.image, 120))
     words = _WORDS.get(failure.step, _PING).format(
         variant=scene.variant,
         container=scene.container,
         position=scene.position,
-        image=image,
+        image=_image(scene),
         url=printable(shorten(scene.model_data_url or "", 200)),
     )
+    return explained(words, failure, scene, f"Next: clary doctor {scene.endpoint}")
+
+
+def explained(words: str, failure: Failure, scene: Scene, advice: str) -> str:
+    """Go on from the service's words with what they leave out, as far as 1024 characters go."""
     times = f" ({scene.starts} starts)" if scene.starts > 1 else ""
-    facts = f"{times}. Image: {image}. Elapsed: {scene.elapsed:.1f} s."
-    advice = f"Next: clary doctor {scene.endpoint}"
+    facts = f"{times}. Image: {_image(scene)}. Elapsed: {scene.elapsed:.1f} s."
     room = LONGEST - len(f"{words} Step: {facts}{_LOG}\n\n{advice}")
     detail = shorten(
         printable(failure.detail.strip().removesuffix(".")), room - min(_LEAST_LOG, sum(map(len, failure.log)))
@@ -112,6 +115,10 @@ def failure_reason(failure: Failure, scene: Scene) -> str:
     log = _tail(tuple(map(printable, failure.log)), room - len(detail))
     ending = f"\n{_LOG}\n{log}" if log else " The log is empty."
     return f"{words} Step: {detail}{facts}{ending}\n{advice}"
+
+
+def _image(scene: Scene) -> str:
+    return printable(shorten(scene.image, 120))
 
 
 def printable(text: str) -> str:

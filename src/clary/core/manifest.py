@@ -52,3 +52,21 @@ def _locations(manifest: bytes, url: str, prefix: str, canonical: Canonical) -> 
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, csv.Error) as error:
         message = f'{url}: a manifest is CSV, or in JSON [{{"prefix": "s3://..."}}, "key", ...]'
         raise ManifestRefused(message) from error
+
+
+def listed(manifest: bytes, url: str, canonical: Canonical) -> Iterator[tuple[str, str]]:
+    """Give the objects of a manifest of a transform job: the URL of each, and its key as the manifest has it.
+
+    It is JSON, `[{"prefix": "s3://..."}, "key", ...]`; keys are put behind the prefix as they are. Raises
+    ManifestRefused, which calls the manifest by its `url`.
+    """
+    try:
+        first, *keys = json.loads(manifest.decode())
+        prefix = canonical(first["prefix"])
+        seen = dict.fromkeys(key for key in keys if isinstance(key, str) and key)
+        if len(seen) < len(keys):
+            raise ManifestRefused(f"{url}: each element after the prefix must be another key")
+        for key in seen:
+            yield canonical(prefix + key), key
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ManifestRefused(f'{url}: a manifest is JSON, [{{"prefix": "s3://..."}}, "key", ...]') from error

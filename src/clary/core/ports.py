@@ -10,7 +10,15 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from clary.core.identities import Role, User
 from clary.core.metrics import Point, Selection, Series
-from clary.core.resources import Kind, Resource, component_log_group, log_group
+from clary.core.resources import (
+    ENDPOINT,
+    TRANSFORM_JOB,
+    TRANSFORM_LOGS,
+    Kind,
+    Resource,
+    component_log_group,
+    log_group,
+)
 
 LOCAL = "ml.clary.local"
 """The instance type that is the whole machine."""
@@ -110,19 +118,28 @@ class ContainerSpec:
     """The inference component that it is a copy of."""
     share: Share | None = None
     """None: all that its instance has."""
+    kind: str = ENDPOINT.name
+    """The kind of resource that it runs for, whose name is `endpoint`."""
+    since: int = 0
+    """When the transform job was created, in seconds since the epoch: a part of its log streams' names."""
 
     @property
     def log_group(self) -> str:
+        if self.kind == TRANSFORM_JOB.name:
+            return TRANSFORM_LOGS
         return component_log_group(self.component) if self.component else log_group(self.endpoint)
 
     @property
     def log_stream(self) -> str:
-        """Give the name in AWS's form: `<variant>/<instance id>`, then what tells containers of an instance apart.
+        """Give the name in AWS's form, then what tells containers of an instance apart.
 
-        That is its name in a pipeline, and the container's id where copies of components share the instance.
+        `<variant>/<instance id>` of an endpoint, `<job>/<instance id>-<epoch>` of a transform job; then its name in a
+        pipeline, and the container's id where copies of components share the instance.
         """
-        own = self.id if self.component else self.hostname
-        return "/".join(filter(None, (self.variant, self.instance_id, own)))
+        place = (self.variant, self.instance_id)
+        if self.kind == TRANSFORM_JOB.name:
+            place = (self.endpoint, f"{self.instance_id}-{self.since}")
+        return "/".join(filter(None, (*place, self.id if self.component else self.hostname)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +163,8 @@ class Container:
     exit_reason: str | None = None
     """`exited with 3`, `killed by SIGKILL`, `killed for memory (limit 8 GiB)`; None while it runs."""
     exited_at: float | None = None
+    kind: str = ENDPOINT.name
+    """The kind of resource that it runs for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class Kind:
     title: str
     """The words in error texts: `endpoint configuration`."""
     case_insensitive: bool = False
-    """True where two names that differ only in case collide (endpoints)."""
+    """True where two names that differ only in case collide (endpoints, transform jobs)."""
     status_member: str | None = None
     """The member that StatusEquals filters and SortBy=Status sorts on, if the kind has one."""
     list_member: str = ""
@@ -34,6 +34,8 @@ class Kind:
     missing: str = 'Could not find {title} "{arn}".'
     taken: str = 'Cannot create already existing {title} "{arn}".'
     """What is said of a name that nobody has, and of one that somebody has."""
+    taken_code: str = ""
+    """The error of a name that somebody has, where it is not ValidationException."""
 
     @property
     def name_member(self) -> str:
@@ -79,6 +81,19 @@ MODEL_PACKAGE = Kind(
 """A version's name is `<group>/<number>` with nine digits, so that versions sort as numbers; the ARN has the plain
 number. A package outside groups has a plain name."""
 
+TRANSFORM_JOB = Kind(
+    "TransformJob",
+    "TransformJobs",
+    "transform-job",
+    "transform job",
+    case_insensitive=True,
+    status_member="TransformJobStatus",
+    list_member="TransformJobSummaries",
+    missing="Could not find requested job with name: {name}",
+    taken="Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})",
+    taken_code="ResourceInUse",
+)
+
 KINDS: tuple[Kind, ...] = (
     MODEL,
     ENDPOINT_CONFIG,
@@ -86,6 +101,7 @@ KINDS: tuple[Kind, ...] = (
     INFERENCE_COMPONENT,
     MODEL_PACKAGE_GROUP,
     MODEL_PACKAGE,
+    TRANSFORM_JOB,
 )
 
 
@@ -138,6 +154,10 @@ class Partition:
 def component_log_group(component: str) -> str:
     """Give the CloudWatch log group of an inference component."""
     return f"/aws/sagemaker/InferenceComponents/{component}"
+
+
+TRANSFORM_LOGS = "/aws/sagemaker/TransformJobs"
+"""The CloudWatch log group of all transform jobs."""
 
 
 def log_group(endpoint: str) -> str:

@@ -52,6 +52,7 @@ class Record:
             resolved_image=self.resolved_image,
             exit_reason=self.exit_reason,
             exited_at=self.exited_at,
+            kind=spec.kind,
         )
 
 

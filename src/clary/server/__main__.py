@@ -1,6 +1,7 @@
 """What the supervisor starts: `python -m clary.server ROLE`, with its settings in the environment.
 
-A gateway may be told the descriptor of its listening socket besides: `python -m clary.server gateway 7`.
+A gateway may be told the descriptor of its listening socket besides: `python -m clary.server gateway 7`; the agent of
+a transform job is told the supervisor's pid and its folder.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvloop
 
@@ -30,16 +32,20 @@ def main() -> None:
         sys.exit(HOPELESS)
 
 
-async def _served(role: str, settings: Settings, inherited_sockets: Sequence[str]) -> None:
+async def _served(role: str, settings: Settings, arguments: Sequence[str]) -> None:
     # Imported here: a gateway process carries neither the store nor an engine.
     if role == "control":
         from clary.server.control import control
 
         await control(settings)
+    elif role == "transform":
+        from clary.server.transform import transform
+
+        await transform(settings, int(arguments[0]), Path(arguments[1]))
     else:
         from clary.server.gateway import gateway
 
-        await gateway(settings, int(inherited_sockets[0]) if inherited_sockets else None)
+        await gateway(settings, int(arguments[0]) if arguments else None)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +25,11 @@ from clary.api.metric_data import MetricData
 from clary.api.metrics import Metrics
 from clary.api.sts import Sts
 from clary.api.world import World
+from clary.controllers.agents import Means
 from clary.controllers.endpoints import EndpointController, Grace
 from clary.controllers.losses import Losses
 from clary.controllers.routes import Routes
+from clary.controllers.transform_jobs import TransformJobController
 from clary.controllers.utilisation import Utilisation
 from clary.core.ports import ContainerSpec, Engine, KnowsImages, Meters, Repository
 from clary.core.resources import Partition
@@ -35,7 +39,7 @@ from clary.errors import Transient
 from clary.logs.folder import LogFolder
 from clary.logs.upkeep import Upkeep
 from clary.server.parts import container_door, control_socket, engine_point, keys_file, objects
-from clary.settings import DAY, GIB, MIB, Settings
+from clary.settings import DAY, GIB, MIB, Settings, to_environment
 from clary.store.store import Store
 from clary.telemetry import logger
 from clary.wire.dispatch import Dispatcher
@@ -55,11 +59,12 @@ async def control(settings: Settings) -> None:
     engine = _engine(settings, identities, sessions, losses, lambda id: [tell(id) for tell in changed])
     grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
     controller = EndpointController(store, engine, routes, grace)
-    changed.append(controller.container_changed)
+    jobs = TransformJobController(store, engine, _agents(settings), grace)
+    changed += [controller.container_changed, jobs.container_changed]
 
     world = None if settings.defer_checks else _world(settings, engine, identities)
     handlers = {
-        **operations(store, partition, controller.notify, world),
+        **operations(store, partition, controller.notify, world, jobs.notify),
         **Sts(identities).operations(),
         **Logs(logs, partition).operations(),
         **Metrics(store.metrics).operations(),
@@ -69,6 +74,7 @@ async def control(settings: Settings) -> None:
     app = App(Dispatcher(guarded), partition, routes.subscribe, identities.manage, ledger)
     work = [
         controller.run(),
+        jobs.run(),
         Upkeep(logs, settings.log_size * MIB, settings.log_retention).run(),
         ledger.run(settings.metrics_retention * DAY, lambda: routes.table.endpoints),
         losses.run(),
@@ -77,9 +83,18 @@ async def control(settings: Settings) -> None:
     asked_to_stop = await _serve(app, control_socket(settings), work)
     await ledger.finish()
     if asked_to_stop:
+        await jobs.end_agents()
         await stop_all(engine, settings.delete_grace)
     await engine.close()
     await store.close()
+
+
+def _agents(settings: Settings) -> Means:
+    """Give what the agents of transform jobs are started with."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLARY_")}
+    # Our parent is the supervisor.
+    command = (sys.executable, "-m", "clary.server", "transform", str(os.getppid()))
+    return Means(settings.transforms, command, environment | to_environment(settings))
 
 
 class _Server(uvicorn.Server):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from aiodocker.containers import DockerContainer
 
 from clary.core.ports import Container, ContainerSpec
+from clary.core.resources import ENDPOINT
 from clary.engines.endings import ending
 from clary.engines.instance_types import Limits, limits
 
@@ -27,6 +28,8 @@ _INSTANCE_TYPE, _RESOLVED = "clary.instance-type", "clary.resolved-image"
 _ARTIFACTS, _LOG_GROUP, _LOG_STREAM = "clary.artifacts", "clary.log-group", "clary.log-stream"
 _ENDPOINT, _VARIANT, _INSTANCE = "clary.endpoint", "clary.variant", "clary.instance"
 _DEPLOYMENT, _IMAGE = "clary.deployment", "clary.image"
+_KIND = "clary.kind"
+"""Containers of an earlier Clary do not have it: they are endpoints'."""
 _ALL = {
     *(OWNER, ID, _ENDPOINT, _VARIANT, _INSTANCE, _DEPLOYMENT, _IMAGE),
     *(_RESOLVED, _INSTANCE_TYPE, _ARTIFACTS, _LOG_GROUP, _LOG_STREAM),
@@ -70,6 +73,7 @@ def to_labels(owner: str, spec: ContainerSpec, resolved: str, artifacts: tuple[s
         _ARTIFACTS: json.dumps(artifacts),
         _LOG_GROUP: spec.log_group,
         _LOG_STREAM: spec.log_stream,
+        _KIND: spec.kind,
     }
 
 
@@ -132,6 +136,7 @@ def to_container(inspected: Inspected, contract_port: int) -> Container:
         resolved_image=labels[_RESOLVED],
         exit_reason=_reason(state, labels) if exited else None,
         exited_at=_seconds(state["FinishedAt"]) if exited else None,
+        kind=labels.get(_KIND, ENDPOINT.name),
     )
 
 

@@ -1,0 +1,214 @@
+"""The agent of a job: finds the objects, hands them to the instances, and says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import aiohttp
+
+from clary.core.failure import LONGEST, printable, shorten
+from clary.core.transform import Outcome, Pace, Progress, Work
+from clary.errors import Fatal, Transient
+from clary.gateway.outbox import Outbox
+from clary.gateway.upstream import Pool
+from clary.jobfolder import JobFolder
+from clary.logs.folder import LogFolder
+from clary.objects import ObjectNotFound, ObjectRefused, Objects
+from clary.transform import inputs
+from clary.transform.calls import Caller, CallFailed
+from clary.transform.datalog import DataLog
+from clary.transform.inputs import Input, NoInput, Refusal
+from clary.transform.instances import Places
+from clary.transform.journal import Entry, Journal
+from clary.transform.lane import Lane
+from clary.transform.run import ObjectFailed, Run, Terms
+
+MOST_OPEN = 16
+"""Objects that are open at once for each instance; one more than it may get requests, so that it never waits for S3."""
+REPORTS = 1.0
+"""Seconds between two reports of how far the work is."""
+PARAMETERS_TIMEOUT = 60.0
+"""Seconds that a container may take to answer GET /execution-parameters."""
+LISTING_PATIENCE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an agent works with."""
+
+    objects: Objects
+    logs: LogFolder
+    refusal: Refusal
+
+
+class Agent:
+    """Works at one job until it is done. Killed at any moment, its successor goes on from the journal."""
+
+    def __init__(self, folder: JobFolder, around: Surroundings) -> None:
+        job = folder.job()
+        self._folder = folder
+        self._around = around
+        self._work = Work(job["request"])
+        self._ids: list[str] = job["instances"]
+        self._log = DataLog(around.logs, job["name"], job["since"])
+        self._places = Places(folder)
+        self._records = 0
+
+    async def work(self) -> None:
+        """Do the job and say how it ended in its folder."""
+        looking = asyncio.create_task(self._places.run())
+        try:
+            outcome = await self._outcome()
+        except (NoInput, ObjectNotFound, ObjectRefused) as error:
+            self._log.say(self._ids[0], [f"ClientError: {error.message}"])
+            outcome = Outcome("Failed", _reason("ClientError", error.message))
+        except (Transient, Fatal) as error:
+            outcome = Outcome("Failed", _reason("InternalServerError", error.message))
+        finally:
+            looking.cancel()
+        self._folder.end(outcome)
+
+    async def _outcome(self) -> Outcome:
+        await self._find()
+        pace = self._work.pace(await self._parameters())
+        for id in self._ids:
+            self._log.say(id, [pace.words])
+        journal = Journal(self._folder.journal)
+        try:
+            await self._transform(pace, journal)
+            if not journal.failed:
+                return Outcome("Completed")
+            total = journal.done + journal.failed
+            return Outcome("Failed", _ending(journal.first_failure, journal.failed, total))
+        finally:
+            journal.close()
+
+    async def _find(self) -> None:
+        deadline = time.monotonic() + LISTING_PATIENCE
+        while True:
+            try:
+                await inputs.write_down(self._folder.inputs, self._work, self._around.objects, self._around.refusal)
+                return
+            except Transient as trouble:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(trouble.retry_after)
+
+    async def _parameters(self) -> dict[str, object]:
+        """Ask the first container how it wants to be called; nothing where it has nothing to say."""
+        hop = (await self._places.first())[0]
+        timeout = aiohttp.ClientTimeout(total=PARAMETERS_TIMEOUT)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(f"http://{hop.host}:{hop.port}/execution-parameters") as answer,
+            ):
+                found = json.loads(await answer.read()) if answer.status == 200 else {}
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    # -- the objects ---------------------------------------------------------------------------------------------------
+
+    async def _transform(self, pace: Pace, journal: Journal) -> None:
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._places.started))
+        processing = self._work.processing(started, lambda: str(uuid.uuid4()))
+        terms = Terms(self._work, pace, processing, self._around.objects, self._count)
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop, Outbox(loop))
+        todo = (given for given in inputs.read(self._folder.inputs) if not journal.has(given))
+        senders = []
+        async with asyncio.TaskGroup() as group:
+            reporting = group.create_task(self._report(journal))
+            working = []
+            for id in self._ids:
+                lane = Lane(pace)
+                callers = [Caller(pool, self._places, self._work, id) for _ in range(pace.concurrency)]
+                senders += [group.create_task(lane.send(caller)) for caller in callers]
+                working += [
+                    group.create_task(self._objects(id, lane, todo, terms, journal))
+                    for _ in range(min(pace.concurrency, MOST_OPEN) + 1)
+                ]
+            await asyncio.wait(working)
+            for task in (reporting, *senders):
+                task.cancel()
+        pool.close()
+
+    async def _objects(self, id: str, lane: Lane, todo: Iterator[Input], terms: Terms, journal: Journal) -> None:
+        """Take one object after the other, whoever else takes them too."""
+        for given in todo:
+            run = Run(terms, lane, given)
+            failure = await self._tried(run, given)
+            if failure is not None:
+                self._log.failure(id, given.url, failure)
+            words = "" if failure is None else _sentence(given, failure)
+            journal.add(Entry(given.number, run.records if failure is None else 0, given.head.size, words))
+
+    async def _tried(self, run: Run, given: Input) -> ObjectFailed | None:
+        for action in ("s3:GetObject",):
+            if (words := self._around.refusal(action, given.url)) is not None:
+                return ObjectFailed(CallFailed("ClientError", words))
+        try:
+            await run.run()
+        except ObjectFailed as failed:
+            return failed
+        except ObjectNotFound as error:
+            if given.head.size == 0:
+                return None  # a folder, as consoles make them: an empty object whose key ends with a slash
+            return ObjectFailed(CallFailed("ClientError", error.message))
+        except ObjectRefused as error:
+            return ObjectFailed(CallFailed("ClientError", error.message))
+        except Transient as error:
+            return ObjectFailed(CallFailed("InternalServerError", error.message))
+        return None
+
+    # -- what is said of it --------------------------------------------------------------------------------------------
+
+    def _count(self, records: int) -> None:
+        self._records += records
+
+    async def _report(self, journal: Journal) -> None:
+        total = size = 0
+        for given in inputs.read(self._folder.inputs):
+            total, size = total + 1, size + given.head.size
+        since = time.monotonic()
+        before = journal.records, journal.size
+        while True:
+            self._folder.report(
+                Progress(
+                    objects=journal.done + journal.failed,
+                    objects_total=total,
+                    failed=journal.failed,
+                    records=before[0] + self._records,
+                    size=journal.size,
+                    size_total=size,
+                    seconds=time.monotonic() - since,
+                    size_before=before[1],
+                    records_before=before[0],
+                )
+            )
+            await asyncio.sleep(REPORTS)
+
+
+def _reason(blame: str, words: str) -> str:
+    return shorten(printable(f"{blame}: See job logs for more information. {words}"), LONGEST)
+
+
+def _sentence(given: Input, failed: ObjectFailed) -> str:
+    """Say what FailureReason says of an object: which, which record, what the container answered."""
+    failure = failed.failure
+    where = f"{given.url}, {failed.record}" if failed.record else given.url
+    said = failure.body.decode(errors="replace").strip()
+    answer = f" The container answered: {shorten(said, 400)}" if said else ""
+    return _reason(failure.blame, f"{shorten(where, 300)}: {failure.words}.{answer}")
+
+
+def _ending(first: str, failed: int, total: int) -> str:
+    """Say how many failed, behind what is said of the first."""
+    count = f" ({failed} of {total} objects failed.)" if total > 1 else ""
+    return shorten(first, LONGEST - len(count)) + count

@@ -1,0 +1,77 @@
+"""Which objects a job is about: found once, written down, and read from there however often the agent is started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clary.core.manifest import LARGEST, ManifestRefused, listed
+from clary.core.transform import Work
+from clary.errors import Fatal
+from clary.objects import ObjectHead, ObjectNotFound, Objects
+
+Refusal = Callable[[str, str], str | None]
+"""Says why the job's role may not do something (`s3:GetObject`) with a URL; None where it may."""
+
+
+class NoInput(Fatal):
+    """There is nothing to transform, or not what was said to be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One object. `number` counts from 0; `key` is what its output is called by."""
+
+    number: int
+    url: str
+    key: str
+    head: ObjectHead
+
+
+async def write_down(file: Path, work: Work, objects: Objects, refusal: Refusal) -> None:
+    """Find the objects and write them down, unless that was done. Raises NoInput, ObjectRefused or Transient."""
+    if file.exists():
+        return
+    fresh = file.with_suffix(".new")
+    number = 0
+    with fresh.open("w") as written:
+        async for url, key, head in _found(work, objects, refusal):
+            written.write(json.dumps([url, key, head.size, head.etag]) + "\n")
+            number += 1
+    if not number:
+        raise NoInput(f"no object is found at {work.source['S3Uri']}")
+    fresh.rename(file)
+
+
+def read(file: Path) -> Iterator[Input]:
+    """Give what was written down, in the order of the keys."""
+    with file.open() as lines:
+        for number, line in enumerate(lines):
+            url, key, size, etag = json.loads(line)
+            yield Input(number, url, key, ObjectHead(size, etag))
+
+
+async def _found(work: Work, objects: Objects, refusal: Refusal) -> AsyncIterator[tuple[str, str, ObjectHead]]:
+    source = objects.canonical(work.source["S3Uri"])
+    if work.source["S3DataType"] == "S3Prefix":
+        _check(refusal("s3:ListBucket", source))
+        before = source[: source.rindex("/") + 1]
+        async for url, head in objects.beginning_with(source):
+            if url != before:
+                yield url, url.removeprefix(before), head
+        return
+    _check(refusal("s3:GetObject", source))
+    try:
+        manifest = await objects.read(source, LARGEST)
+        for url, key in listed(manifest, source, objects.canonical):
+            _check(refusal("s3:GetObject", url))
+            yield url, key, await objects.head(url)
+    except (ManifestRefused, ObjectNotFound) as error:
+        raise NoInput(error.message) from error
+
+
+def _check(words: str | None) -> None:
+    if words is not None:
+        raise NoInput(words)

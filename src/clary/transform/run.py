@@ -1,0 +1,215 @@
+"""One object: read, split, offered in requests, answers put together in the order of the records, written at the end.
+
+The output is gathered in memory, beyond a few MiB in an unnamed file, and goes to S3 in one piece when all of it is
+there. So there is never a part of an output, an upload that fails is repeated without asking the model again, and of
+an agent that is killed nothing is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from clary.core.batching import Batch, Batcher, Splitter
+from clary.core.framing import BadData
+from clary.core.processing import ProcessedBatches, Processing
+from clary.core.transform import Pace, Work
+from clary.errors import Transient
+from clary.objects import Objects
+from clary.transform.calls import CallFailed
+from clary.transform.inputs import Input
+from clary.transform.lane import Lane
+
+IN_MEMORY = 4 * 1024 * 1024
+"""Bytes of an output that are kept in memory."""
+PATIENCE = 600.0
+"""Seconds for which S3 may be away before an object is given up."""
+_INFLATED = 4 * 1024 * 1024
+"""Bytes that are inflated at once: a bomb must not burst here."""
+_UPLOAD_PAUSE = 1.0
+
+
+class ObjectFailed(Exception):
+    """An object has no output. `record` names the request, where it is one's."""
+
+    def __init__(self, failure: CallFailed, record: str = "") -> None:
+        super().__init__(failure.words)
+        self.failure = failure
+        self.record = record
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for all objects of a job."""
+
+    work: Work
+    pace: Pace
+    processing: Processing | None
+    objects: Objects
+    counted: Callable[[int], None]
+    """Told how many records have answers now."""
+
+
+class Run:
+    """The transformation of one object; an `Asker`."""
+
+    def __init__(self, terms: Terms, lane: Lane, given: Input) -> None:
+        self._terms = terms
+        self._lane = lane
+        self._input = given
+        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed in `run`
+        self._early: dict[int, tuple[Batch, bytes]] = {}
+        """Answers whose predecessors are not there yet, by their first record."""
+        self._next = 1
+        self._offered = 0
+        self._settled = 0
+        self._moved = asyncio.Event()
+        self._failure: ObjectFailed | None = None
+        self.is_over = False
+        self.records = 0
+
+    async def run(self) -> None:
+        """Do all of it. Raises ObjectFailed, ObjectNotFound, ObjectRefused or Transient."""
+        with self._spool:
+            try:
+                async for batch in self._batches():
+                    if self._failure is not None:
+                        break
+                    self._offered += 1
+                    await self._lane.offer(self, batch)
+                await self._settle()
+            finally:
+                self.is_over = True
+                self._forget_early()
+                await self._settle()  # requests that are under way still have room in the lane
+            if self._failure is not None:
+                raise self._failure
+            await self._upload()
+
+    async def _settle(self) -> None:
+        while self._settled < self._offered:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _batches(self) -> AsyncIterator[Batch]:
+        work, pace = self._terms.work, self._terms.pace
+        processing = self._terms.processing
+        if processing is None:
+            plain = Batcher(work.split, single=pace.single, limit=pace.payload)
+            feed, finish = plain.feed, plain.finish
+        else:
+            looked = _LookedInto(processing, work, pace)
+            feed, finish = looked.feed, looked.finish
+        try:
+            async for piece in self._pieces():
+                for batch in feed(piece):
+                    yield batch
+            for batch in finish():
+                yield batch
+        except BadData as error:
+            record = "" if error.record is None else f"record {error.record}"
+            raise ObjectFailed(CallFailed("ClientError", error.message), record) from error
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        chunks = self._terms.objects.chunks(self._input.url, self._input.head, PATIENCE)
+        if not self._terms.work.is_gzip:
+            async for chunk in chunks:
+                yield chunk
+            return
+        inflater = zlib.decompressobj(wbits=31)
+        fresh = True
+        try:
+            async for chunk in chunks:
+                while chunk:
+                    if inflater.eof:  # one member after another is one object, as with gunzip
+                        inflater, fresh = zlib.decompressobj(wbits=31), True
+                    piece = inflater.decompress(chunk, _INFLATED)
+                    chunk, fresh = inflater.unconsumed_tail or inflater.unused_data, False
+                    if piece:
+                        yield piece
+        except zlib.error as error:
+            raise BadData(f"Failed to decompress input as Gzip: {error}") from error
+        if not inflater.eof and not (fresh and not self._input.head.size):
+            raise BadData("Failed to decompress input as Gzip: it ends too early")
+
+    # -- Asker -------------------------------------------------------------------------------------------------------
+
+    def answered(self, batch: Batch, answer: bytes) -> None:
+        """Write the answer down, and those that waited for it."""
+        if self.is_over or self._failure is not None:
+            self._release(batch)
+            return
+        if batch.first != self._next:
+            self._early[batch.first] = batch, answer
+            return
+        try:
+            self._write(batch, answer)
+            while (waiting := self._early.pop(self._next, None)) is not None:
+                self._write(*waiting)
+        except BadData as error:
+            self.failed(batch, CallFailed("ClientError", error.message, 200, answer), error.record)
+        self._moved.set()
+
+    def failed(self, batch: Batch, failure: CallFailed, record: int | None = None) -> None:
+        """Give the object up; what is under way is waited for and forgotten."""
+        if self._failure is None:
+            self._failure = ObjectFailed(failure, batch.name if record is None else f"record {record}")
+        self._forget_early()
+        self._release(batch)
+
+    def _forget_early(self) -> None:
+        for early, _ in self._early.values():
+            self._release(early)
+        self._early.clear()
+
+    def _write(self, batch: Batch, answer: bytes) -> None:
+        made = answer if self._terms.processing is None else self._terms.processing.made(batch, answer)
+        self._spool.write(made)
+        if self._terms.work.by_lines and not made.endswith(b"\n"):
+            self._spool.write(b"\n")
+        self._next += batch.records
+        self.records += batch.records
+        self._terms.counted(batch.records)
+        self._release(batch)
+
+    def _release(self, batch: Batch) -> None:
+        self._settled += 1
+        self._lane.release(batch)
+        self._moved.set()
+
+    async def _upload(self) -> None:
+        url = self._terms.work.output_url(self._input.key)
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while True:
+            self._spool.seek(0)
+            try:
+                await self._terms.objects.upload(url, self._spool, self._terms.work.accept)
+                return
+            except Transient:
+                if loop.time() - since > PATIENCE:
+                    raise
+                await asyncio.sleep(_UPLOAD_PAUSE)
+
+
+class _LookedInto:
+    """Requests of records that DataProcessing looks into."""
+
+    def __init__(self, processing: Processing, work: Work, pace: Pace) -> None:
+        self._splitter = Splitter(work.split)
+        self._whole = work.split == "None"
+        self._batches = ProcessedBatches(processing, single=pace.single and not self._whole, limit=pace.payload)
+
+    def feed(self, piece: bytes) -> Iterator[Batch]:
+        for record in self._splitter.feed(piece):
+            yield from self._batches.add(record)
+
+    def finish(self) -> Iterator[Batch]:
+        for record in self._splitter.finish():
+            yield from self._batches.add(record)
+        if not self._batches.is_empty:
+            yield self._batches.flush()
