@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
@@ -20,7 +20,7 @@ from obstore.store import S3Store
 from clary.errors import Fatal, Transient
 
 if TYPE_CHECKING:  # the stubs' alone: obstore takes plain dictionaries
-    from obstore import Attributes, GetOptions, ObjectMeta
+    from obstore import Attributes, GetOptions, GetResult, ObjectMeta
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 CHUNK = 4 * 1024 * 1024
@@ -28,6 +28,8 @@ PIECE = 1024 * 1024
 """Of an object that is worked at while it comes."""
 PAUSE = 1.0
 """Longest wait, in seconds, before going on with an object that was interrupted."""
+PART = 5 * 1024 * 1024
+"""Bytes above which an object that comes in pieces is written in parts; S3 takes no smaller ones."""
 
 # What else a store would read as another key, or another bucket: it drops empty segments and follows dots.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -76,6 +78,16 @@ class ObjectHead:
         """Raise ObjectRefused where it is another version than that of this ETag; an empty one is anybody's."""
         if etag.strip('"') not in ("", self.etag.strip('"')):
             raise ObjectRefused(f"{url}: its ETag is {self.etag}, not {etag}")
+
+
+class Opened(NamedTuple):
+    """An object that is being read. Size in bytes."""
+
+    size: int
+    content_type: str
+    """As it was stored; empty where the store does not say."""
+    pieces: AsyncIterator[bytes]
+    """Raises ObjectRefused or Transient where the rest cannot be had."""
 
 
 class Objects:
@@ -225,6 +237,37 @@ class Objects:
         with _translated(url):
             await obstore.put_async(self._store(bucket), key, file, attributes=attributes)
 
+    async def open(self, url: str) -> Opened:
+        """Begin to read an object of S3. Raises ObjectNotFound, ObjectRefused or Transient."""
+        bucket, key = self._locate(url)
+        with _translated(url):
+            result = await obstore.get_async(self._store(bucket), key)
+        content_type = str(result.attributes.get("Content-Type", ""))
+        return Opened(result.meta["size"], content_type, _pieces(url, result))
+
+    async def write(self, url: str, pieces: AsyncIterator[bytes], content_type: str = "") -> None:
+        """Write an object of any size, which nobody sees before it is whole, in constant memory; to S3 alone.
+
+        Raises ObjectNotFound (no such bucket), ObjectRefused or Transient, and whatever `pieces` raises: then there is
+        no object.
+        """
+        bucket, key = self._locate(url)
+        attributes: Attributes = {"Content-Type": content_type} if content_type else {}
+        begun = bytearray()
+        async for piece in pieces:
+            begun += piece
+            if len(begun) >= PART:
+                break
+        else:
+            with _translated(url):
+                await obstore.put_async(self._store(bucket), key, bytes(begun), attributes=attributes)
+            return
+        whole = _joined(bytes(begun), pieces)
+        with _translated(url):
+            await obstore.put_async(
+                self._store(bucket), key, whole, attributes=attributes, chunk_size=PART, max_concurrency=1
+            )
+
     async def _copy(self, source: Path, path: Path, progress: Count) -> None:
         total, done = source.stat().st_size, 0
         with source.open("rb") as origin, path.open("wb") as target:
@@ -298,6 +341,22 @@ class Objects:
         if not stat.S_ISREG(mode):
             raise ObjectRefused(f"{url}: it is not a file")
         return path
+
+
+async def _pieces(url: str, result: GetResult) -> AsyncIterator[bytes]:
+    left = result.meta["size"]
+    with _translated(url):
+        async for piece in result.stream(min_chunk_size=PIECE):
+            left -= len(piece)
+            yield bytes(piece)
+    if left:
+        raise Transient(f"{url}: the connection ended {left} bytes too early")
+
+
+async def _joined(begun: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield begun
+    async for piece in pieces:
+        yield piece
 
 
 def _parts(url: str) -> SplitResult:

@@ -73,6 +73,13 @@ class Settings:
     instance_queue: int = _setting(
         100, "Requests that may wait for an instance that has as many as --instance-concurrency allows.", "N"
     )
+    async_queue: int = _setting(
+        100_000, "Requests that may wait at an asynchronous endpoint; those beyond it are refused.", "N"
+    )
+    async_queue_size: int = _setting(
+        1024, "MiB that the bodies may have which wait there, of requests that bring them along.", "MIB"
+    )
+    async_payload: int = _setting(1024, "Largest input of an asynchronous request in MiB.", "MIB")
     metrics_retention: int = _setting(15, "Days that metrics are kept.", "DAYS")
     metrics_token: str = _setting(
         "",
@@ -96,6 +103,19 @@ class Settings:
     )
     lambda_endpoint: str = _setting(
         "", "URL of the Lambda API that has the functions which RepositoryCredentialsProviderArn names.", "URL"
+    )
+    sns_endpoint: str = _setting(
+        "", "URL of the SNS API that has the topics which asynchronous endpoints tell of their results.", "URL"
+    )
+    sns_access_key_id: str = _setting("", "Access key for that SNS; without one, Clary's own.", "KEY")
+    sns_secret_access_key: str = _setting(
+        "", "Secret for that SNS. `ps` shows flags to every user: rather use the variable or the file.", "SECRET"
+    )
+    notifications: str = _setting(
+        "",
+        "Without --sns-endpoint: where notifications go, an http(s) URL or a file; without either, into "
+        "`notifications.jsonl` in the data folder.",
+        "URL|FILE",
     )
     networks: Mapping[str, Any] = _table(
         "The Docker network that each subnet and security group of a VpcConfig stands for."
@@ -298,6 +318,9 @@ def _check(s: Settings) -> None:
         (s.stream_timeout > 0, "stream_timeout", "more than 0 seconds"),
         (s.instance_concurrency >= 0, "instance_concurrency", "at least 0"),
         (s.instance_queue >= 0, "instance_queue", "at least 0"),
+        (s.async_queue >= 1, "async_queue", "at least 1"),
+        (s.async_queue_size >= 1, "async_queue_size", "at least 1 MiB"),
+        (s.async_payload >= 1, "async_payload", "at least 1 MiB"),
         (s.stop_grace >= 0 and s.delete_grace >= 0, "stop_grace", "not negative"),
         (s.artifact_cache >= 1 and s.max_artifact >= 1, "artifact_cache", "at least 1 GiB"),
         (not s.s3_endpoint or urlsplit(s.s3_endpoint).scheme in ("http", "https"), "s3_endpoint", "an http(s) URL"),
@@ -305,6 +328,12 @@ def _check(s: Settings) -> None:
             not s.lambda_endpoint or urlsplit(s.lambda_endpoint).scheme in ("http", "https"),
             "lambda_endpoint",
             "an http(s) URL",
+        ),
+        (not s.sns_endpoint or urlsplit(s.sns_endpoint).scheme in ("http", "https"), "sns_endpoint", "an http(s) URL"),
+        (
+            bool(s.sns_access_key_id) == bool(s.sns_secret_access_key),
+            "sns_access_key_id",
+            "given together with --sns-secret-access-key",
         ),
         (s.shm_size >= 1, "shm_size", "at least 1 MiB"),
         (s.log_size >= 1, "log_size", "at least 1 MiB"),

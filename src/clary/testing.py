@@ -11,8 +11,22 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec
 
+from clary.core.asynchronous import AsyncRequest, Backlog, Notification, Settled
 from clary.core.deployment import Answer
-from clary.core.ports import LOCAL, Capacity, Container, ContainerSpec, Engine, ListQuery, Meters, Page, Progress
+from clary.core.ports import (
+    LOCAL,
+    Bound,
+    Capacity,
+    Container,
+    ContainerSpec,
+    Engine,
+    ListQuery,
+    Meters,
+    Page,
+    Progress,
+    Unsent,
+    Waiting,
+)
 from clary.core.resources import KINDS, Kind, Resource
 from clary.errors import LaunchFailure
 
@@ -125,6 +139,73 @@ class MemoryStore:
         if row is not None:
             self._tags.pop(row.arn, None)
         return row is not None
+
+
+class MemoryQueue:
+    """An AsyncQueue and an Outbox in lists, with the same promises but the one about surviving."""
+
+    def __init__(self, clock: Callable[[], float] = now) -> None:
+        self._clock = clock
+        self._rows: list[tuple[AsyncRequest, bytes]] = []
+        self.ended: dict[str, float] = {}
+        self.notifications: dict[int, Unsent] = {}
+        self._number = 0
+
+    async def add(self, requests: Sequence[tuple[AsyncRequest, bytes]], bound: Bound) -> Sequence[bool]:
+        kept = []
+        for request, body in requests:
+            there = any(request.id == known.id for known, _ in self._rows)
+            held = [len(each) for known, each in self._rows if known.queue == request.queue and self._waits(known)]
+            fits = len(held) < bound.requests and sum(held) + len(body) <= bound.bytes
+            if fits and not there:
+                self._rows.append((request, body))
+            kept.append(fits or there)
+        return kept
+
+    def _waits(self, request: AsyncRequest) -> bool:
+        return request.id not in self.ended
+
+    async def waiting(self, queue: str, after: int, limit: int) -> Sequence[Waiting]:
+        numbered = enumerate((request for request, _ in self._rows), 1)
+        found = [Waiting(n, each) for n, each in numbered if n > after and each.queue == queue and self._waits(each)]
+        return found[:limit]
+
+    async def body(self, id: str) -> bytes:
+        return next(body for request, body in self._rows if request.id == id)
+
+    async def expired(self, now: float, limit: int) -> Sequence[Waiting]:
+        numbered = enumerate((request for request, _ in self._rows), 1)
+        return [Waiting(n, each) for n, each in numbered if self._waits(each) and each.expires_at <= now][:limit]
+
+    async def settle(self, ends: Sequence[Settled]) -> None:
+        for end in ends:
+            if end.id not in self.ended:
+                self.ended[end.id] = self._clock()
+                await self.post([end.notification] if end.notification is not None else [])
+
+    async def backlogs(self) -> Mapping[str, Backlog]:
+        found: dict[str, Backlog] = {}
+        for request, _ in self._rows:
+            if self._waits(request):
+                before = found.get(request.queue, Backlog(0, request.accepted_at))
+                found[request.queue] = Backlog(before.size + 1, before.oldest)
+        return found
+
+    async def post(self, notifications: Sequence[Notification]) -> None:
+        for notification in notifications:
+            self._number += 1
+            self.notifications[self._number] = Unsent(self._number, self._clock(), notification)
+
+    async def unsent(self, after: int, limit: int) -> Sequence[Unsent]:
+        return [each for number, each in sorted(self.notifications.items()) if number > after][:limit]
+
+    async def sent(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            del self.notifications[number]
+
+    async def forget(self, before: float) -> None:
+        gone = {id for id, at in self.ended.items() if at < before}
+        self._rows = [row for row in self._rows if row[0].id not in gone]
 
 
 @dataclass(frozen=True, slots=True)

@@ -499,7 +499,7 @@ async def test_names_that_differ_in_case_are_two_names(guarded: Guarded, create:
 
 
 async def test_a_role_that_lost_its_permission_or_its_trust_is_named(guarded: Guarded) -> None:
-    refusal = guarded.identities.read_refusal
+    refusal = guarded.identities.refusal
     get, enumerate_ = "s3:GetObject", "s3:ListBucket"
     assert refusal(ROLE, get, "s3://b/m.tar.gz") is None  # there are no roles
     await guarded.role(policy("s3:*", ["arn:aws:s3:::b", "arn:aws:s3:::b/*"]))

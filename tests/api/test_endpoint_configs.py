@@ -116,6 +116,14 @@ async def test_is_accepted(api: Api, members: dict[str, Any]) -> None:
             {"ProductionVariants": [serverless()], "AsyncInferenceConfig": {"OutputConfig": {}}},
             "AsyncInferenceConfig is not supported for endpoints with serverless variants.",
         ),
+        (
+            {
+                "ProductionVariants": [without("ModelName")],
+                "AsyncInferenceConfig": {"OutputConfig": {}},
+                **ROLE,
+            },
+            "AsyncInferenceConfig is not supported for endpoints with inference components.",
+        ),
         ({"ProductionVariants": [serverless()], "DataCaptureConfig": CAPTURE}, "DataCaptureConfig is not supported"),
         (
             {"ProductionVariants": [variant()], "DataCaptureConfig": CAPTURE | {"DestinationS3Uri": "https://b/x"}},
@@ -164,3 +172,13 @@ async def test_some_models_are_not_for_some_endpoints(api: Api) -> None:
         AsyncInferenceConfig={"OutputConfig": {}},
     )
     assert refusal == "AsyncInferenceConfig is not supported for containers in MultiModel mode."
+    several = [{"Image": "image", "ContainerHostname": name} for name in ("a", "b")]
+    direct = {"Containers": several, "InferenceExecutionConfig": {"Mode": "Direct"}}
+    await api("CreateModel", ModelName="direct", **direct)
+    refusal = await api.refusal(
+        "CreateEndpointConfig",
+        EndpointConfigName="d",
+        ProductionVariants=[variant(ModelName="direct")],
+        AsyncInferenceConfig={"OutputConfig": {}},
+    )
+    assert refusal == "AsyncInferenceConfig is not supported for models in Direct mode."

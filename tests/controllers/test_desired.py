@@ -190,7 +190,6 @@ def test_the_fingerprint_follows_the_deployment() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("EndpointConfig", "AsyncInferenceConfig"), {}, "AsyncInferenceConfig"),
         ((*VARIANT, "ServerlessConfig"), {"MemorySizeInMB": 1024}, "blue has ServerlessConfig"),
         ((*VARIANT, "ModelName"), "other", 'Could not find model "other"'),
         ((*CONTAINER, "Mode"), "MultiModel", "model m has Mode MultiModel"),

@@ -24,7 +24,7 @@ async def test_a_browser_is_told_what_this_is(gateway: Gateway) -> None:
 
 
 async def test_an_operation_of_the_runtime_that_clary_lacks_says_so(gateway: Gateway) -> None:
-    reply = await gateway.send(gateway.signed("/endpoints/demo/async-invocations", b""))
+    reply = await gateway.send(gateway.signed("/endpoints/demo/invocations-bidirectional-stream", b""))
     assert (reply.status, reply.headers["x-amzn-errortype"]) == (400, "UnknownOperationException")
     assert "does not implement" in json.loads(reply.body)["Message"]
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from clary.core.model_error import HOP_LIMIT
 from clary.core.routing import EndpointRoute, VariantRoute
-from clary.gateway.passage import HOP_LIMIT
 from tests.gateway.conftest import Container, Gateway, Script, answer, pipeline, says
 
 

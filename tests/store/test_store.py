@@ -386,7 +386,7 @@ async def test_the_migrations_make_the_tables_that_the_code_uses(store: Store, t
     METADATA.create_all(engine)
     engine.dispose()
     migrated = schema(tmp_path / "state" / "clary.db")
-    assert len(migrated) == 13
+    assert len(migrated) == 19
     assert migrated == schema(tmp_path / "direct.db")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from clary.api.endpoint_configs import EndpointConfigs
@@ -45,6 +45,14 @@ class Numbers(Protocol):
 
     def exposition(self) -> bytes:
         """Write everything in Prometheus' text format."""
+        ...
+
+
+class Deferred(Protocol):
+    """Keeps the asynchronous requests that gateways have checked."""
+
+    async def take(self, document: Any) -> Sequence[bool]:
+        """Keep a batch; False for each that there is no room for. Raises SerializationException for what is none."""
         ...
 
 
@@ -130,6 +138,7 @@ class App:
         routes: Routes,
         manage: Manage | None = None,
         numbers: Numbers | None = None,
+        deferred: Deferred | None = None,
     ) -> None:
         """`manage` answers `POST /_clary/iam`, JSON in and out; `numbers` what gateways have counted."""
         self._dispatcher = dispatcher
@@ -137,13 +146,16 @@ class App:
         self._routes = routes
         self._manage = manage
         self._numbers = numbers
+        self._deferred = deferred
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"cannot serve {scope['type']}: run the server with lifespan and WebSockets off")
         match scope["method"], scope["path"]:
             case "POST", "/_clary/metrics" if self._numbers is not None:
-                await self._count(self._numbers, receive, send)
+                await _hand_over(self._numbers.take, receive, send)
+            case "POST", "/_clary/async" if self._deferred is not None:
+                await _hand_over(self._deferred.take, receive, send)
             case "GET", "/_clary/prometheus" if self._numbers is not None:
                 await _respond(send, 200, {"content-type": "text/plain; version=0.0.4"}, self._numbers.exposition())
             case "POST", _:
@@ -177,17 +189,6 @@ class App:
             response = await self._dispatcher.handle(service, headers, body, caller, path)
         await _respond(send, response.status, response.headers, response.body)
 
-    async def _count(self, numbers: Numbers, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
-        if body is None:
-            return
-        try:
-            await numbers.take(codec.parse(body))
-        except SerializationException as error:
-            await _respond(send, error.status, {}, error.message.encode())
-        else:
-            await _respond(send, 200, {}, b"")
-
     async def _answer_manager(self, manage: Manage, caller: Caller, body: bytes) -> WireResponse:
         try:
             request = codec.parse(body)
@@ -212,6 +213,19 @@ class App:
             ended, _ = await asyncio.gather(sending, leaving, return_exceptions=True)
         if isinstance(ended, Exception):
             raise ended
+
+
+async def _hand_over(take: Callable[[Any], Awaitable[Any]], receive: Receive, send: Send) -> None:
+    """Hand over what a gateway sends, JSON in and out."""
+    body = await _body(receive)
+    if body is None:
+        return
+    try:
+        answer = await take(codec.parse(body))
+    except SerializationException as error:
+        await _respond(send, error.status, {}, error.message.encode())
+    else:
+        await _respond(send, 200, {"content-type": "application/json"}, codec.dump(answer))
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -30,7 +30,8 @@ TABLE = Path(__file__).with_name("coverage.toml")
 EFFECTIVE, STORED, REFUSED, MISSING = "effective", "stored only", "refused", "MISSING"
 
 _BY_THE_GATEWAY = frozenset(
-    {("sagemaker-runtime", "InvokeEndpoint"), ("sagemaker-runtime", "InvokeEndpointWithResponseStream")}
+    ("sagemaker-runtime", name)
+    for name in ("InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream")
 )
 """Operations that the control plane never sees."""
 

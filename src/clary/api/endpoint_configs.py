@@ -69,6 +69,8 @@ def _check_together(request: Request) -> None:
         raise ValidationException("ExecutionRoleArn is required when variants have no ModelName.")
     if request.get("ShadowProductionVariants") and len(variants) != 2:
         raise ValidationException("Shadow variants require exactly one production variant and one shadow variant.")
+    if "AsyncInferenceConfig" in request and not any(with_model):
+        raise ValidationException("AsyncInferenceConfig is not supported for endpoints with inference components.")
     if any("ServerlessConfig" in variant for variant in variants):
         for member in ("AsyncInferenceConfig", "DataCaptureConfig"):
             if member in request:
@@ -88,6 +90,10 @@ def _check_model(request: Request, model: Mapping[str, Any]) -> None:
     containers = definition.containers(dict(model))
     if "AsyncInferenceConfig" in request and any(each.get("Mode") == "MultiModel" for each in containers):
         raise ValidationException("AsyncInferenceConfig is not supported for containers in MultiModel mode.")
+    execution = model.get("InferenceExecutionConfig") or {}
+    if "AsyncInferenceConfig" in request and execution.get("Mode") == "Direct":
+        # InvokeEndpointAsync has no member to name a container by.
+        raise ValidationException("AsyncInferenceConfig is not supported for models in Direct mode.")
     serverless = (each for each in _variants(request) if "ServerlessConfig" in each)
     if any(each.get("ModelName") == model["ModelName"] for each in serverless) and any(
         "ModelDataSource" in each for each in containers

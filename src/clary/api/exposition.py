@@ -20,7 +20,8 @@ from clary.core.metrics import Metric as Known
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms' buckets, in seconds: a model answers in a millisecond or in a minute."""
 
-_MICROS = 1e6
+_SECOND: Mapping[str, float] = {"Microseconds": 1e6, "Milliseconds": 1e3, "Seconds": 1.0}
+"""How many of a unit are the base unit."""
 _WORD = re.compile(r"\d[A-Z]+(?=[A-Z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _LABELS = {"EndpointName": "endpoint", "VariantName": "variant", "ContainerName": "container", "Kind": "kind"}
 
@@ -30,7 +31,7 @@ def name_of(metric: Known) -> str:
     words = [word.lower() for word in _WORD.findall(metric.name)]
     if "ContainerName" in metric.dimensions and words[0] != "container":
         words.insert(0, "container")  # a label that only some series of a name have makes sums count twice
-    suffix = {"Microseconds": ["seconds"], "Percent": ["percent"]}.get(metric.unit, [])
+    suffix = ["seconds"] if metric.unit in _SECOND else ["percent"] if metric.unit == "Percent" else []
     return "_".join(["clary", *words, *suffix, *(["total"] if metric.kind == "sum" else [])])
 
 
@@ -82,8 +83,9 @@ class _Snapshot(Collector):
                 counter.add_metric(values, totals.sum)
             return counter
         histogram = HistogramMetricFamily(name, known.meaning, labels=labels)
+        second = _SECOND[known.unit]
         for values, totals in found:
-            histogram.add_metric(values, _buckets(totals), totals.sum / _MICROS)
+            histogram.add_metric(values, _buckets(totals, second), totals.sum / second)
         return histogram
 
 
@@ -92,9 +94,9 @@ def _values(known: Known, of: Series) -> list[str]:
     return [values[dimension] for dimension in known.dimensions]
 
 
-def _buckets(totals: Statistics) -> list[tuple[str, float]]:
+def _buckets(totals: Statistics, second: float) -> list[tuple[str, float]]:
     """Give how many values are at or below each bound; a value counts where the middle of its bucket lies."""
-    placed = sorted((middle(number) / _MICROS, times) for number, times in totals.histogram.items())
+    placed = sorted((middle(number) / second, times) for number, times in totals.histogram.items())
     found, sum_so_far, at = [], 0.0, 0
     for bound in (*BOUNDS, math.inf):
         while at < len(placed) and placed[at][0] <= bound:

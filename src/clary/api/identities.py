@@ -26,6 +26,8 @@ from clary.credentials import new_id, new_key
 from clary.errors import AccessDeniedException, AwsError, ValidationException
 from clary.wire.dispatch import Caller
 
+_VERBS = {"s3:GetObject": "read", "s3:ListBucket": "list", "s3:PutObject": "write"}
+
 
 class Identities:
     """Everybody there is. `owner` is the default access key id, `file` what gateways read."""
@@ -69,13 +71,13 @@ class Identities:
         asked = [Inquiry("s3:GetObject", self._arn(url, is_prefix), all_below=is_prefix)]
         return self._allows(role_arn, url, [*asked, *([self._listing(url)] if is_prefix else [])])
 
-    def read_refusal(self, role_arn: str, action: str, url: str) -> str | None:
-        """Say why a role may not get (`s3:GetObject`) or list (`s3:ListBucket`) what is at a URL; None where it may."""
+    def refusal(self, role_arn: str, action: str, url: str) -> str | None:
+        """Say why a role may not do this with what is at a URL; None where it may. `action` is one of `_VERBS`."""
         listing = action == "s3:ListBucket"
         inquiry = self._listing(url) if listing else Inquiry(action, self._arn(url, False))
         if self._allows(role_arn, url, [inquiry]):
             return None
-        return f"The role {role_arn} may not {'list' if listing else 'read'} {url}"
+        return f"The role {role_arn} may not {_VERBS[action]} {url}"
 
     def _allows(self, role_arn: str, url: str, inquiries: Sequence[Inquiry]) -> bool:
         """Ask a role's policies. Yes without a role, and while there has never been one."""

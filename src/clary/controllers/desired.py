@@ -12,7 +12,7 @@ from typing import Any, cast
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Variant
 from clary.core.ports import LOCAL, ModelData, ModelDataForm, Network, Repository
 from clary.core.resources import Resource
-from clary.core.routing import DataCapture, Strategy
+from clary.core.routing import AsyncInference, DataCapture, Strategy
 
 Request = Mapping[str, Any]
 """A request as it was received: names and nesting are the service model's, which the API has checked."""
@@ -23,6 +23,8 @@ _FORMS: Mapping[tuple[object, object], ModelDataForm] = {
     ("S3Prefix", "None"): "prefix",
 }
 """By S3DataType and CompressionType."""
+DEFAULT_CONCURRENCY = 4
+"""Asynchronous requests that an instance is given at once where nobody said how many; the service chooses too."""
 
 
 class Refused(Exception):
@@ -32,19 +34,18 @@ class Refused(Exception):
 def desired(resource: Resource) -> Desired:
     """Translate an endpoint. Never raises: what is not understood is refused too."""
     variants: tuple[Variant, ...] = ()
-    deployment, refusal, capture = "", None, None
+    deployment, refusal, capture, asynchronous = "", None, None, None
     try:
         request = cast("Request", resource.spec)["_Deployment"]
         deployment = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
         config = request["EndpointConfig"]
-        if "AsyncInferenceConfig" in config:
-            raise Refused("Clary does not run asynchronous endpoints yet (AsyncInferenceConfig).")
         shadows = config.get("ShadowProductionVariants") or ()
         variants = (
             *(_variant(each, request["Models"]) for each in config["ProductionVariants"]),
             *(_variant(each, request["Models"], shadow=True) for each in shadows),
         )
         capture = _capture(config.get("DataCaptureConfig"))
+        asynchronous = _asynchronous(resource, config.get("AsyncInferenceConfig"))
     except Refused as reason:
         refusal = str(reason)
     except Exception as error:  # whatever is wrong with it, the endpoint must end as Failed and not stay Creating
@@ -59,6 +60,7 @@ def desired(resource: Resource) -> Desired:
         deployment=deployment,
         variants=() if refusal else variants,
         capture=capture,
+        asynchronous=asynchronous,
         deleting=resource.deleting,
         refusal=refusal,
     )
@@ -133,6 +135,27 @@ def network_of(model: Request) -> Network:
     vpc = model.get("VpcConfig") or {}
     subnets, groups = vpc.get("Subnets") or (), vpc.get("SecurityGroupIds") or ()
     return Network(bool(model.get("EnableNetworkIsolation")), tuple(subnets), tuple(groups))
+
+
+def _asynchronous(resource: Resource, config: Request | None) -> AsyncInference | None:
+    if config is None:
+        return None
+    output = config["OutputConfig"]
+    topics = output.get("NotificationConfig") or {}
+    included = topics.get("IncludeInferenceResponseIn") or ()
+    client = config.get("ClientConfig") or {}
+    # The time of creation tells it from an endpoint of this name that was deleted, whose requests are not its own.
+    seed = f"{resource.arn}\n{resource.created_at:.6f}"
+    return AsyncInference(
+        queue=hashlib.sha256(seed.encode()).hexdigest()[:16],
+        output_path=output.get("S3OutputPath") or "",
+        failure_path=output.get("S3FailurePath") or "",
+        concurrency=int(client.get("MaxConcurrentInvocationsPerInstance", DEFAULT_CONCURRENCY)),
+        success_topic=topics.get("SuccessTopic") or "",
+        error_topic=topics.get("ErrorTopic") or "",
+        include_success="SUCCESS_NOTIFICATION_TOPIC" in included,
+        include_error="ERROR_NOTIFICATION_TOPIC" in included,
+    )
 
 
 def containers(model: Request) -> tuple[ContainerTemplate, ...]:

@@ -80,6 +80,12 @@ class Routes:
             self._readers.discard(reader)
             self._wake()
 
+    async def newer(self, revision: int) -> RouteTable:
+        """Give the newest table once it is another one than that of `revision`; not before `open()`."""
+        while not self.is_open or self.table.revision == revision:
+            await self._moved.wait()
+        return self.table
+
     async def delivered(self) -> None:
         """Return once every subscriber has taken the newest table, or after a second; not before `open()`."""
         while not self.is_open:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from clary.core.failure import Failure
 from clary.core.ports import Container, ContainerSpec, ModelData, Network, Repository
-from clary.core.routing import DataCapture, EndpointRoute, Strategy
+from clary.core.routing import AsyncInference, DataCapture, EndpointRoute, Strategy
 
 STARTUP_TIMEOUT = 480.0
 """Seconds from a container's start to its first good ping (ContainerStartupHealthCheckTimeoutInSeconds)."""
@@ -89,6 +89,7 @@ class Desired:
     """Fingerprint: containers of another one are stale."""
     variants: tuple[Variant, ...] = ()
     capture: DataCapture | None = None
+    asynchronous: AsyncInference | None = None
     deleting: bool = False
     refusal: str | None = None
     """A sentence that says why Clary cannot run this at all."""

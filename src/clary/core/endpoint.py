@@ -82,6 +82,7 @@ def _serve(desired: Desired, observed: Observed, judged: list[tuple[Slot, Judgem
             tuple(_variant_route(group) for group in groups if group.variant.shadow),
             desired.capture,
             instances,
+            asynchronous=desired.asynchronous,
         )
     return Plan(
         status,
@@ -108,9 +109,13 @@ def _variant_route(group: VariantGroup) -> VariantRoute:
     variant = group.variant
     serving = (each for each in group.instances if each.ready or variant.direct)
     targets = (Target(instance.id, _hops(variant, instance)) for instance in serving)
-    names = tuple(template.name for template in variant.containers) if variant.direct else ()
     return VariantRoute(
-        variant.name, variant.weight, tuple(target for target in targets if target.hops), names, variant.strategy
+        variant.name,
+        variant.weight,
+        tuple(target for target in targets if target.hops),
+        tuple(template.name for template in variant.containers) if variant.direct else (),
+        variant.strategy,
+        variant.role_arn or "",
     )
 
 

@@ -25,7 +25,8 @@ _GROWTH = math.log(1.02)
 _OFFSET = 20_000
 """Added to a bucket's logarithm, so that the sign of its number is the sign of its values and 0 is zero's."""
 
-VARIANT = ("EndpointName", "VariantName")
+ENDPOINT = ("EndpointName",)
+VARIANT = (*ENDPOINT, "VariantName")
 CONTAINER = (*VARIANT, "ContainerName")
 
 
@@ -57,6 +58,18 @@ def _latency(name: str, meaning: str, dimensions: tuple[str, ...] = VARIANT) -> 
     return Metric(INVOCATIONS, name, dimensions, "Microseconds", meaning, kind="distribution")
 
 
+def _backlog(name: str, unit: str, meaning: str) -> Metric:
+    return Metric(INVOCATIONS, name, ENDPOINT, unit, meaning, kind="gauge")
+
+
+def _ended(name: str, meaning: str) -> Metric:
+    return Metric(INVOCATIONS, name, VARIANT, "Count", meaning)
+
+
+def _duration(name: str, meaning: str) -> Metric:
+    return Metric(INVOCATIONS, name, VARIANT, "Milliseconds", meaning, kind="distribution")
+
+
 METRICS: tuple[Metric, ...] = (
     _count("Invocations", "Requests that were sent to the variant, failed ones included."),
     _count("Invocation4XXErrors", f"1 for each request that {_ANSWERED} 4xx status, else 0."),
@@ -78,6 +91,25 @@ METRICS: tuple[Metric, ...] = (
     _count("Invocation4XXErrors", _ONE_CONTAINER, CONTAINER),
     _count("Invocation5XXErrors", _ONE_CONTAINER, CONTAINER),
     _latency("OverheadLatency", _ONE_CONTAINER, CONTAINER),
+    _backlog(
+        "ApproximateBacklogSize", "Count", "Requests of an asynchronous endpoint that wait or are being worked at."
+    ),
+    _backlog(
+        "ApproximateBacklogSizePerInstance", "Count",
+        "The same divided by the number of instances that are ready; not there while there are none.",
+    ),
+    _backlog("ApproximateAgeOfOldestRequest", "Seconds", "How long the oldest of them has been there; 0 without any."),
+    _backlog("HasBacklogWithoutCapacity", "Count", "1 where there are such requests and no instance is ready, else 0."),
+    _ended("InvocationsProcesssed", "Asynchronous requests that ended, failed ones included. (AWS's spelling.)"),
+    _ended("InvocationFailures", "1 for each of them that failed, for whatever reason, else 0."),
+    _ended("ExpiredRequests", "Asynchronous requests that waited for longer than RequestTTLSeconds."),
+    _ended("RequestDownloadFailures", "Asynchronous requests whose input could not be had."),
+    _ended("ResponseUploadFailures", "Asynchronous requests whose answer, or failure, could not be put anywhere."),
+    _ended("NotificationFailures", "Notifications that could not be sent."),
+    _latency("RequestDownloadLatency", "Time that was spent waiting for the input of an asynchronous request."),
+    _latency("ResponseUploadLatency", "Time from the end of the model's answer until it was in S3."),
+    _duration("TimeInBacklog", "How long an asynchronous request waited for an instance."),
+    _duration("TotalProcessingTime", "Time from the acknowledgement of an asynchronous request to its end."),
     Metric(
         INSTANCES, "CPUUtilization", VARIANT, "Percent",
         "CPU time of an instance's containers; 100 is one core in full, so four cores make 400.", kind="gauge",

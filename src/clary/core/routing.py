@@ -44,6 +44,8 @@ class VariantRoute:
     direct: tuple[str, ...] = ()
     """Direct mode: the names of all containers, one of which a caller names. Empty: a request goes through all."""
     strategy: Strategy = "LEAST_OUTSTANDING_REQUESTS"
+    role_arn: str = ""
+    """As whom the objects of asynchronous requests are read and written; empty: nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,24 @@ class DataCapture:
     outputs: bool
     csv_types: tuple[str, ...] = ()
     json_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncInference:
+    """How an asynchronous endpoint answers (AsyncInferenceConfig)."""
+
+    queue: str
+    """Names the queue of this endpoint, and of no other one that had its name before or gets it later."""
+    output_path: str
+    """`s3://bucket/prefix`; empty where none was given, and then nothing can be asked."""
+    failure_path: str = ""
+    concurrency: int = 1
+    """Requests that an instance is given at once."""
+    success_topic: str = ""
+    error_topic: str = ""
+    include_success: bool = False
+    include_error: bool = False
+    """Whether notifications have the response in them (IncludeInferenceResponseIn)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +98,8 @@ class EndpointRoute:
     variant, whose targets are the copies."""
     copies: int = 1
     """Of the component, that there are to be; with none, callers are told so."""
+    asynchronous: AsyncInference | None = None
+    """None: requests are answered while the caller waits."""
 
 
 class VariantDocument(TypedDict):
@@ -88,6 +110,7 @@ class VariantDocument(TypedDict):
     targets: list[tuple[str, list[tuple[str, str, int, str]]]]
     direct: list[str]
     strategy: Strategy
+    role_arn: str
 
 
 class CaptureDocument(TypedDict):
@@ -101,6 +124,19 @@ class CaptureDocument(TypedDict):
     json_types: list[str]
 
 
+class AsyncDocument(TypedDict):
+    """What makes an endpoint asynchronous, as JSON."""
+
+    queue: str
+    output_path: str
+    failure_path: str
+    concurrency: int
+    success_topic: str
+    error_topic: str
+    include_success: bool
+    include_error: bool
+
+
 class RouteDocument(TypedDict):
     """A route as JSON."""
 
@@ -111,6 +147,7 @@ class RouteDocument(TypedDict):
     instances: list[str]
     components: dict[str, RouteDocument] | None
     copies: int
+    asynchronous: AsyncDocument | None
 
 
 class TableDocument(TypedDict):
@@ -154,6 +191,7 @@ def _route_document(route: EndpointRoute) -> RouteDocument:
         "instances": list(route.instances),
         "components": None if components is None else {name: _route_document(r) for name, r in components.items()},
         "copies": route.copies,
+        "asynchronous": _async_document(route.asynchronous),
     }
 
 
@@ -169,6 +207,7 @@ def _route(name: str, document: RouteDocument, component: str = "") -> EndpointR
         None if components is None else {each: _route(name, found, each) for each, found in components.items()},
         component,
         document["copies"],
+        _asynchronous(document["asynchronous"]),
     )
 
 
@@ -179,12 +218,20 @@ def _variant_document(variant: VariantRoute) -> VariantDocument:
         "targets": [(t.id, [(h.id, h.host, h.port, h.name) for h in t.hops]) for t in variant.targets],
         "direct": list(variant.direct),
         "strategy": variant.strategy,
+        "role_arn": variant.role_arn,
     }
 
 
 def _variant(document: VariantDocument) -> VariantRoute:
     targets = tuple(Target(id, tuple(Hop(*hop) for hop in hops)) for id, hops in document["targets"])
-    return VariantRoute(document["name"], document["weight"], targets, tuple(document["direct"]), document["strategy"])
+    return VariantRoute(
+        document["name"],
+        document["weight"],
+        targets,
+        tuple(document["direct"]),
+        document["strategy"],
+        document["role_arn"],
+    )
 
 
 def _capture_document(capture: DataCapture | None) -> CaptureDocument | None:
@@ -202,6 +249,14 @@ def _capture(document: CaptureDocument | None) -> DataCapture | None:
         tuple(document["csv_types"]),
         tuple(document["json_types"]),
     )
+
+
+def _async_document(found: AsyncInference | None) -> AsyncDocument | None:
+    return None if found is None else cast("AsyncDocument", asdict(found))
+
+
+def _asynchronous(document: AsyncDocument | None) -> AsyncInference | None:
+    return None if document is None else AsyncInference(**document)
 
 
 def pick(

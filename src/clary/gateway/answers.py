@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Mapping
 
-from clary.core.resources import Partition, log_group
+from clary.core import model_error as words
+from clary.core.resources import Partition
 from clary.core.routing import EndpointRoute, VariantRoute
 from clary.errors import AwsError
 from clary.gateway.connection import status_line
@@ -140,6 +141,21 @@ def wrong_mode(endpoint: str, variant: VariantRoute) -> AwsError:
     )
 
 
+def asynchronous_only(name: str) -> AwsError:
+    """Refuse to answer at once where the endpoint's configuration says that requests are queued."""
+    return validation_error(
+        f"Endpoint {name} is an asynchronous endpoint (AsyncInferenceConfig). Invoke it with InvokeEndpointAsync."
+    )
+
+
+def not_asynchronous(name: str) -> AwsError:
+    """Refuse to queue a request for an endpoint whose configuration has no AsyncInferenceConfig."""
+    return validation_error(
+        f"Endpoint {name} is not an asynchronous endpoint: its configuration has no AsyncInferenceConfig. Invoke it "
+        "with InvokeEndpoint."
+    )
+
+
 def not_invokable(route: EndpointRoute, partition: Partition) -> AwsError:
     """Refuse an endpoint that will not be ready however long one waits: to the service it does not exist."""
     return validation_error(
@@ -185,12 +201,10 @@ def nothing_ready(route: EndpointRoute, wanted: bytes | None, container: bytes |
 def _model_error(
     partition: Partition, endpoint: str, status: int, original: str, message: str, *, client: bool = False
 ) -> AwsError:
-    region, group = partition.region, log_group(endpoint)
     return RuntimeFailure(
         "ModelError",
         424,
-        f"{message}. See https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:"
-        f"group={group} in account {partition.account_id} for more information. Here: clary logs {endpoint}",
+        words.with_pointer(partition, endpoint, message),
         ErrorCode="CLIENT_ERROR_FROM_MODEL" if client else "INTERNAL_FAILURE_FROM_MODEL",
         LogStreamArn=partition.log_group_arn(endpoint),
         OriginalMessage=original,
@@ -200,13 +214,9 @@ def _model_error(
 
 def model_error(partition: Partition, endpoint: str, container: str, status: int, body: bytes | None) -> AwsError:
     """Give the ModelError for a container's answer that is not 2xx; without a body, one too large or cut short."""
-    client = 400 <= status < 500
-    start = f"Received {'client' if client else 'server'} error ({status}) from {container}"
-    if body is None:
-        text = f"{start} and could not load the entire response body"
-        return _model_error(partition, endpoint, status, "", text, client=client)
-    original = body.decode("utf-8", "replace")
-    return _model_error(partition, endpoint, status, original, f'{start} with message "{original}"', client=client)
+    original = "" if body is None else body.decode("utf-8", "replace")
+    text = words.refused(container, status, body)
+    return _model_error(partition, endpoint, status, original, text, client=words.is_client_error(status))
 
 
 def hop_too_large(partition: Partition, endpoint: str, status: int, message: str) -> AwsError:
@@ -229,24 +239,13 @@ def out_of_connections() -> AwsError:
 
 
 def timed_out(partition: Partition, endpoint: str, container: str) -> AwsError:
-    original = (
-        f"Your invocation timed out while waiting for a response from container {container}. Review the latency "
-        "metrics for each container in Amazon CloudWatch, resolve the issue, and try again."
-    )
-    return _model_error(
-        partition, endpoint, 0, original, f'Received server error (0) from {container} with message "{original}"'
-    )
+    original = words.timed_out(container)
+    return _model_error(partition, endpoint, 0, original, words.refused(container, 0, original.encode()))
 
 
 def no_answer(partition: Partition, endpoint: str, container: str) -> AwsError:
-    original = (
-        f"Amazon SageMaker could not get a response from the {endpoint} endpoint. This can occur when CPU or memory "
-        "utilization is high. To check your utilization, see Amazon CloudWatch. To fix this problem, use an instance "
-        "type with more CPU capacity or memory."
-    )
-    return _model_error(
-        partition, endpoint, 0, original, f'Received server error (0) from {container} with message "{original}"'
-    )
+    original = words.no_answer(endpoint)
+    return _model_error(partition, endpoint, 0, original, words.refused(container, 0, original.encode()))
 
 
 def too_large(limit: int, request_id: str) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 
 from clary.errors import AwsError
+from clary.gateway.absence import PATIENCE, unavailable
 from clary.gateway.streamed import Streamed
 from clary.wire import failures
 
@@ -16,8 +17,6 @@ MAX_BODY = 4 * 1024 * 1024
 """Bytes of a control-plane request; the largest legal ones are a few hundred kilobytes."""
 IDENTITIES = "/_clary/iam"
 """Where `clary keys` and `clary roles` ask; the default key alone is heard."""
-PATIENCE = 10.0
-"""Seconds to wait for a control plane that is being restarted, before anything of the request was sent."""
 _ANSWER_TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 
@@ -77,17 +76,13 @@ class ControlPlane:
                     return answer.status, kept, await answer.read()
             except aiohttp.ClientConnectorError as error:  # nothing was sent: safe to repeat
                 if loop.time() > deadline:
-                    raise _unavailable("is not answering") from error
+                    raise unavailable("is not answering") from error
                 await asyncio.sleep(0.05)
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise _unavailable("went away while it was answering; look whether the request took effect") from error
+                raise unavailable("went away while it was answering; look whether the request took effect") from error
 
     async def close(self) -> None:
         await self._session.close()
-
-
-def _unavailable(what: str) -> AwsError:
-    return AwsError(f"The control plane {what}.", code="ServiceUnavailable", status=503)
 
 
 def _unpacked(encoding: bytes, body: bytes) -> bytes:

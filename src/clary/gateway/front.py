@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from clary.core.sessions import ROLE_CREDENTIALS
 from clary.errors import AwsError, UnknownOperationException
+from clary.gateway.asynchronous import AsyncInvocation
 from clary.gateway.connection import Connection, Exchange
 from clary.gateway.control import IDENTITIES, ControlPlane
 from clary.gateway.gathered import Gathered
@@ -15,6 +16,7 @@ from clary.gateway.head import BadRequest, Head
 from clary.gateway.invocation import Invocation
 from clary.gateway.openai import openai_kind
 from clary.gateway.response_stream import ResponseStream
+from clary.gateway.routed import Routed
 from clary.gateway.state import State
 from clary.gateway.streamed import Streamed
 
@@ -73,10 +75,12 @@ class Front:
         return Streamed(self._state, head, client, self._s3)
 
 
-def _of_runtime(head: Head) -> type[Invocation] | None:
+def _of_runtime(head: Head) -> type[Routed] | None:
     """Tell which of the operations that invoke this is, other than InvokeEndpoint itself."""
-    if head.method == b"POST" and head.target.endswith(ResponseStream.SUFFIX) and head.target.count(b"/") == 3:
-        return ResponseStream
+    if head.method == b"POST" and head.target.count(b"/") == 3:
+        for kind in (ResponseStream, AsyncInvocation):
+            if head.target.endswith(kind.SUFFIX):
+                return kind
     return openai_kind(head.target)
 
 

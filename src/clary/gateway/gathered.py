@@ -48,6 +48,14 @@ class Gathered(ABC):
     def lost(self) -> None:
         """Let go of everything that was taken for this request."""
 
+    @abstractmethod
+    def pause(self) -> None:
+        """Write nothing for now."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Write on."""
+
     def _foresee(self) -> None:
         """Raise AwsError where `_authenticate` will, as far as that is known before the body is here."""
         self._state.foresee(self._head)

@@ -12,18 +12,17 @@ from random import random
 from time import perf_counter
 from typing import ClassVar
 
+from clary.core.model_error import LARGEST_BODY
 from clary.core.resources import Partition
 from clary.core.routing import VariantRoute
 from clary.errors import AwsError
-from clary.gateway import access, answers, shadows
+from clary.gateway import answers, shadows
 from clary.gateway.capture import Captured, Draft
 from clary.gateway.meter import Answered
 from clary.gateway.passage import CARRIED, HopTooLarge, Lines, Passage
 from clary.gateway.placement import CONTAINER, Placed
 from clary.gateway.upstream import is_ours
 
-KEPT_ERROR_BODY = 64 * 1024
-"""Bytes of a container's error that are passed on as OriginalMessage."""
 TIMING = b"x-clary-server-timing"
 """The request header that asks for a Server-Timing header in the answer."""
 
@@ -34,7 +33,6 @@ _TO_CLIENT = frozenset((b"content-type", b"x-amzn-sagemaker-custom-attributes", 
 class Invocation(Placed):
     """One InvokeEndpoint request: both an exchange with the client and the hearer of the container's answer."""
 
-    ACTION: ClassVar[str] = "sagemaker:InvokeEndpoint"
     LINES: ClassVar[Lines] = (*CARRIED, (b"accept", b"\r\nAccept: "))
     CAPTURES: ClassVar[bool] = True
 
@@ -65,13 +63,6 @@ class Invocation(Placed):
             self._enter()
         except AwsError as error:
             self._fail(error)
-
-    def _authenticate(self, body: bytes) -> None:
-        state, head = self._state, self._head
-        identity = state.authenticate(head, body)
-        if (principal := state.principal(identity)) is not None:
-            source = self._client.source
-            principal.require(access.invocation(state.partition, self._endpoint, head.headers, source, self.ACTION))
 
     def _send(self) -> None:
         route = self._route
@@ -161,7 +152,7 @@ class Invocation(Placed):
     def body(self, data: bytes) -> None:
         if not self._passing:
             self._kept += len(data)
-            if self._kept <= KEPT_ERROR_BODY:
+            if self._kept <= LARGEST_BODY:
                 self._out.append(data)
             return
         if self._captured is not None:
@@ -186,7 +177,7 @@ class Invocation(Placed):
         if self._passing:
             self._end_answer(failed=failed)
         else:
-            self._refused_by_model(b"".join(self._out) if self._kept <= KEPT_ERROR_BODY else None)
+            self._refused_by_model(b"".join(self._out) if self._kept <= LARGEST_BODY else None)
 
     def _end_answer(self, *, failed: bool) -> None:
         if self._chunked:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 
+from clary.core import model_error
 from clary.core.routing import Hop
 from clary.gateway.outbox import LARGE
 from clary.gateway.state import State
@@ -17,8 +18,6 @@ from clary.gateway.upstream import Answer, UpstreamConnection
 
 CONNECT_TIMEOUT = 2.0
 """Seconds; the contract says 250 ms for a listening socket, a loaded machine needs longer."""
-HOP_LIMIT = 5 * 1024 * 1024
-"""Bytes that one container may hand to the next ("5 MB")."""
 
 Lines = Sequence[tuple[bytes, bytes]]
 """Which of the client's headers go to a container, each with the beginning of its line there."""
@@ -36,10 +35,7 @@ class HopTooLarge(Exception):
     """A container's answer is more than the next one is given. The message is the service's."""
 
     def __init__(self, giver: str, status: int, taker: str, size: int) -> None:
-        super().__init__(
-            f"Received response from {giver} with status code {status}. However, the request payload from {giver} to "
-            f"{taker} is {size} bytes, which has exceeded the maximum limit of 5 MB."
-        )
+        super().__init__(model_error.hop_too_large(giver, status, taker, size))
         self.status = status
 
 
@@ -158,7 +154,7 @@ class Passage:
             self._answer.body(data)
             return
         self._size += len(data)
-        if self._size <= HOP_LIMIT:
+        if self._size <= model_error.HOP_LIMIT:
             self._pieces.append(data)
         else:
             self._pieces.clear()  # read on, for the message says how much it was
@@ -173,7 +169,7 @@ class Passage:
             return
         giver = self.container
         self.seconds = (*self.seconds, (giver, perf_counter() - self._since))
-        if self._size > HOP_LIMIT:
+        if self._size > model_error.HOP_LIMIT:
             taker = self._hops[self._position + 1].name
             self._answer.broken(HopTooLarge(giver, self._status, taker, self._size), answered=True)
             return

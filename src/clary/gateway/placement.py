@@ -1,4 +1,4 @@
-"""Which instance answers a request: the route, the pick, the place on the instance, and giving it all back."""
+"""Which instance answers a request: the pick, the place on the instance, and giving it all back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import time
 from abc import abstractmethod
 from random import random
 from typing import ClassVar
-from urllib.parse import unquote_to_bytes
 
 from clary.core.routing import EndpointRoute, Target, VariantRoute, find, narrowed
 from clary.gateway import answers
-from clary.gateway.gathered import Gathered
+from clary.gateway.routed import Routed
 from clary.gateway.stickiness import NEW
 
 CONTAINER = b"x-amzn-sagemaker-target-container-hostname"
@@ -21,13 +20,11 @@ _ABSENT = frozenset(("Creating", "Failed", "Deleting"))
 """Statuses of what is not invoked."""
 
 
-class Placed(Gathered):
+class Placed(Routed):
     """Picks an instance, by session, name, weight and load, and waits for a place on it where there is a limit."""
 
-    SUFFIX: ClassVar[bytes] = b"/invocations"
     OPENS_SESSIONS: ClassVar[bool] = True
 
-    _endpoint = ""
     _route: EndpointRoute | None = None
     _variant: VariantRoute | None = None
     _target: Target | None = None
@@ -35,11 +32,6 @@ class Placed(Gathered):
     """The instance that failed to answer the first attempt; there is one more, and no third."""
     _placed = _waiting = False
     """Holds a place on the target, or stands in line for one; both only where there is a limit."""
-
-    def _named(self) -> str:
-        """Give the endpoint's name in `/endpoints/<name><suffix>`."""
-        name = self._head.target[len(b"/endpoints/") : -len(self.SUFFIX)]
-        return (unquote_to_bytes(name) if name.find(b"%") >= 0 else name).decode("utf-8", "replace")
 
     @abstractmethod
     def _send(self) -> None:
@@ -56,6 +48,8 @@ class Placed(Gathered):
     def _pick(self) -> None:
         headers, state = self._head.headers, self._state
         route = self._route = self._find_route()
+        if route.asynchronous is not None:
+            raise answers.asynchronous_only(self._endpoint)
         answers.refuse_foreign_targets(headers, self._endpoint)
         wanted_header = headers.get(b"x-amzn-sagemaker-target-variant")
         wanted = wanted_header.decode("latin-1") if wanted_header is not None else None
@@ -77,14 +71,7 @@ class Placed(Gathered):
             raise answers.wrong_mode(self._endpoint, variant)
 
     def _find_route(self) -> EndpointRoute:
-        state = self._state
-        route = state.routes.table.endpoints.get(self._endpoint)
-        if route is None:
-            raise answers.no_such_endpoint(self._endpoint, state.partition)
-        if route.status == "Creating":
-            raise answers.not_ready(self._endpoint)
-        if route.status in ("Failed", "Deleting"):
-            raise answers.not_invokable(route, state.partition)
+        route = super()._find_route()
         header = self._component()
         if route.components is None:
             if header is not None:
@@ -92,7 +79,7 @@ class Placed(Gathered):
             return route
         component = route.components.get(header.decode("latin-1")) if header is not None else None
         if component is None or component.status in _ABSENT:
-            raise answers.no_component(route, header, state.partition)
+            raise answers.no_component(route, header, self._state.partition)
         return component
 
     def _component(self) -> bytes | None:

@@ -19,6 +19,7 @@ from clary.errors import AwsError
 from clary.gateway.access import Access
 from clary.gateway.admission import Admission
 from clary.gateway.capture import Capture
+from clary.gateway.deferrals import Deferrals
 from clary.gateway.head import Head
 from clary.gateway.meter import Concurrency, Meter, Snapshot
 from clary.gateway.outbox import Outbox
@@ -87,6 +88,7 @@ class State:
             self.admission = Admission(limits.instance_concurrency, limits.instance_queue)
         self.control_socket = run / "control.sock"
         self.routes = RouteFeed(run / "routes.json", self.control_socket)
+        self.deferrals = Deferrals(self.control_socket)
         self.outbox = Outbox(self.loop)
         self.pool = Pool(self.loop, self.outbox)
         self.load: dict[str, int] = {}

@@ -94,6 +94,7 @@ async def serve(
         "numbers": numbers.follow,
         "sessions": lambda: _forget_sessions(state),
         "captures": writer.follow,
+        "asynchronous requests": state.deferrals.follow,
     }
     tasks = [loop.create_task(forever(name, work)) for name, work in works.items()]
     logger("gateway").info("gateway ready", host=options.host, port=options.port)

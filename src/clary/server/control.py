@@ -38,6 +38,7 @@ from clary.engines.context import EngineContext
 from clary.errors import Transient
 from clary.logs.folder import LogFolder
 from clary.logs.upkeep import Upkeep
+from clary.server.asynchronous import Asynchronous
 from clary.server.parts import container_door, control_socket, engine_point, keys_file, objects
 from clary.settings import DAY, GIB, MIB, Settings, to_environment
 from clary.store.store import Store
@@ -71,8 +72,10 @@ async def control(settings: Settings) -> None:
         **MetricData(store.metrics).operations(),
     }
     guarded = Guard(identities, store, partition).before(handlers)
-    app = App(Dispatcher(guarded), partition, routes.subscribe, identities.manage, ledger)
+    asynchronous = Asynchronous(settings, store, routes, identities, ledger)
+    app = App(Dispatcher(guarded), partition, routes.subscribe, identities.manage, ledger, asynchronous.intake)
     work = [
+        *asynchronous.work(),
         controller.run(),
         jobs.run(),
         Upkeep(logs, settings.log_size * MIB, settings.log_retention).run(),
@@ -81,6 +84,7 @@ async def control(settings: Settings) -> None:
         *([Utilisation(engine, ledger.record).run()] if isinstance(engine, Meters) else []),
     ]
     asked_to_stop = await _serve(app, control_socket(settings), work)
+    await asynchronous.finish()
     await ledger.finish()
     if asked_to_stop:
         await jobs.end_agents()
@@ -161,7 +165,7 @@ def _engine(
         ignore_vpc=settings.ignore_vpc,
         shm_bytes=settings.shm_size * MIB,
         role_variables=_RoleVariables(settings, identities, sessions),
-        read_refusal=identities.read_refusal,
+        read_refusal=identities.refusal,
         lines_dropped=lambda times: losses.add("logs", times),
     )
     engine: Engine = engine_point(settings.engine).load()(context)

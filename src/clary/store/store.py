@@ -41,6 +41,7 @@ from clary.core.ports import ListQuery, Page
 from clary.core.resources import KINDS, Kind, Resource
 from clary.errors import Fatal
 from clary.store import identities
+from clary.store.asynchronous import AsyncRequests, Notifications
 from clary.store.metrics import Metrics
 from clary.store.tables import RESOURCES, TAGS
 
@@ -67,6 +68,8 @@ class Store:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
         self.metrics = Metrics(self._read, self._write, clock)
+        self.async_requests = AsyncRequests(self._read, self._write, clock)
+        self.notifications = Notifications(self._read, self._write, clock)
 
     @classmethod
     async def open(cls, path: Path, clock: Callable[[], float] = time.time) -> Store:
@@ -312,7 +315,7 @@ def _engine(path: Path) -> Engine:
 
 
 _alembic = threading.Lock()
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision of the schema."""
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -125,4 +126,50 @@ DELIVERIES = Table(
     Column("source", Text, primary_key=True),
     Column("number", Integer, nullable=False),
     Column("at", Integer, nullable=False),
+)
+
+# Requests of asynchronous endpoints. Those that have ended stay for a while, so that one which is handed over twice is
+# known again.
+ASYNC_REQUESTS = Table(
+    "async_requests",
+    METADATA,
+    # The order in which they came.
+    Column("id", Integer, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("queue", Text, nullable=False),
+    Column("waiting", Boolean, nullable=False),
+    # Microseconds since the epoch.
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    # Null while it waits.
+    Column("ended_at", BigInteger),
+    Column("size", Integer, nullable=False),
+    Column("request", JSON, nullable=False),
+    # What came with it. The last column: what is large lies apart from the row, and is not read with the others.
+    Column("body", LargeBinary),
+    sqlite_autoincrement=True,
+)
+
+# Each is a walk along what waits alone.
+Index(
+    "async_requests_by_queue",
+    ASYNC_REQUESTS.c.waiting,
+    ASYNC_REQUESTS.c.queue,
+    ASYNC_REQUESTS.c.id,
+    ASYNC_REQUESTS.c.size,
+)
+Index("async_requests_by_expiry", ASYNC_REQUESTS.c.waiting, ASYNC_REQUESTS.c.expires_at)
+Index("async_requests_by_end", ASYNC_REQUESTS.c.ended_at)
+
+NOTIFICATIONS = Table(
+    "notifications",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("message", JSON, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("variant", Text, nullable=False),
+    # Microseconds since the epoch.
+    Column("at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
 )
