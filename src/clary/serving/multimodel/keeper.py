@@ -128,7 +128,9 @@ class Keeper:
             }
             for process in resident.processes
         ]
-        return 200, {"modelName": name, "modelUrl": resident.url, "workers": workers}
+        said = {"modelName": name, "modelUrl": resident.url, "runtime": "python", "batchSize": 1, "maxBatchDelay": 0}
+        bounds = {"minWorkers": self._workers, "maxWorkers": self._workers, "loadedAtStartup": False}
+        return 200, {**said, **bounds, "workers": workers}
 
     # -- a model's life -----------------------------------------------------------------------------------------------
 
