@@ -86,12 +86,28 @@ class TestBudget:
     def test_or_what_it_took_the_last_time(self) -> None:
         budget = Budget(30 * MIB)
         budget.hold("a", "a", 20 * MIB)
-        budget.release(["a"])
+        budget.release("a")
         assert budget.admit("b", "b", MIB)
         budget.hold("b", "b", 15 * MIB)
         assert not budget.admit("a", "a", 0)
         budget.hold("b", "b", 9 * MIB)
         assert budget.admit("a", "a", 0)
+
+    def test_one_that_is_being_loaded_keeps_what_was_set_aside_for_it(self) -> None:
+        budget = Budget(30 * MIB)
+        budget.hold("a", "a", 8 * MIB)
+        assert budget.admit("b", "b", 12 * MIB)
+        budget.grow("b", "b", MIB)
+        assert budget.held("b") == 20 * MIB
+        budget.grow("b", "b", 23 * MIB)
+        assert budget.over
+        budget.release("b")
+        assert not budget.admit("b", "b", 0)
+
+    def test_each_process_of_a_model_is_expected_to_take_as_much(self) -> None:
+        budget = Budget(60 * MIB, processes=2)
+        assert budget.admit("a", "a", 10 * MIB)
+        assert budget.held("a") == 2 * (10 * MIB + FIRST_GUESS)
 
     def test_alone_every_model_is_tried(self) -> None:
         budget = Budget(30 * MIB)

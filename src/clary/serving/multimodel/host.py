@@ -6,6 +6,8 @@ It has its module paths, its imports and its crashes to itself. Two files with t
 from __future__ import annotations
 
 import os
+import re
+import resource
 import select
 import socket
 import sys
@@ -19,6 +21,9 @@ from ..messages import Request, Response
 from ..script import is_out_of_memory
 from .exchange import LONGEST_MESSAGE, packet, receive_request, send_response
 
+# Of loading, beside 0 of what serves: a tenth of its share of a CPU that both want.
+_LOADING_NICE = 10
+_CAP_SYS_NICE = 1 << 23
 # Whom the kernel ends first when memory is short: what is loading before what has loaded, and both before the rest.
 _EXPENDABLE, _LESS_SO = 1000, 500
 
@@ -30,11 +35,17 @@ def host(name: str, url: str, listener: socket.socket, line: socket.socket) -> i
     """
     os.environ["SM_MODEL_DIR"] = url
     _offer(_EXPENDABLE)
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    yields = _may_return_to(usual)
+    if yields:
+        os.nice(_LOADING_NICE)
     try:
         model = load_model(os.environ)
     except (Exception, SystemExit) as error:
         line.send(packet(_why_not(name, url, error)))
         return 1
+    if yields:  # with all threads, and programs, that the script has started
+        os.setpriority(os.PRIO_PGRP, 0, usual)
     _offer(_LESS_SO)
     line.send(packet({"status": 200}))
     _answer_all(model, listener, line)
@@ -52,6 +63,13 @@ def _why_not(name: str, url: str, error: BaseException) -> dict[str, object]:
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[: LONGEST_MESSAGE // 2]}\n...\n{text[-LONGEST_MESSAGE // 2 :]}"
     return {"status": 507 if is_out_of_memory(error) else 500, "message": text}
+
+
+def _may_return_to(priority: int) -> bool:
+    """Tell whether this process could have its priority back once it had given it up."""
+    capabilities = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    privileged = capabilities is not None and bool(int(capabilities[1], 16) & _CAP_SYS_NICE)
+    return privileged or resource.getrlimit(resource.RLIMIT_NICE)[0] >= 20 - priority
 
 
 def _offer(score: int) -> None:

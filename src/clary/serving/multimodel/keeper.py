@@ -143,8 +143,8 @@ class Keeper:
                     raise Refused(507, f"No memory for model {resident.name} beside those that are loaded.")
                 for _ in range(self._workers):
                     await self._start(resident)
+                self._budget.hold(resident, resident.name, self._require_room(resident))
             resident.loaded = True
-            self._measure(resident)
             answer = 200, {"status": "Workers scaled"}
         except Refused as refusal:
             answer = _error(refusal.status, str(refusal))
@@ -167,10 +167,9 @@ class Keeper:
         either: set[asyncio.Future[Any]] = {said, process.ended}
         try:
             while not said.done() and not process.ended.done():
-                await asyncio.wait(either, timeout=WATCH, return_when=asyncio.FIRST_COMPLETED)
-                self._measure(resident)
-                if self._budget.over:
-                    raise Refused(507, f"Model {resident.name} takes more memory than there is beside the others.")
+                done, _ = await asyncio.wait(either, timeout=WATCH, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    self._require_room(resident)
             await asyncio.wait({said}, timeout=WATCH)  # its end may be known before its last word
             outcome = said.result() if said.done() else None
         finally:
@@ -194,6 +193,7 @@ class Keeper:
             async with self._turns:
                 if not resident.leaving:
                     await self._start(resident)
+                    self._budget.hold(resident, resident.name, self._require_room(resident))
         except Refused as refusal:
             _log(f"Model {resident.name} does not come back and is no longer loaded: {refusal}")
             await self._remove(resident)
@@ -209,15 +209,17 @@ class Keeper:
             process.dismiss()
         resident.processes.clear()
         resident.listener.close()
-        self._budget.release([resident])
+        self._budget.release(resident)
 
     # -- memory -------------------------------------------------------------------------------------------------------
 
-    def _measure(self, resident: Resident) -> None:
-        measured = sum(memory.own(process.pid) for process in resident.processes)
-        # A model that is being loaded counts at least for what was set aside for it.
-        taken = measured if resident.loaded else max(measured, self._budget.held(resident))
-        self._budget.hold(resident, resident.name, taken)
+    def _require_room(self, resident: Resident) -> int:
+        """Measure a model that is being loaded. Raises Refused where there is no memory for what it takes."""
+        measured = _measured(resident)
+        self._budget.grow(resident, resident.name, measured)
+        if self._budget.over:
+            raise Refused(507, f"Model {resident.name} takes more memory than there is beside the others.")
+        return measured
 
     async def measure_all(self) -> None:
         """Measure the loaded models again and again: they grow with what they are asked."""
@@ -225,9 +227,13 @@ class Keeper:
             for resident in list(self._residents.values()):
                 if resident.loaded and not resident.leaving:
                     begun = time.thread_time()
-                    self._measure(resident)
+                    self._budget.hold(resident, resident.name, _measured(resident))
                     await asyncio.sleep((time.thread_time() - begun) / MEASURING)
             await asyncio.sleep(1)
+
+
+def _measured(resident: Resident) -> int:
+    return sum(memory.own(process.pid) for process in resident.processes)
 
 
 def _do(resident: Resident, work: Coroutine[Any, Any, None]) -> None:

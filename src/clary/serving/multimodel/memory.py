@@ -7,7 +7,7 @@ it shares with the nursery, the framework above all, is there once for all model
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 MIB = 1024 * 1024
@@ -79,12 +79,13 @@ def group_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/s
 
 
 class Budget:
-    """Who holds how much of what there is for models. Bytes."""
+    """Who holds how much of what there is for models. Bytes. `processes` is how many each model has."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, processes: int = 1) -> None:
         self.total = total
+        self._processes = processes
         self._held: dict[Hashable, int] = {}
-        self._known: dict[str, int] = {}  # what each model took when it was last loaded
+        self._known: dict[str, int] = {}  # what each model took when it was last seen
 
     @property
     def over(self) -> bool:
@@ -93,25 +94,30 @@ class Budget:
     def admit(self, holder: Hashable, name: str, files: int) -> bool:
         """Set memory aside for a model that is going to be loaded, if there is any.
 
-        For one that was here before it is what it took then; else its files, and a process. Where nothing else is
-        loaded every model is tried: a guess must not keep one out for good.
+        For one that was here before it is what it took then; else, for each process, its files and what a process
+        takes. Where nothing else is loaded every model is tried: a guess must not keep one out for good.
         """
-        expected = self._known.get(name, files + self._process())
+        expected = self._known.get(name) or self._processes * files + min(self._known.values(), default=self._guess)
         if self._held and sum(self._held.values()) + expected > self.total:
             return False
         self._held[holder] = min(expected, self.total)
         return True
 
+    def grow(self, holder: Hashable, name: str, measured: int) -> None:
+        """Note what a model takes that is not there yet: no less than what was set aside for it."""
+        self._held[holder] = max(self._held.get(holder, 0), measured)
+        self._known[name] = max(self._known.get(name, 0), measured)
+
     def hold(self, holder: Hashable, name: str, measured: int) -> None:
-        """Note what a model takes."""
+        """Note what a loaded model takes."""
         self._held[holder] = self._known[name] = measured
 
     def held(self, holder: Hashable) -> int:
         return self._held.get(holder, 0)
 
-    def release(self, holders: Iterable[Hashable]) -> None:
-        for holder in holders:
-            self._held.pop(holder, None)
+    def release(self, holder: Hashable) -> None:
+        self._held.pop(holder, None)
 
-    def _process(self) -> int:
-        return min(self._known.values(), default=FIRST_GUESS)
+    @property
+    def _guess(self) -> int:
+        return self._processes * FIRST_GUESS

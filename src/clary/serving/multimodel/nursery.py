@@ -127,6 +127,7 @@ class Nursery:
                     self._reports.send(packet({"pid": pid, "status": status}))
 
     def _end_all(self) -> None:
+        signal.set_wakeup_fd(-1)
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
             _kill_group(pid)

@@ -36,11 +36,11 @@ def serve(port: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     preload(os.environ.get("CLARY_SERVING_FRAMEWORK") or "none")
     front_workers = min(cpus(), MOST_FRONT_WORKERS)
+    processes_each = number("SAGEMAKER_MODEL_SERVER_WORKERS", 1)
     try:
-        budget = memory.Budget(memory.for_models(os.environ, helpers=front_workers + 2))
+        budget = memory.Budget(memory.for_models(os.environ, helpers=front_workers + 2), processes_each)
     except ValueError as error:
         sys.exit(f"CLARY_SERVING_MODEL_MEMORY_MB and CLARY_SERVING_MEMORY_MB are whole numbers: {error}")
-    processes_each = number("SAGEMAKER_MODEL_SERVER_WORKERS", 1)
     loads = number("CLARY_SERVING_MODEL_LOADS", max(1, cpus() // 2))
     _allow_many_files()
     # What exists now stays shared: a collection in a process that was forked would else write to all of it.
