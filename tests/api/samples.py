@@ -192,17 +192,19 @@ def _item(shape: Shape, value: Any, path: str, rule: str) -> str:
     return f"Value{quoted} at '{path}' failed to satisfy constraint: {rule}"
 
 
-def _is_shown(shape: Shape) -> bool:
-    """Objects are not shown, since Java would print them, nor is what the model calls sensitive."""
-    inner = {"list": ("member",), "map": ("key", "value")}.get(shape.type_name, ())
-    return (
-        shape.type_name != "structure"
-        and not shape.metadata.get("sensitive")
-        and all(_is_shown(getattr(shape, each)) for each in inner)
-    )
+def _is_shown(shape: Shape, above: tuple[str, ...] = ()) -> bool:
+    """What the model calls sensitive is not shown, nor is what it is in."""
+    if shape.name in above:
+        return True
+    inner = [getattr(shape, each) for each in {"list": ("member",), "map": ("key", "value")}.get(shape.type_name, ())]
+    if shape.type_name == "structure":
+        inner = list(shape.members.values())
+    return not shape.metadata.get("sensitive") and all(_is_shown(each, (*above, shape.name)) for each in inner)
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, dict):

@@ -99,6 +99,10 @@ async def test_is_accepted(api: Api, members: dict[str, Any]) -> None:
             '"AllTraffic" is used more than once',
         ),
         (
+            {"ProductionVariants": [variant()], "MetricsConfig": {"MetricPublishFrequencyInSeconds": 15}},
+            "MetricPublishFrequencyInSeconds 15 is not one of",
+        ),
+        (
             {"ProductionVariants": [variant(), without("ModelName", VariantName="b")], **ROLE},
             "ModelName for all variants or for none",
         ),

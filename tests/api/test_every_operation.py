@@ -73,6 +73,7 @@ def container(path: str, *, by_url: bool) -> Given:
         f"{path}.MultiModelConfig": OMIT,
         f"{path}.ModelPackageName": OMIT,
         f"{path}.InferenceSpecificationName": OMIT,
+        f"{path}.ContainerMetricsConfig.MetricsEndpoints.MetricPublishFrequencyInSeconds": 30,
     }
 
 
@@ -86,6 +87,7 @@ def _two(sample: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 _MODEL = {"ModelName": "new"}
+_CONFIG = {"EndpointConfigName": "new", "MetricsConfig.MetricPublishFrequencyInSeconds": 60}
 _VARIANTS = {f"{each}ProductionVariants.ManagedInstanceScaling": OMIT for each in ("", "Shadow")}
 _SHADOW = {"ShadowProductionVariants.VariantName": "shadow"}
 _ON_INSTANCES = {f"{each}ProductionVariants.ServerlessConfig": OMIT for each in ("", "Shadow")}
@@ -144,9 +146,9 @@ LARGEST: dict[str, Given] = {
         "Containers": OMIT,
         "InferenceExecutionConfig": OMIT,
     },
-    "CreateEndpointConfig": {"EndpointConfigName": "new", **_VARIANTS, **_SHADOW, **_ON_INSTANCES},
+    "CreateEndpointConfig": {**_CONFIG, **_VARIANTS, **_SHADOW, **_ON_INSTANCES},
     "CreateEndpointConfig, serverless": {
-        "EndpointConfigName": "new",
+        **_CONFIG,
         **_VARIANTS,
         **_SHADOW,
         **_SERVERLESS,

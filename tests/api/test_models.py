@@ -30,6 +30,10 @@ def one(**members: Any) -> dict[str, Any]:
     return {"PrimaryContainer": {"Image": "image"} | members}
 
 
+def published(seconds: int) -> dict[str, Any]:
+    return {"MetricsEndpointPath": "/metrics", "MetricPublishFrequencyInSeconds": seconds}
+
+
 def several(*containers: dict[str, Any], mode: str | None = None) -> dict[str, Any]:
     definition: dict[str, Any] = {"Containers": [{"Image": "image"} | container for container in containers]}
     return definition | ({"InferenceExecutionConfig": {"Mode": mode}} if mode else {})
@@ -77,6 +81,8 @@ async def test_describe_gives_containers_as_they_were_given(api: Api) -> None:
         one(Mode="MultiModel", ModelDataUrl="s3://bucket/models/"),
         one(ModelDataSource={"S3DataSource": S3 | {"S3DataType": "S3Object", "CompressionType": "Gzip"}}),
         one(AdditionalModelDataSources=[{"ChannelName": "a", "S3DataSource": S3}]),
+        one(ContainerMetricsConfig={"MetricsEndpoints": [published(30)]}),
+        one(ContainerMetricsConfig={"MetricsEndpoints": [{"MetricsEndpointPath": "/metrics"}]}),
         *(one(Image=image) for image in IMAGES),
     ],
     ids=str,
@@ -139,6 +145,10 @@ async def test_is_accepted(api: Api, definition: dict[str, Any]) -> None:
         (several({}, mode="Serial"), "more than one container"),
         (one() | {"InferenceExecutionConfig": {"Mode": "Serial"}}, "more than one container"),
         (several({}, {}, mode="Direct"), "ContainerHostname"),
+        (
+            one(ContainerMetricsConfig={"MetricsEndpoints": [published(7)]}),
+            "MetricPublishFrequencyInSeconds 7 is not one of 10, 30, 60, 120, 180, 240, 300.",
+        ),
     ],
     ids=str,
 )

@@ -288,7 +288,7 @@ def _documents() -> Iterator[Case]:
         yield Case(f"document: {name}", ["sagemaker", "create-model", *words])
 
 
-def _output() -> Iterator[Case]:
+def output() -> Iterator[Case]:
     queries = {
         "describe-model": ("ModelName", "PrimaryContainer", "VpcConfig.Subnets", "[ModelName,EnableNetworkIsolation]"),
         "describe-endpoint": (
@@ -319,7 +319,7 @@ def _output() -> Iterator[Case]:
     )
 
 
-def _pages() -> Iterator[Case]:
+def pages() -> Iterator[Case]:
     answers: list[tuple[int, Any]] = [
         (200, {"EndpointConfigs": [{"EndpointConfigName": f"c{page}{n}"} for n in range(2)], "NextToken": f"t{page}"})
         for page in range(2)
@@ -434,5 +434,5 @@ def _invocations() -> Iterator[Case]:
 
 def cases() -> list[Case]:
     """Give the whole table."""
-    makers = (_shorthand, _lists, _each_operation, _documents, _output, _pages, _globals, _waiters, _invocations)
+    makers = (_shorthand, _lists, _each_operation, _documents, output, pages, _globals, _waiters, _invocations)
     return [case for make in makers for case in make()]

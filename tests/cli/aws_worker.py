@@ -1,4 +1,4 @@
-"""Runs command lines in one process: `python aws_worker.py aws|clary|botocore`, a JSON document a line in and out.
+"""Runs command lines in one process: `aws_worker.py aws|aws_2|clary|botocore`, a JSON document a line in and out.
 
 In:  {"arguments": [...], "environment": {...}}, the environment to lay over the process's own (null unsets).
 Out: {"code": 0, "stdout": "...", "stderr": "..."}.
@@ -27,6 +27,17 @@ def aws() -> Callable[[list[str]], int]:
         return int(driver.main(arguments) or 0)
 
     return run
+
+
+def aws_2() -> Callable[[list[str]], int]:
+    """Version 2 of it, one that reads no endpoint from the environment."""
+    run = aws()
+
+    def called(arguments: list[str]) -> int:
+        place = [] if "--endpoint-url" in arguments else ["--endpoint-url", os.environ["AWS_ENDPOINT_URL"]]
+        return run([*place, *arguments])
+
+    return called
 
 
 def clary() -> Callable[[list[str]], int]:
@@ -103,7 +114,7 @@ def main() -> None:
     if sys.argv[1] == "shorthand":
         json.dump(shorthand(json.load(sys.stdin)), channel)
         return
-    run = {"aws": aws, "clary": clary, "botocore": botocore}[sys.argv[1]]()
+    run = {"aws": aws, "aws_2": aws_2, "clary": clary, "botocore": botocore}[sys.argv[1]]()
     for line in sys.stdin:
         channel.write(json.dumps(answer(run, json.loads(line))) + "\n")
         channel.flush()

@@ -139,11 +139,12 @@ def test_a_skeleton_in_yaml_says_the_same_as_one_in_json(service: str) -> None:
         assert documents.read({"cli-input-yaml": text}) == skeleton.sample_input(operation), name
 
 
-def test_a_skeleton_in_yaml_marks_what_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_skeleton_in_yaml_says_what_each_member_is_and_which_are_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("sagemaker", ["create-model", "--generate-cli-skeleton", "yaml-input"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith('ModelName: ""  # [REQUIRED]\nPrimaryContainer:\n  ContainerHostname: ""\n')
-    assert '  Mode: "SingleModel"  # Valid values are: SingleModel, MultiModel.\n' in text
+    assert text.startswith('ModelName: ""  # [REQUIRED] The name of the new model.\nPrimaryContainer:  # The location ')
+    said = "Whether the container hosts a single model or multiple models. Valid values are: SingleModel, MultiModel."
+    assert f'\n  Mode: "SingleModel"  # {said}\n' in text
     assert set(yaml.safe_load(text)) == set(shapes.operation("sagemaker", "create-model").names)
 
 

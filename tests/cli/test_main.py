@@ -53,6 +53,8 @@ def test_every_command_has_help(run: Run, name: str) -> None:
     ("arguments", "said"),
     [
         (["frobnicate"], "No such command 'frobnicate'"),
+        (["sagmaker"], "Did you mean 'sagemaker'?"),
+        (["--frobnicate"], "No such option"),
         (["logs"], "Missing argument 'ENDPOINT'"),
         (["up", "--port", "eighty"], "--port"),
         (["up", "--account-id", "12"], "--account-id: must be twelve digits"),
@@ -65,6 +67,13 @@ def test_wrong_usage_is_one_line_and_exit_code_2(run: Run, arguments: list[str],
     assert result.stdout == ""
     assert result.stderr.startswith("clary: ") and said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["keys"]], ids=str)
+def test_a_group_alone_shows_its_help(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: ")
 
 
 def test_errors_of_aws_name_operation_message_and_code() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from botocore.model import ServiceModel
+from botocore.model import ServiceModel, Shape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,12 @@ def complaint(name: str, value: dict[str, Any]) -> str:
         constraints.check(operation(name).input_shape, value)
     assert (caught.value.code, caught.value.status) == ("ValidationException", 400)
     return caught.value.message
+
+
+def shape_of(**shapes: dict[str, Any]) -> Shape:
+    """Give the first of some shapes of a model of their own."""
+    facts = {"metadata": {"protocol": "json", "endpointPrefix": "test"}, "operations": {}, "shapes": shapes}
+    return ServiceModel(facts, "test").shape_for(next(iter(shapes)))
 
 
 @pytest.mark.parametrize(
@@ -75,8 +81,9 @@ def complaint(name: str, value: dict[str, Any]) -> str:
         ),
         (
             "CreateModel",
-            {"ModelName": "m", "Containers": [{}] * 16},
-            "Value at 'containers' failed to satisfy constraint: Member must have length less than or equal to 15",
+            {"ModelName": "m", "Containers": [{"Image": "a", "Environment": {"K": "v"}}, *[{"Image": "b"}] * 15]},
+            "Value '[{Image=a, Environment={K=v}}, " + ", ".join(["{Image=b}"] * 15) + "]' at 'containers' failed to "
+            "satisfy constraint: Member must have length less than or equal to 15",
         ),
         (
             "CreateModel",
@@ -140,17 +147,24 @@ def test_sensitive_values_are_not_repeated() -> None:
     assert caught.value.message.startswith("1 validation error detected: Value at 'content' failed to satisfy")
 
 
+def test_what_holds_a_sensitive_value_is_not_repeated_either() -> None:
+    shape = shape_of(
+        Login={"type": "structure", "members": {"Password": {"shape": "Secret"}, "More": {"shape": "Logins"}}},
+        Logins={"type": "list", "member": {"shape": "Login"}, "max": 1},
+        Secret={"type": "string", "sensitive": True},
+    )
+    with pytest.raises(ValidationException) as caught:
+        constraints.check(shape, {"More": [{"Password": "hunter2"}, {}]})
+    assert "hunter2" not in caught.value.message
+    assert "Value at 'more' failed to satisfy" in caught.value.message
+
+
 def test_a_hostile_text_does_not_hold_the_pattern_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraints, "_PATTERN_SECONDS", 0.05)
-    facts = {
-        "metadata": {"protocol": "json", "endpointPrefix": "test"},
-        "operations": {},
-        "shapes": {
-            "Slow": {"type": "structure", "members": {"Text": {"shape": "Text"}}},
-            "Text": {"type": "string", "pattern": r"[a-z0-9]([-a-z0-9]*[a-z0-9]){0,39}?"},
-        },
-    }
-    shape = ServiceModel(facts, "test").shape_for("Slow")
+    shape = shape_of(
+        Slow={"type": "structure", "members": {"Text": {"shape": "Text"}}},
+        Text={"type": "string", "pattern": r"[a-z0-9]([-a-z0-9]*[a-z0-9]){0,39}?"},
+    )
     with pytest.raises(ValidationException, match="regular expression pattern"):
         constraints.check(shape, {"Text": "a" * 3000 + "!"})
 

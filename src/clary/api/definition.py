@@ -5,7 +5,7 @@ service's; the others are Clary's, because their wording at the service is not k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clary.errors import ValidationException
@@ -21,6 +21,8 @@ _IMAGE = re.compile(
 """`registry/repository[:tag][@digest]`, as Docker reads it; the registry may be left out."""
 
 _ARCHIVE = ".tar.gz"
+_PUBLISHED = (10, 30, 60, 120, 180, 240, 300)
+"""Seconds between two times that metrics are published (documentation of MetricPublishFrequencyInSeconds)."""
 
 Container = dict[str, Any]
 Request = dict[str, Any]
@@ -49,6 +51,8 @@ def check(request: Request) -> None:
         _check_image(container)
         _check_model_data(container)
         _check_image_config(container, in_vpc="VpcConfig" in request)
+        for endpoint in container.get("ContainerMetricsConfig", {}).get("MetricsEndpoints", ()):
+            check_publishing(endpoint)
     _check_environment(found)
     _check_modes(found)
     if request.get("Containers"):
@@ -113,6 +117,14 @@ def check_data_choice(container: Container) -> None:
         raise ValidationException("Specify either ModelDataUrl or ModelDataSource in container definition, not both.")
     if "ModelDataSource" in container and "S3DataSource" not in container["ModelDataSource"]:
         raise ValidationException("ModelDataSource requires S3DataSource.")
+
+
+def check_publishing(metrics: Mapping[str, Any]) -> None:
+    """Check how often metrics are to be published, of a container or of an endpoint. Raises ValidationException."""
+    seconds = metrics.get("MetricPublishFrequencyInSeconds", _PUBLISHED[0])
+    if seconds not in _PUBLISHED:
+        valid = ", ".join(map(str, _PUBLISHED))
+        raise ValidationException(f"MetricPublishFrequencyInSeconds {seconds} is not one of {valid}.")
 
 
 def _check_data_source(s3: dict[str, Any]) -> None:

@@ -75,6 +75,7 @@ def _check_together(request: Request) -> None:
         for member in ("AsyncInferenceConfig", "DataCaptureConfig"):
             if member in request:
                 raise ValidationException(f"{member} is not supported for endpoints with serverless variants.")
+    definition.check_publishing(request.get("MetricsConfig", {}))
     if capture := request.get("DataCaptureConfig"):
         _check_capture(capture)
 

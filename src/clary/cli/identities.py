@@ -60,7 +60,7 @@ def create_key(name: str, policies: tuple[IO[str], ...], tags: tuple[str, ...], 
 @keys.command("list")
 @data_option
 def list_keys(data: Path | None) -> None:
-    """Print name, access key, day of creation and number of policies of each user."""
+    """Print each user: name, access key, day of creation, policies."""
     for user in ask(connect(data), {"Do": "ListKeys"})["Keys"]:
         _print_row(user["Name"], user["AccessKeyId"], user)
 
@@ -110,7 +110,7 @@ def create_role(
 @roles.command("list")
 @data_option
 def list_roles(data: Path | None) -> None:
-    """Print name, ARN, day of creation and number of policies of each role."""
+    """Print each role: name, ARN, day of creation, policies."""
     for role in ask(connect(data), {"Do": "ListRoles"})["Roles"]:
         _print_row(role["Name"], role["Arn"], role)
 

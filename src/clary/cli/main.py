@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -44,6 +45,8 @@ Exit codes:
   1    it did not work; stderr says why in one line
   2    wrong usage or a wrong setting
   130  interrupted with Ctrl-C
+
+`clary sagemaker` and `clary sagemaker-runtime` have the aws CLI's: 252 to 255.
 """
 
 
@@ -59,6 +62,14 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(COMMANDS[cmd_name].module), cmd_name.replace("-", "_"))
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        close = get_close_matches(args[0], COMMANDS, n=1)
+        if close and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{close[0]}'?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
@@ -68,6 +79,9 @@ class LazyGroup(click.Group):
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = MISUSED
         except Exception as error:
             message, code = explain(error)
             click.echo(f"clary: {message}", err=True)
@@ -76,8 +90,6 @@ class LazyGroup(click.Group):
 
 def explain(error: Exception) -> tuple[str, int]:
     """Give the line to print and the exit code; raises the error again where it is not one that we expect."""
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        return error.format_message(), MISUSED
     if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "clary"
         return f"{error.format_message()} (`{where} --help` explains)", MISUSED

@@ -45,12 +45,11 @@ class _Node:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self.rules = tuple(_rules(shape))
-        self.is_sensitive = bool(shape.metadata.get("sensitive"))
 
-    @property
+    @cached_property
     def is_quotable(self) -> bool:
         """Whether a message may show the value."""
-        return not self.is_sensitive
+        return not _has_secrets(self._shape, ())
 
     def broken(self, value: Any) -> list[str]:
         return [rule.text for rule in self.rules if not rule.holds(value)]
@@ -64,10 +63,6 @@ class _Node:
 
 
 class _Structure(_Node):
-    @property
-    def is_quotable(self) -> bool:
-        return False  # The service prints its own object notation; and a member may be sensitive.
-
     @cached_property
     def _members(self) -> list[tuple[str, str, _Node, bool]]:
         shape: StructureShape = self._shape
@@ -99,10 +94,6 @@ class _List(_Node):
     def _member(self) -> _Node:
         return _node(self._shape.member)
 
-    @property
-    def is_quotable(self) -> bool:
-        return not self.is_sensitive and self._member.is_quotable
-
     def descend(self, value: Any, path: str, found: list[str]) -> None:
         member = self._member
         # What elements themselves must satisfy is reported once for the list, with all the rules of an element.
@@ -122,10 +113,6 @@ class _Map(_Node):
     def _value(self) -> _Node:
         return _node(self._shape.value)
 
-    @property
-    def is_quotable(self) -> bool:
-        return not self.is_sensitive and self._key.is_quotable and self._value.is_quotable
-
     def descend(self, value: Any, path: str, found: list[str]) -> None:
         if any(self._key.broken(key) for key in value):
             found.append(self.violation(value, path, f"Map keys must satisfy constraint: {_all_rules(self._key)}"))
@@ -134,6 +121,21 @@ class _Map(_Node):
         if not isinstance(self._value, _Scalar):
             for key, item in value.items():
                 self._value.descend(item, f"{path}.{key}.member", found)
+
+
+def _has_secrets(shape: Shape, above: tuple[str, ...]) -> bool:
+    """Tell whether the model calls a shape, or anything in it, sensitive."""
+    if shape.metadata.get("sensitive"):
+        return True
+    if shape.name in above:
+        return False
+    inside: dict[str, Callable[[], list[Shape]]] = {
+        "structure": lambda: list(shape.members.values()),
+        "list": lambda: [shape.member],
+        "map": lambda: [shape.key, shape.value],
+    }
+    parts = inside.get(shape.type_name, list)()
+    return any(_has_secrets(part, (*above, shape.name)) for part in parts)
 
 
 def _all_rules(node: _Node) -> str:

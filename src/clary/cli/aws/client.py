@@ -20,8 +20,6 @@ from botocore.exceptions import (
     NoCredentialsError,
     NoRegionError,
     ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
 )
 from botocore.loaders import Loader
 from botocore.utils import parse_timestamp
@@ -142,9 +140,9 @@ def _translated() -> Iterator[None]:
         raise ConfigurationError(f"{error} {CONFIGURE.format('also configure your region')}") from error
     except NoCredentialsError as error:
         raise ConfigurationError(f"{error}. {CONFIGURE.format('configure credentials')}") from error
-    except (ProfileNotFound, PartialCredentialsError, ConfigParseError, ConfigNotFound) as error:
+    except (ConfigParseError, ConfigNotFound) as error:
         raise ConfigurationError(str(error)) from error
-    except (BotoCoreError, ValueError) as error:
+    except (BotoCoreError, ValueError) as error:  # a profile that is not there and half a key pair too, as in version 2
         raise CommandFailure(str(error)) from error
 
 

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from clary.cli.aws import check, documents, place, profile, shapes, values
-from clary.cli.aws.failures import GENERAL, INTERRUPTED, CommandFailure, SyntaxFailure
+from clary.cli.aws.failures import GENERAL, INTERRUPTED, CommandFailure, SyntaxFailure, UsageError
 from clary.cli.aws.options import PAGING, Option, options_of, parse_choice, parse_globals, parse_options
 from clary.cli.aws.output import Printer, compile_query
 from clary.cli.aws.shapes import Operation
@@ -159,9 +159,7 @@ class Command:
         if self._options.no_paginate or by_hand:
             if chosen:
                 names = ", ".join(f"--{name}" for name in chosen)
-                raise CommandFailure(
-                    f"Error during pagination: Cannot specify --no-paginate along with pagination arguments: {names}"
-                )
+                raise UsageError(f"Cannot specify --no-paginate along with pagination arguments: {names}")
             return None
         keys = {"starting-token": "StartingToken", "page-size": "PageSize", "max-items": "MaxItems"}
         if chosen.get("max-items") is not None and int(chosen["max-items"]) <= 0:
@@ -172,7 +170,8 @@ class Command:
         from clary.cli.aws import skeleton
 
         if wanted == "yaml-input":
-            print(skeleton.yaml_input(self._operation), end="")
+            documented = shapes.operation(self._operation.service, self._operation.cli_name, documented=True)
+            print(skeleton.yaml_input(documented), end="")
         elif wanted == "input":
             print(json.dumps(skeleton.sample_input(self._operation), indent=4))
         else:

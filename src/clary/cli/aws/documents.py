@@ -30,7 +30,7 @@ def read(given: Mapping[str, Any]) -> dict[str, Any] | None:
     except ValueError as error:
         raise ParamError(name, str(error)) from error
     if not isinstance(document, dict):
-        raise ParamError(name, f"Invalid type: expecting map, received {type(document)}")
+        raise ParamError(f"--{name}", f"Invalid type: expecting map, received {type(document)}")
     return document
 
 
@@ -52,13 +52,21 @@ def _from_yaml(text: str | bytes) -> Any:
 
 @lru_cache
 def _yaml_loader() -> Any:
-    """Make a loader of YAML 1.2's core schema: in PyYAML's 1.1 `off`, `1:30` and `2024-01-01` are not the strings that
-    they are in the aws CLI.
+    """Make a loader of YAML 1.2's core schema, in which `off`, `1:30` and `2024-01-01` are strings, as they are not in
+    PyYAML's 1.1. A key that comes twice is an error, as in the aws CLI.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            if len(found) < len(node.value):
+                raise yaml.constructor.ConstructorError(
+                    "while constructing a mapping", node.start_mark, "found a key twice", node.start_mark
+                )
+            return found
 
     for kind, (pattern, initials, make) in _YAML_SCALARS.items():
         tag = f"tag:yaml.org,2002:{kind}"

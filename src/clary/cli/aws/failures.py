@@ -2,7 +2,7 @@
 
 255  anything else (the base class)
 252  UsageError: the command line is wrong, and nothing was sent
-253  ConfigurationError: no region, no credentials, no such profile, no Clary
+253  ConfigurationError: no region, no credentials, no Clary
 254  ServiceError: the service answered, with an error
 """
 

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from clary.cli.aws.failures import SyntaxFailure, UsageError
+from clary.cli.aws.output import FORMATS
 from clary.cli.aws.shapes import Operation, Shape
 
 SKELETONS = ("input", "output", "yaml-input")
@@ -44,7 +45,7 @@ GLOBALS = (
     Global("endpoint-url", "Send the request to this URL."),
     Global("no-verify-ssl", "Do not verify TLS certificates.", _ON),
     Global("no-paginate", "Make one call, for the first page of results.", _ON),
-    Global("output", "How to print the answer.", {"choices": ("json", "text", "table", "yaml")}),
+    Global("output", "How to print the answer.", {"choices": FORMATS}),
     Global("query", "A JMESPath expression; its result is printed."),
     Global("profile", "The profile of the AWS config and credentials files to use."),
     Global("region", "The region to sign for."),

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TextIO
 from clary.cli.aws import table
 from clary.cli.aws.failures import CommandFailure, UsageError
 
-FORMATS = ("json", "text", "table", "yaml")
+FORMATS = ("json", "text", "table", "yaml", "yaml-stream")
 
 
 class Pages(Protocol):
@@ -45,6 +45,13 @@ class Printer:
         if self.form == "text":
             for part in [answer] if isinstance(answer, dict) else _parts(answer):
                 _write_text(self._queried(part), stream)
+            return
+        if self.form == "yaml-stream":
+            for page in [answer] if isinstance(answer, dict) else answer:
+                part = {name: value for name, value in page.items() if name != "ResponseMetadata"}
+                if (found := self._queried(part)) != {}:
+                    stream.write(_yaml([found]))
+                    stream.flush()
             return
         whole = self._queried(answer if isinstance(answer, dict) else answer.build_full_result())
         if self.form == "json" and whole != {}:
@@ -89,9 +96,11 @@ def encode(value: object) -> str:
 def _yaml(value: Any) -> str:
     import yaml
 
-    plain = json.loads(json.dumps(value, default=encode))
-    text: str = yaml.safe_dump(plain, default_flow_style=False, allow_unicode=True, width=float("inf"))
-    return text.removesuffix("...\n")
+    written = json.dumps(value, default=encode, ensure_ascii=False)
+    if _is_scalar(value):  # alone, it would be followed by the mark of a document's end
+        return f"{written}\n"
+    text: str = yaml.safe_dump(json.loads(written), default_flow_style=False, allow_unicode=True, width=float("inf"))
+    return text
 
 
 def _parts(pages: Pages) -> Iterator[dict[str, Any]]:

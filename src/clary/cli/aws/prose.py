@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -51,6 +52,17 @@ class _Reader(HTMLParser):
     @property
     def _indent(self) -> int:
         return sum(_INDENTED.get(tag, 0) for tag in self._open)
+
+
+def first_sentence(html: str) -> str:
+    """Give the first sentence, on one line."""
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    words = " ".join(" ".join("".join(block.words) for block in reader.blocks).split())
+    # Version 2 of the aws CLI ends the sentence at a colon too, and puts a full stop in its place.
+    first = re.split(r"[.:](?:\s|$)", words, maxsplit=1)[0]
+    return f"{first}." if first else ""
 
 
 def render(html: str, width: int, indent: int = 0) -> str:

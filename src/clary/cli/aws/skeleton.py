@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from clary.cli.aws.prose import first_sentence
 from clary.cli.aws.shapes import Operation, Shape
 
 _SCALARS: dict[str, Any] = {
@@ -33,7 +34,9 @@ def sample_output(operation: Operation) -> Any:
 
 
 def yaml_input(operation: Operation) -> str:
-    """Give a request with every member as YAML; a comment says what is required and which values there are."""
+    """Give a request with every member as YAML; a comment says what it is, where the operation comes with its
+    documentation, whether it is required, and which values there are.
+    """
     lines: list[str] = []
     if operation.input:
         _yaml_structure(operation.input, 0, (), lines)
@@ -61,10 +64,13 @@ def _sample(shape: Shape, above: tuple[str, ...], name: str | None) -> Any:
 def _yaml_structure(shape: Shape, indent: int, above: tuple[str, ...], lines: list[str]) -> None:
     above = (*above, shape.name)
     for member, found in shape.members.items():
-        comment = "  # [REQUIRED]" if member in shape.required else ""
-        if found.enum:
-            comment = f"{comment or '  #'} Valid values are: {', '.join(found.enum)}."
-        _yaml_member(f"{' ' * indent}{member}:", found, indent, above, (lines, comment))
+        said = [
+            "[REQUIRED]" if member in shape.required else "",
+            first_sentence(found.documentation),
+            f"Valid values are: {', '.join(found.enum)}." if found.enum else "",
+        ]
+        comment = " ".join(filter(None, said))
+        _yaml_member(f"{' ' * indent}{member}:", found, indent, above, (lines, comment and f"  # {comment}"))
 
 
 def _yaml_member(start: str, shape: Shape, indent: int, above: tuple[str, ...], sink: tuple[list[str], str]) -> None:
