@@ -54,12 +54,11 @@ $(UV):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-cache-dir --disable-pip-version-check "$$(grep -oE '^uv==[^ ;]+' requirements/runtime.txt)"
 
-$(RUNTIME): requirements/runtime.txt pyproject.toml | $(UV)
+$(RUNTIME): requirements/runtime.txt pyproject.toml hatch_build.py src/clary/gateway/shortcut.pyx | $(UV)
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/runtime.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-$(TEST): requirements/test.txt pyproject.toml | $(RUNTIME)
+$(TEST): requirements/test.txt | $(RUNTIME)
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/test.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@

@@ -124,6 +124,7 @@ def rounds(
 
 
 def show(title: str, proxies: list[Proxy], results: list[Measured]) -> None:
+    """Print a row for each proxy; ratios are to the first one."""
     for proxy, m in zip(proxies, results, strict=True):
         rps, p50, p99, cpu = (statistics.median(values) for values in (m.rps, m.p50, m.p99, m.cpu))
         ratio = statistics.median(a / b for a, b in zip(m.rps, results[0].rps, strict=True))

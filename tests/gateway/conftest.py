@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from botocore.credentials import Credentials
 
 from clary.core.resources import Partition
 from clary.core.routing import EndpointRoute, Hop, RouteTable, Target, VariantRoute
+from clary.gateway import short
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
 from clary.gateway.listener import listener
@@ -173,33 +175,42 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
     return Reply(int(head[0].split()[1]), headers, body)
 
 
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+@contextlib.asynccontextmanager
+async def running(folder: Path, *, shortcut: bool = True) -> AsyncIterator[Gateway]:
+    """Run a gateway in this process; `shortcut`: with the short way, where it is compiled."""
     state = State(
         PARTITION,
         Verifier({KEY: SECRET}, REGION, time.time),
-        tmp_path,
+        folder,
         Limits(1_000_000, 5.0),
     )
-    control = ControlPlane(tmp_path / "control.sock")
+    control = ControlPlane(folder / "control.sock")
 
     async def s3(request: Streamed) -> None:
         under_test.s3_requests.append(request)
         body = b"".join([piece async for piece in request.body])
         await request.answer(200, [], b"s3 got %d" % len(body))
 
-    door = Door(Front(state, control, s3).open, state.outbox)
+    door = Door(Front(state, control, s3).open, state.outbox, short.way(state) if shortcut else None)
     deadlines = asyncio.create_task(state.watch_deadlines())
     under_test = Gateway(0, state, door, deadlines)
     sock = listener("127.0.0.1", 0)
     under_test.port = sock.getsockname()[1]
     server = await asyncio.get_running_loop().create_server(door.connect, sock=sock)
-    yield under_test
-    deadlines.cancel()
-    server.close()
-    await door.drain(0.1)
-    state.pool.close()
-    await control.close()
-    for other in under_test.servers:
-        other.close()
-    await asyncio.sleep(0)
+    try:
+        yield under_test
+    finally:
+        deadlines.cancel()
+        server.close()
+        await door.drain(0.1)
+        state.pool.close()
+        await control.close()
+        for other in under_test.servers:
+            other.close()
+        await asyncio.sleep(0.01)  # the containers see that their connections have ended
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with running(tmp_path) as started:
+        yield started

@@ -110,6 +110,13 @@ def _port(current: Settings) -> Finding:
     return Finding("Port", "fail", f"{place} is taken ({owner})", "choose another with --port, or 0 for a free one")
 
 
+def _gateway(_: Settings) -> Finding:
+    if machine.has_short_way():
+        return Finding("Gateway", "ok", "invocations go the compiled short way")
+    advice = "install Clary again where there is a C compiler: plain invocations then take a third of the CPU time"
+    return Finding("Gateway", "warn", "the short way of invocations is not compiled", advice)
+
+
 def _docker(current: Settings) -> Finding:
     version = machine.docker_version()
     if version is not None:
@@ -196,6 +203,7 @@ CHECKS: Sequence[Callable[[Settings], Finding]] = (
     _uv,
     _disk,
     _port,
+    _gateway,
     _docker,
     _registries,
     _namespaces,

@@ -114,6 +114,13 @@ def _listening_inodes(port: int, proc: Path) -> list[str]:
     return found
 
 
+def has_short_way() -> bool:
+    """Tell whether this installation has the compiled part of the gateway."""
+    from clary.gateway.short import is_compiled
+
+    return is_compiled()
+
+
 def docker_version() -> str | None:
     """Ask the Docker daemon who it is; None where none answers."""
     answer = _ask_docker("/version")

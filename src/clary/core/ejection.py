@@ -52,14 +52,15 @@ class Outliers:
     def __init__(self) -> None:
         self.out: frozenset[str] = frozenset()
         """The ids of the instances that should get no requests, as long as there are others."""
-        self._failing: dict[str, _Record] = {}
+        self.failing: dict[str, _Record] = {}
+        """Those that failed lately, by id."""
         self._slow: dict[str, _Record] = {}
         self._times: dict[str, deque[float]] = {}
         self._compared = 0.0
 
     def failed(self, id: str, now: float) -> None:
         """Count a failure. An instance that fails right after it came back is out again at once."""
-        record = self._failing.setdefault(id, _Record())
+        record = self.failing.setdefault(id, _Record())
         record.failures += 1
         record.last = now
         if record.failures >= THRESHOLD and not record.out_until:
@@ -71,7 +72,7 @@ class Outliers:
 
         `seconds`: how long it took to begin an answer that says how fast it is, which errors do not.
         """
-        if self._failing and self._failing.pop(id, None) is not None:
+        if self.failing and self.failing.pop(id, None) is not None:
             self._renew()
         if seconds is not None:
             times = self._times.get(id)
@@ -81,14 +82,14 @@ class Outliers:
 
     def review(self, now: float, routes: Iterable[EndpointRoute] = ()) -> None:
         """Let those back whose time is over, forget what is long past, and find the slow ones of the routes."""
-        if self._failing or self._slow:
+        if self.failing or self._slow:
             self._let_back(now)
         if self._times and now - self._compared >= INTERVAL:
             self._compared = now
             self._compare(list(_siblings(routes)), now)
 
     def _let_back(self, now: float) -> None:
-        for records in (self._failing, self._slow):
+        for records in (self.failing, self._slow):
             for id, record in list(records.items()):
                 if record.out_until and record.out_until <= now:
                     record.out_until = 0.0
@@ -118,7 +119,7 @@ class Outliers:
                 self._renew()
 
     def _renew(self) -> None:
-        records = (*self._failing.items(), *self._slow.items())
+        records = (*self.failing.items(), *self._slow.items())
         self.out = frozenset(id for id, record in records if record.out_until)
 
 

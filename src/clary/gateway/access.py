@@ -73,6 +73,10 @@ class Access(Mapping[str, str]):
             return None
         return sigv4.Session(found[1], found[0].expires_at)
 
+    def is_owner(self, access_key_id: str) -> bool:
+        """Tell whether this is the default key, of which nothing need be asked."""
+        return access_key_id == self._owner
+
     # -- for everybody else ------------------------------------------------------------------------------------------
 
     def principal(self, identity: sigv4.Identity) -> Principal | None:
@@ -80,7 +84,7 @@ class Access(Mapping[str, str]):
 
         Raises AwsError UnrecognizedClientException (403) for a key that was taken away meanwhile.
         """
-        if identity.access_key_id == self._owner:
+        if self.is_owner(identity.access_key_id):
             return None
         directory = self._fresh()
         cached = self._principals.get((identity.access_key_id, identity.token))

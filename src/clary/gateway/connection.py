@@ -71,16 +71,26 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = ("__weakref__", "_begun", "_body_full", "_deaf", "_exchanges", "_fruitless", "_head", "_headers",
-                 "_open", "_outbox", "_parser", "_reading", "_repeated", "_size", "_write_paused", "_wrote", "heard",
-                 "in_head", "quiet_since", "transport", "unsent_before")  # fmt: skip
+                 "_open", "_outbox", "_parser", "_reading", "_repeated", "_shortcut", "_size", "_write_paused",
+                 "_wrote", "adopted", "heard", "in_head", "quiet_since", "transport", "unsent_before")  # fmt: skip
 
-    def __init__(self, open_exchange: Callable[[Head, Connection], Exchange], outbox: Outbox) -> None:
+    def __init__(
+        self,
+        open_exchange: Callable[[Head, Connection], Exchange],
+        outbox: Outbox,
+        shortcut: Callable[[bytes, Connection], bool] | None = None,
+    ) -> None:
+        """`shortcut` may take a request that came whole and alone (see `adopt`); False: it did nothing."""
         self._open = open_exchange
         self._outbox = outbox
+        self._shortcut = shortcut
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: deque[tuple[Exchange, Head]] = deque()
         self._head = Head()
+        self._head.complete = True
         self._headers = self._head.headers
+        self.adopted = self._head
+        """Stands for the heads of adopted requests, which are whole and keep the connection open."""
         self.in_head = False
         """A request has begun whose headers are not all here."""
         self._repeated = 0
@@ -132,6 +142,9 @@ class Connection(asyncio.Protocol):
         self.heard = True
         self._size = size = len(data)
         if self._deaf:
+            return
+        alone = self._head.complete and not (self._exchanges or self._write_paused)
+        if alone and self._shortcut is not None and self._shortcut(data, self):
             return
         rest: bytes | memoryview = data
         try:
@@ -239,6 +252,17 @@ class Connection(asyncio.Protocol):
             self._exchanges[-1][0].complete()
 
     # -- for exchanges -----------------------------------------------------------------------------------------------
+
+    def adopt(self, exchange: Exchange) -> None:
+        """Take in an exchange whose request did not come through the parser, as the only one; it has begun."""
+        self._exchanges.append((exchange, self.adopted))
+        self._begun, self._wrote = True, False
+
+    def succeed(self, exchange: Exchange, head: Head) -> None:
+        """Let another exchange go on in the place of the oldest, which was adopted."""
+        if self._exchanges:
+            head.keep_alive = self._exchanges[0][1].keep_alive
+            self._exchanges[0] = (exchange, head)
 
     def write(self, data: bytes) -> None:
         """Write a piece of the oldest exchange's answer."""

@@ -10,24 +10,46 @@ import time
 from collections.abc import Callable
 from random import random
 from time import perf_counter
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from clary.core.model_error import LARGEST_BODY
 from clary.core.resources import Partition
-from clary.core.routing import VariantRoute
+from clary.core.routing import EndpointRoute, Target, VariantRoute
 from clary.errors import AwsError
 from clary.gateway import answers, shadows
 from clary.gateway.capture import Captured, Draft
 from clary.gateway.meter import Answered
 from clary.gateway.passage import CARRIED, HopTooLarge, Lines, Passage
 from clary.gateway.placement import CONTAINER, Placed
-from clary.gateway.upstream import is_ours
+from clary.gateway.state import Overdue
+from clary.gateway.upstream import UpstreamConnection, is_ours
 
 TIMING = b"x-clary-server-timing"
 """The request header that asks for a Server-Timing header in the answer."""
 
 _OPENED, _CLOSED = b"x-amzn-sagemaker-new-session-id", b"x-amzn-sagemaker-closed-session-id"
 _TO_CLIENT = frozenset((b"content-type", b"x-amzn-sagemaker-custom-attributes", _OPENED, _CLOSED))
+
+
+def beginning(request_id: str, variant: str) -> bytes:
+    """Give the first lines of an answer that is passed on, without the last one's end."""
+    return (
+        f"HTTP/1.1 200 OK\r\nx-amzn-RequestId: {request_id}\r\nx-Amzn-Invoked-Production-Variant: {variant}"
+    ).encode()
+
+
+class PlainInvocation(Overdue, Protocol):
+    """One that was sent the short way (`clary.gateway.short`)."""
+
+    endpoint: str
+    request_id: str
+    payload: bytes
+    arrived: float
+    sent_at: float
+    route: EndpointRoute
+    variant: VariantRoute
+    target: Target
+    upstream: UpstreamConnection
 
 
 class Invocation(Placed):
@@ -46,6 +68,8 @@ class Invocation(Placed):
     """The answer goes out in chunks; it is one that is passed on; its head is out."""
     _out: list[bytes]
     """What is to be written next; of an answer that is not passed on, its body."""
+    _timed: Overdue | None = None
+    """What has the deadline instead, where this went on with what another began."""
     _captured: Draft | None = None
     _captured_type = b""
 
@@ -79,6 +103,19 @@ class Invocation(Placed):
         self._passage = Passage(self._state, self._target.hops, self.LINES, self)
         self._passage.begin(self._head.headers, self._payload, fresh=not first)
 
+    def go_on(self, plain: PlainInvocation) -> None:
+        """Take over an invocation that was sent the short way."""
+        self._begun = self._complete = True
+        self._payload = plain.payload
+        self._endpoint, self._request_id, self._timed = plain.endpoint, plain.request_id, plain
+        self._arrived = self._authenticated = plain.arrived
+        self._sent_at = plain.sent_at
+        self._route, self._variant, self._target = plain.route, plain.variant, plain.target
+        self._hops = plain.target.hops
+        self._passage = Passage(self._state, self._hops, self.LINES, self)
+        self._passage.go_on(self._head.headers, plain.upstream)
+        plain.upstream.hand_over(self)
+
     # -- the container's side ----------------------------------------------------------------------------------------
 
     def head(self, status: int, headers: list[tuple[bytes, bytes]], *, final: bool) -> None:
@@ -94,8 +131,7 @@ class Invocation(Placed):
         if not 200 <= status < 300:
             return
         assert self._variant is not None
-        out = [b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: ", self._request_id.encode(),
-               b"\r\nx-Amzn-Invoked-Production-Variant: ", self._variant.name.encode()]  # fmt: skip
+        out = [beginning(self._request_id, self._variant.name)]
         length: bytes | None = None
         for name, value in headers:
             lower = name.lower()
@@ -340,7 +376,7 @@ class Invocation(Placed):
         self._state.deadlines[self] = self._state.loop.time() + self._state.model_timeout
 
     def _disarm(self) -> None:
-        self._state.deadlines.pop(self, None)
+        self._state.deadlines.pop(self._timed or self, None)
 
     def _release(self) -> None:
         self._drop_capture()

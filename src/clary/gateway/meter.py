@@ -93,6 +93,7 @@ class Meter:
         self._now = now
         self._answers: dict[_Key, list[Answered]] = {}
         self._tallies: dict[_Key, _Tally] = {}
+        self._sources: list[Callable[[], list[tuple[str, str, list[Answered]]]]] = []
         self._seconds: dict[_Key, list[float]] = {}
         self._dropped: Counter[str] = Counter()
         self._start = self._minute()
@@ -111,6 +112,14 @@ class Meter:
         if len(answers) >= _BATCH:
             self._tally(key)
 
+    def count_all(self, route: str, variant: str, answers: Sequence[Answered]) -> None:
+        """Count many invocations of a variant."""
+        self._tallies.setdefault((route, variant, ""), _Tally()).add(answers)
+
+    def ask(self, source: Callable[[], list[tuple[str, str, list[Answered]]]]) -> None:
+        """Have somebody asked, whenever numbers are taken, for what he has not told yet (see `count_all`)."""
+        self._sources.append(source)
+
     def container(self, route: str, variant: str, container: str, seconds: float) -> None:
         """Count the answer of one container of a pipeline (ContainerLatency)."""
         self._seconds.setdefault((route, variant, container), []).append(seconds)
@@ -122,6 +131,9 @@ class Meter:
     def take(self) -> list[Point]:
         """Give what was counted since the last time, as points of the minute in which that time was."""
         start, self._start = self._start, self._minute()
+        for source in self._sources:
+            for told in source():
+                self.count_all(*told)
         for key in list(self._answers):
             self._tally(key)
         tallies, self._tallies = self._tallies, {}

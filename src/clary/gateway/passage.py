@@ -39,6 +39,11 @@ class HopTooLarge(Exception):
         self.status = status
 
 
+def beginning(hop: Hop) -> bytes:
+    """Give the first lines of a request to a container, without the last one's end."""
+    return f"POST /invocations HTTP/1.1\r\nHost: {hop.host}:{hop.port}".encode()
+
+
 class Passage:
     """Sends the request on and tells `answer` what the last container says; of the others, only failures.
 
@@ -64,6 +69,11 @@ class Passage:
         self._headers = headers
         self._fresh = fresh
         self._send(body)
+
+    def go_on(self, headers: Mapping[bytes, bytes], upstream: UpstreamConnection) -> None:
+        """Take over a request that has gone out to the only container."""
+        self._headers = headers
+        self._upstream = upstream
 
     @property
     def container(self) -> str:
@@ -101,7 +111,7 @@ class Passage:
             self._pieces: list[bytes] = []
             self._size = 0
             self._since = perf_counter()
-        parts = [b"POST /invocations HTTP/1.1\r\nHost: ", f"{hop.host}:{hop.port}".encode()]
+        parts = [beginning(hop)]
         headers = self._headers
         for name, line in lines:
             value = headers.get(name)

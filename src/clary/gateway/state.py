@@ -105,8 +105,10 @@ class State:
         """When each invocation has taken too long, in the order in which that comes: one limit holds for all."""
         self.stream_deadlines: dict[Stream, float] = {}
         """The same for streamed answers, which have a limit of their own."""
-        self._request_ids = count(getrandbits(32))
-        self._request_prefix = str(UUID(int=getrandbits(128), version=4))[:24]
+        self._numbers = count(getrandbits(32))
+        self.next_number = self._numbers.__next__
+        """Gives the number of a new request."""
+        self.request_prefix = str(UUID(int=getrandbits(128), version=4))[:24]
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def authenticate(self, head: Head, payload: bytes | None) -> Identity | None:
@@ -136,15 +138,20 @@ class State:
             return None
         return self._access.principal(identity)
 
+    def is_owner(self, access_key_id: str) -> bool:
+        """Tell whether a key may do everything."""
+        return self._access is None or self._access.is_owner(access_key_id)
+
     def role_credentials(self, token: str) -> dict[str, str]:
         """Give the credentials of a container's role. Raises AwsError."""
         if self._access is None:
             raise AwsError("Requests are not verified here (--auth off).", code="AccessDenied", status=403)
         return self._access.role_credentials(token, self.routes.table.has_instance)
 
-    def request_id(self) -> str:
-        """Make a request id: shaped as a UUID, unique; unguessable it need not be, cheap it must."""
-        return f"{self._request_prefix}{next(self._request_ids) & 0xFFFFFFFFFFFF:012x}"
+    def request_id(self, number: int | None = None) -> str:
+        """Make a request id, a new one or that of a number: shaped as a UUID, unique, and cheap."""
+        number = next(self._numbers) if number is None else number
+        return f"{self.request_prefix}{number & 0xFFFFFFFFFFFF:012x}"
 
     async def watch_deadlines(self) -> None:
         """Tell invocations that their time is over, and let instances that failed back in, for ever: one timer."""

@@ -40,17 +40,26 @@ class Answer(Protocol):
         """The connection ended early; `answered`: after the first byte of the answer had come."""
 
 
+class PlainAnswer(Answer, Protocol):
+    """May take an answer that came whole."""
+
+    def answered(self, data: bytes) -> bool:
+        """Take what came first, if it is a plain answer. False: the connection was given another hearer."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one container."""
 
     __slots__ = ("_answer", "_answered", "_ended", "_excess", "_fruitless", "_headed", "_headers", "_keep_alive",
-                 "_outbox", "_parser", "_pool", "idle_since", "reused", "transport")  # fmt: skip
+                 "_outbox", "_parser", "_plain", "_pool", "idle_since", "reused", "transport")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._outbox = pool.outbox
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
+        self._plain: PlainAnswer | None = None
+        """The same, as long as nothing has come."""
         self._answered = False
         self._headed = False
         """The answer's own head is here, not just an interim one's."""
@@ -72,6 +81,22 @@ class UpstreamConnection(asyncio.Protocol):
         self._outbox.write(self.transport, request)
         if body:
             self._outbox.write(self.transport, body)
+
+    def send_plain(self, request: bytes, answer: PlainAnswer) -> None:
+        """Write a whole request; if the answer is plain it does not go through the parser."""
+        self._plain = answer
+        self.send(request, answer)
+
+    def hand_over(self, answer: Answer) -> None:
+        """Tell another hearer what comes of a request that was sent plain."""
+        self._plain = None
+        if self._answer is not None:
+            self._answer = answer
+
+    def leave(self) -> None:
+        """End an exchange whose whole answer was taken, and be there for the next one."""
+        self._answer = None
+        self._pool.give_back(self)
 
     def cancel(self) -> None:
         """Give the request up. The container may go on working at it; the connection is of no more use."""
@@ -100,6 +125,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.forget(self)
             self.transport.abort()
             return
+        if self._plain is not None:
+            plain, self._plain = self._plain, None
+            if plain.answered(data):
+                return
+            answer = self._answer or plain
         self._answered = True
         self._fruitless += len(data)
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from clary.core.resources import Partition
+from clary.gateway import short
 from clary.gateway.access import Access
 from clary.gateway.background import forever
 from clary.gateway.capture_writer import CaptureWriter, Store
@@ -81,7 +82,7 @@ async def serve(
     state.routes.load()
     control = ControlPlane(state.control_socket)
     scrape = Scrape(state.control_socket, options.metrics_token)
-    door = Door(Front(state, control, s3, scrape.handle).open, state.outbox)
+    door = Door(Front(state, control, s3, scrape.handle).open, state.outbox, short.way(state))
     servers = [
         await loop.create_server(door.connect, sock=sock, ssl=tls, backlog=BACKLOG) for sock, tls in _listeners(options)
     ]
@@ -129,14 +130,20 @@ def _listeners(options: GatewayOptions) -> list[tuple[socket.socket, ssl.SSLCont
 class Door:
     """The connections of one process."""
 
-    def __init__(self, open_exchange: Callable[[Head, Connection], Exchange], outbox: Outbox) -> None:
+    def __init__(
+        self,
+        open_exchange: Callable[[Head, Connection], Exchange],
+        outbox: Outbox,
+        shortcut: Callable[[bytes, Connection], bool] | None = None,
+    ) -> None:
         self._open = open_exchange
         self._outbox = outbox
+        self._shortcut = shortcut
         # Weakly: a TLS handshake that fails makes no sound, it only lets go of its connection.
         self._connections: WeakSet[Connection] = WeakSet()
 
     def connect(self) -> Connection:
-        connection = Connection(self._open, self._outbox)
+        connection = Connection(self._open, self._outbox, self._shortcut)
         self._connections.add(connection)
         return connection
 

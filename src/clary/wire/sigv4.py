@@ -116,6 +116,22 @@ class Verifier:
                 return identity
         return self._verify_fully(method, target, headers, payload)
 
+    def known(self, prefix: bytes) -> KnownSigner | None:
+        """Give whose an `Authorization` header is that begins so, all but the signature, if its key is still one.
+
+        None says nothing. Whoever checks a signature with it has to check the session's token too.
+        """
+        signer = self._signers.get(prefix)
+        if signer is None or signer.service == "s3":
+            return None
+        if signer.access_key_id in self._secrets or (signer.token and self._now() < signer.expires_at):
+            return signer
+        return None
+
+    def identity(self, signer: KnownSigner, stamp: str, signature: bytes, payload_hash: str) -> Identity:
+        """Give what a verified request says of its sender."""
+        return _identity(signer, stamp, signature, payload_hash)
+
     def _verify_known(
         self, method: str, target: bytes, headers: Mapping[bytes, bytes], payload: bytes, authorization: bytes
     ) -> Identity | None:
@@ -138,7 +154,7 @@ class Verifier:
             stamp = headers[b"x-amz-date"].decode("latin-1")
         except KeyError:
             return None
-        if not self._is_current(signer, stamp):
+        if not self.is_current(signer, stamp):
             return None
         payload_hash = sha256(payload).hexdigest()
         declared = headers.get(b"x-amz-content-sha256")
@@ -280,7 +296,8 @@ class Verifier:
             expires_at,
         )
 
-    def _is_current(self, signer: KnownSigner, stamp: str) -> bool:
+    def is_current(self, signer: KnownSigner, stamp: str) -> bool:
+        """Tell whether a request's time is within the clock's bounds and on the day of its credential."""
         second = int(self._now())
         if second != self._second:
             self._earliest = strftime(_STAMP, gmtime(second - self._skew))
@@ -289,7 +306,7 @@ class Verifier:
         return self._earliest <= stamp <= self._latest and stamp[:8] == signer.date and len(stamp) == 16
 
     def _check_clock(self, headers: Mapping[bytes, bytes], signer: KnownSigner, stamp: str) -> None:
-        if self._is_current(signer, stamp):
+        if self.is_current(signer, stamp):
             return
         second = self._second
         s3 = signer.service == "s3"

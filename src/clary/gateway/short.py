@@ -1,0 +1,133 @@
+"""The short way of plain invocations, where this installation has it: `shortcut.pyx`, compiled.
+
+Without it everything goes the long way, to the same answers. What the compiled part must know of the rest is here:
+which routes, signers and callers are plain, and how an invocation that turns out not to be goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+
+from clary.core import routing
+from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
+from clary.errors import AwsError
+from clary.gateway import access
+from clary.gateway.connection import Connection, Exchange
+from clary.gateway.head import Head
+from clary.gateway.invocation import Invocation, PlainInvocation
+from clary.gateway.passage import beginning
+from clary.gateway.state import State
+from clary.wire.signer import KnownSigner
+
+_MODULE = "clary.gateway.shortcut"
+_LINE = re.compile(rb"POST (/endpoints/([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})/invocations) HTTP/1\.1")
+_CARRIED = (b"content-type", b"x-amzn-sagemaker-custom-attributes", b"x-amzn-sagemaker-inference-id", b"accept")
+
+
+def is_compiled() -> bool:
+    """Tell whether this installation has the short way."""
+    return find_spec(_MODULE) is not None
+
+
+def way(state: State) -> Callable[[bytes, Connection], bool] | None:
+    """Give what takes plain requests (see `Connection`); None where it is not compiled, or instances have limits."""
+    if state.admission is not None or not is_compiled():
+        return None
+    take: Callable[[bytes, Connection], bool] = import_module(_MODULE).Shortcut(LongWay(state)).take
+    return take
+
+
+class LongWay:
+    """What the short way asks of the rest of the gateway."""
+
+    lines = tuple(dict(Invocation.LINES)[name] for name in _CARRIED)
+    """The beginnings of the lines that carry these headers to a container, in this order."""
+    beginning = staticmethod(beginning)
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def path(self, line: bytes) -> tuple[str, bytes] | None:
+        """Read a request line of InvokeEndpoint whose target needs no decoding: the endpoint and the target."""
+        match = _LINE.fullmatch(line)
+        return (match[2].decode(), match[1]) if match is not None else None
+
+    def is_plain(self, route: EndpointRoute) -> bool:
+        """Tell whether invocations of an endpoint need nothing but a container: whatever else it has is not plain."""
+        plain = EndpointRoute(route.name, "InService", route.variants, instances=route.instances)
+        return route == plain and all(map(_is_plain, route.variants))
+
+    def only(self, route: EndpointRoute) -> tuple[VariantRoute, Target] | None:
+        """Give the variant and the target of a route that has no other."""
+        if len(route.variants) != 1 or len(route.variants[0].targets) != 1:
+            return None
+        return routing.pick(route, None, 0.0, {})
+
+    def signer(self, prefix: bytes) -> KnownSigner | None:
+        """Give who signs with an Authorization header that begins so, if that was seen before."""
+        return self.state.verifier.known(prefix) if self.state.verifier is not None else None
+
+    def is_current(self, signer: KnownSigner, stamp: bytes) -> bool:
+        return self.state.verifier is not None and self.state.verifier.is_current(signer, stamp.decode("latin-1"))
+
+    def is_owner(self, signer: KnownSigner) -> bool:
+        return self.state.is_owner(signer.access_key_id)
+
+    def may(self, signer: KnownSigner, endpoint: str, user_agent: bytes, client: Connection) -> bool:
+        """Ask the signer's policies."""
+        state = self.state
+        assert state.verifier is not None
+        try:
+            principal = state.principal(state.verifier.identity(signer, "", b"", ""))
+            if principal is not None:
+                headers = {b"user-agent": user_agent}
+                principal.require(access.invocation(state.partition, endpoint, headers, client.source))
+        except AwsError:  # the long way says so
+            return False
+        return True
+
+    def become(self, plain: PlainInvocation, data: bytes, client: Connection) -> Invocation:
+        """Make the invocation that goes on with one that was sent."""
+        head = _head(data, self.state)
+        invocation = Invocation(self.state, head, client)
+        invocation.go_on(plain)
+        client.succeed(invocation, head)
+        return invocation
+
+
+def _is_plain(variant: VariantRoute) -> bool:
+    plain = VariantRoute(variant.name, variant.weight, variant.targets, strategy=variant.strategy)
+    hops = [hop for target in variant.targets for hop in target.hops]
+    alone = all(len(target.hops) == 1 for target in variant.targets)
+    return variant == plain and alone and all(hop == Hop(hop.id, hop.host, hop.port) for hop in hops)
+
+
+def _head(data: bytes, state: State) -> Head:
+    """Read a request's head as the long way does."""
+    heads: list[Head] = []
+
+    def opened(head: Head, _: Connection) -> Exchange:
+        heads.append(head)
+        return _Nobody()
+
+    Connection(opened, state.outbox).data_received(data)
+    return heads[0]
+
+
+class _Nobody:
+    """Wants to know nothing but the head."""
+
+    def begin(self) -> None: ...
+
+    def feed(self, data: bytes) -> None: ...
+
+    def complete(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
