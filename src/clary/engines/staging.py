@@ -144,12 +144,13 @@ class Staged:
         variables |= {"HOME": str(self.folders.work)}
         if self.limits is not None:
             variables["SM_NUM_CPUS"] = str(min(math.ceil(self.limits.cpus), os.cpu_count() or 1))
-            variables["CLARY_SERVING_MEMORY_MB"] = str(self.limits.memory // 2**20)
         variables |= self.role_variables
         variables |= given
         if self.recipe.runtime == "script":
             own = (str(self.serving), given.get("PYTHONPATH"))
             variables["PYTHONPATH"] = os.pathsep.join(part for part in own if part)
+            if self.limits is not None:
+                variables.setdefault("CLARY_SERVING_MEMORY_MB", str(self.limits.memory // 2**20))
         if not self.mounts:
             variables["SAGEMAKER_BASE_DIR"] = str(self.folders.base)
         return variables | {
