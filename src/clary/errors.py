@@ -9,6 +9,7 @@
     │   └── InternalFailure           500, a defect of ours
     ├── SettingsError         the configuration is wrong; the message says which setting and what would be right
     ├── Transient             try again, after `retry_after` seconds
+    │   └── DiskFull                  once there is room
     └── Fatal                 trying again changes nothing
         └── LaunchFailure     a container could not be started; `step` says where
 
@@ -80,6 +81,10 @@ class Transient(ClaryError):
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+
+
+class DiskFull(Transient):
+    """The disk has no room for it."""
 
 
 class Fatal(ClaryError):

@@ -78,4 +78,4 @@ def test_a_structure_is_as_effective_as_its_best_part(document: dict[str, Any]) 
     found = {row.path: row.state for row in coverage.rows(coverage.Table(document), "sagemaker", "CreateModel")}
     assert found["PrimaryContainer.ModelDataSource"] == coverage.EFFECTIVE
     assert found["PrimaryContainer.ModelDataSource.S3DataSource.ModelAccessConfig"] == coverage.STORED
-    assert found["PrimaryContainer.MultiModelConfig.ModelCacheSetting"] == coverage.REFUSED
+    assert found["PrimaryContainer.MultiModelConfig.ModelCacheSetting"] == coverage.EFFECTIVE

@@ -192,7 +192,7 @@ def test_the_fingerprint_follows_the_deployment() -> None:
     [
         ((*VARIANT, "ServerlessConfig"), {"MemorySizeInMB": 1024}, "blue has ServerlessConfig"),
         ((*VARIANT, "ModelName"), "other", 'Could not find model "other"'),
-        ((*CONTAINER, "Mode"), "MultiModel", "model m has Mode MultiModel"),
+        ((*CONTAINER, "Mode"), "MultiModel", "model m has Mode MultiModel and no ModelDataUrl"),
         ((*CONTAINER, "Image"), None, "has no Image"),
         ((*CONTAINER, "ModelDataSource"), {"S3DataSource": S3 | {"CompressionType": "Gzip"}}, "CompressionType"),
         (("Models", "m"), {"ModelName": "m"}, "m has no container"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clary.api.endpoint_configs import EndpointConfigs
@@ -36,24 +37,23 @@ Manage = Callable[[Caller, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Carries out what `clary keys` and `clary roles` ask for. Raises AwsError."""
 
 
-class Numbers(Protocol):
-    """What gateways have counted, and all of it for Prometheus."""
+Feed = Callable[[str], AsyncGenerator[bytes, None]]
+"""Starts a feed for a gateway, by the name that it gives itself, as `Routes`."""
 
-    async def take(self, document: Mapping[str, Any]) -> None:
-        """Count a gateway's delivery, once. Raises SerializationException for what is none."""
-        ...
-
-    def exposition(self) -> bytes:
-        """Write everything in Prometheus' text format."""
-        ...
+Take = Callable[[Any], Awaitable[Any]]
+"""Takes what a gateway hands over as JSON, and answers. Raises SerializationException for what it does not know."""
 
 
-class Deferred(Protocol):
-    """Keeps the asynchronous requests that gateways have checked."""
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What answers gateways beside AWS's operations. `feeds` and `takes` are by path."""
 
-    async def take(self, document: Any) -> Sequence[bool]:
-        """Keep a batch; False for each that there is no room for. Raises SerializationException for what is none."""
-        ...
+    manage: Manage | None = None
+    """Answers `POST /_clary/iam`, JSON in and out."""
+    exposition: Callable[[], bytes] | None = None
+    """Writes all metrics in Prometheus' text format."""
+    feeds: Mapping[str, Feed] = field(default_factory=dict)
+    takes: Mapping[str, Take] = field(default_factory=dict)
 
 
 class Store(ResourceStore, SpecStore, TagStore, Protocol):
@@ -136,39 +136,35 @@ class App:
         dispatcher: Dispatcher,
         partition: Partition,
         routes: Routes,
-        manage: Manage | None = None,
-        numbers: Numbers | None = None,
-        deferred: Deferred | None = None,
+        doors: Doors | None = None,
     ) -> None:
-        """`manage` answers `POST /_clary/iam`, JSON in and out; `numbers` what gateways have counted."""
         self._dispatcher = dispatcher
         self._partition = partition
         self._routes = routes
-        self._manage = manage
-        self._numbers = numbers
-        self._deferred = deferred
+        self._doors = doors or Doors()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"cannot serve {scope['type']}: run the server with lifespan and WebSockets off")
+        doors = self._doors
         match scope["method"], scope["path"]:
-            case "POST", "/_clary/metrics" if self._numbers is not None:
-                await _hand_over(self._numbers.take, receive, send)
-            case "POST", "/_clary/async" if self._deferred is not None:
-                await _hand_over(self._deferred.take, receive, send)
-            case "GET", "/_clary/prometheus" if self._numbers is not None:
-                await _respond(send, 200, {"content-type": "text/plain; version=0.0.4"}, self._numbers.exposition())
+            case "POST", path if path in doors.takes:
+                await _hand_over(doors.takes[path], receive, send)
+            case "GET", path if path in doors.feeds:
+                await _feed(doors.feeds[path](_headers(scope).get("x-clary-gateway", "")), receive, send)
+            case "GET", "/_clary/prometheus" if doors.exposition is not None:
+                await _respond(send, 200, {"content-type": "text/plain; version=0.0.4"}, doors.exposition())
             case "POST", _:
                 await self._call(scope, receive, send)
             case "GET", "/_clary/routes":
-                await self._feed(receive, send)
+                await _feed(self._routes(), receive, send)
             case "GET", "/_clary/health":
                 await _respond(send, 200, {"content-type": "application/json"}, json.dumps({"status": "ok"}).encode())
             case _:
                 await _respond(send, 404, {}, b"")
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         body = await _body(receive)
         if body is None:
             return
@@ -182,8 +178,8 @@ class App:
             secure=headers.get("x-clary-secure") == "true",
             user_agent=headers.get("user-agent", ""),
         )
-        if self._manage is not None and scope["path"] == "/_clary/iam":
-            response = await self._answer_manager(self._manage, caller, body)
+        if self._doors.manage is not None and scope["path"] == "/_clary/iam":
+            response = await self._answer_manager(self._doors.manage, caller, body)
         else:
             service, path = headers.get("x-clary-service", ""), headers.get("x-clary-path", "/")
             response = await self._dispatcher.handle(service, headers, body, caller, path)
@@ -199,20 +195,25 @@ class App:
             return failures.error_response(error, failures.JSON_CONTENT_TYPE, caller.request_id)
         return WireResponse(200, failures.headers(failures.JSON_CONTENT_TYPE, caller.request_id), answer)
 
-    async def _feed(self, receive: Receive, send: Send) -> None:
-        """Send route tables until the gateway goes away or the feed ends."""
-        await _start(send, 200, {"content-type": "application/x-ndjson"})
-        sending = asyncio.create_task(_send_all(self._routes(), send))
-        leaving = asyncio.create_task(_left(receive))
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            sending.cancel()
-            # Waits for the feed to be closed, so that nothing is left behind in whoever feeds it.
-            ended, _ = await asyncio.gather(sending, leaving, return_exceptions=True)
-        if isinstance(ended, Exception):
-            raise ended
+
+async def _feed(lines: AsyncGenerator[bytes, None], receive: Receive, send: Send) -> None:
+    """Send lines until the gateway goes away or the feed ends."""
+    await _start(send, 200, {"content-type": "application/x-ndjson"})
+    sending = asyncio.create_task(_send_all(lines, send))
+    leaving = asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        sending.cancel()
+        # Waits for the feed to be closed, so that nothing is left behind in whoever feeds it.
+        ended, _ = await asyncio.gather(sending, leaving, return_exceptions=True)
+    if isinstance(ended, Exception):
+        raise ended
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 async def _hand_over(take: Callable[[Any], Awaitable[Any]], receive: Receive, send: Send) -> None:

@@ -156,7 +156,10 @@ def _fingerprint(definition: object) -> str:
 
 def _template(specification: Request, model: Request | None) -> ContainerTemplate:
     if model is not None:
-        return containers(model)[0]
+        template = containers(model)[0]
+        if template.models is not None:
+            raise Refused(f"Inference components do not run multi-model containers: model {model['ModelName']}.")
+        return template
     container = specification["Container"]
     url = container.get("ArtifactUrl")
     return ContainerTemplate(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Variant
-from clary.core.ports import LOCAL, ModelData, ModelDataForm, Network, Repository
+from clary.core.ports import LOCAL, ModelData, ModelDataForm, ModelPrefix, Network, Repository
 from clary.core.resources import Resource
 from clary.core.routing import AsyncInference, DataCapture, Strategy
 
@@ -173,18 +173,27 @@ def containers(model: Request) -> tuple[ContainerTemplate, ...]:
 
 
 def _container(container: Request, model: str, hostname: str) -> ContainerTemplate:
-    if container.get("Mode") == "MultiModel":
-        raise Refused(f"Clary does not run multi-model containers yet: model {model} has Mode MultiModel.")
     if not container.get("Image"):
         raise Refused(f"A container of model {model} has no Image.")
-    own, sources = _model_data(container, model), container.get("AdditionalModelDataSources") or ()
+    models, sources = _model_prefix(container, model), container.get("AdditionalModelDataSources") or ()
+    own = () if models else _model_data(container, model)
     return ContainerTemplate(
         image=container["Image"],
         environment=dict(container.get("Environment") or {}),
         model_data=(*own, *(_s3_data(each["S3DataSource"], model, each["ChannelName"]) for each in sources)),
+        models=models,
         hostname=hostname,
         repository=Repository.of(container.get("ImageConfig")),
     )
+
+
+def _model_prefix(container: Request, model: str) -> ModelPrefix | None:
+    if container.get("Mode") != "MultiModel":
+        return None
+    if not container.get("ModelDataUrl"):
+        raise Refused(f"A container of model {model} has Mode MultiModel and no ModelDataUrl.")
+    config = container.get("MultiModelConfig") or {}
+    return ModelPrefix(container["ModelDataUrl"], config.get("ModelCacheSetting", "Enabled") == "Enabled")
 
 
 def _model_data(container: Request, model: str) -> tuple[ModelData, ...]:

@@ -12,6 +12,7 @@ from clary.controllers.desired import desired
 from clary.controllers.fleet import Fleet, Surroundings
 from clary.controllers.health import Ask, Prober
 from clary.controllers.loop import Loop
+from clary.controllers.residency import Residency
 from clary.controllers.routes import Routes, key_of
 from clary.core.deployment import Action, Launch, Observed, Plan, Remove, Stop, Stopping
 from clary.core.describe import ready_before
@@ -45,6 +46,8 @@ class EndpointController:
         ask: Ask | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.residency: Residency | None = None
+        """Is told which multi-model containers are ready; None: the engine runs none. To be set before `run`."""
         self._store = store
         self._components = Components(store, engine)
         self._routes = routes
@@ -59,9 +62,14 @@ class EndpointController:
     async def run(self) -> None:
         """Work until cancelled. Containers run on; the first route table comes after a look at every endpoint."""
         try:
-            await self._loop.run(self._routes.open)
+            await self._loop.run(self._open)
         finally:
             await self._fleet.close()
+
+    def _open(self) -> None:
+        self._routes.open()
+        if self.residency is not None:
+            self.residency.open()
 
     def notify(self, name: str) -> None:
         """Look at this endpoint soon: it was created, changed or marked for deletion."""
@@ -94,6 +102,8 @@ class EndpointController:
         self._report(key, resource, decided)
         # What serves is routed to before it is said to be in service, and out of the routes before it is stopped.
         self._routes.put(key, decided.route)
+        if self.residency is not None:
+            self.residency.put(key, decided.model_hosts)
         if self._routes.is_open and _comes_into_service(resource, decided, components, packed):
             await self._routes.delivered()
         written = await self._write(resource, decided.status)
@@ -141,6 +151,8 @@ class EndpointController:
 
     async def _stop_orphans(self, key: str) -> None:
         self._routes.put(key, None)
+        if self.residency is not None:
+            self.residency.put(key, ())
         for id, seen in (await self._fleet.sightings(key, (), with_logs=False)).items():
             if not isinstance(seen, Stopping):
                 self._log.warning("container without an endpoint", endpoint=key, container=id, phase="stopping")

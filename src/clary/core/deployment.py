@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clary.core.failure import Failure
-from clary.core.ports import Container, ContainerSpec, ModelData, Network, Repository
+from clary.core.ports import Container, ContainerSpec, ModelData, ModelPrefix, Network, Repository
 from clary.core.routing import AsyncInference, DataCapture, EndpointRoute, Strategy
 
 STARTUP_TIMEOUT = 480.0
@@ -30,6 +30,8 @@ class ContainerTemplate:
     image: str
     environment: Mapping[str, str] = field(default_factory=dict)
     model_data: tuple[ModelData, ...] = ()
+    models: ModelPrefix | None = None
+    """It is a multi-model container."""
     hostname: str = ""
     """Its name in a pipeline; empty where it is the only one."""
     repository: Repository = Repository()
@@ -126,6 +128,7 @@ class Desired:
             image=template.image,
             environment=template.environment,
             model_data=template.model_data,
+            models=template.models,
             hostname=template.hostname,
             repository=template.repository,
             network=variant.network,
@@ -257,6 +260,22 @@ class Judgement:
     def ready(self) -> bool:
         return self.phase == "ready"
 
+    @property
+    def host(self) -> ModelHost | None:
+        """Give it as a multi-model container that is ready, if it is one."""
+        if self.spec.models is None or self.container is None or not self.ready:
+            return None
+        return ModelHost(self.container, self.spec.models, self.spec.role_arn)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHost:
+    """A multi-model container that is ready."""
+
+    container: Container
+    models: ModelPrefix
+    role_arn: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -292,6 +311,13 @@ class Plan:
     wake_at: float | None = None
     """When to plan again even if nothing happens."""
     judgements: tuple[Judgement, ...] = ()
+
+    @property
+    def model_hosts(self) -> tuple[ModelHost, ...]:
+        """The multi-model containers that requests may be sent to."""
+        serves = self.route is not None and self.route.status == "InService"
+        hosts = (judged.host for judged in self.judgements) if serves else ()
+        return tuple(host for host in hosts if host is not None)
 
     @property
     def attempts(self) -> Mapping[str, Attempts]:

@@ -116,6 +116,7 @@ def _variant_route(group: VariantGroup) -> VariantRoute:
         tuple(template.name for template in variant.containers) if variant.direct else (),
         variant.strategy,
         variant.role_arn or "",
+        next((template.name for template in variant.containers if template.models), ""),
     )
 
 

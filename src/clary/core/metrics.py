@@ -87,6 +87,11 @@ METRICS: tuple[Metric, ...] = (
         "Requests under way or waiting for a place, looked at once a second.", resolution=10, kind="gauge",
     ),
     _latency("ContainerLatency", "Time that one container of a pipeline took to answer.", CONTAINER),
+    _count("ModelCacheHit", "1 for each request to a multi-model variant whose model was loaded already, else 0."),
+    _latency("ModelLoadingWaitTime", "Time that a request waited for its model to be downloaded, loaded, or both."),
+    _latency("ModelDownloadingTime", "Time that it took to download a model and to unpack it."),
+    _latency("ModelLoadingTime", "Time that a multi-model container took to load a model."),
+    _latency("ModelUnloadingTime", "Time that a multi-model container took to unload a model."),
     _count("Invocations", _ONE_CONTAINER, CONTAINER),
     _count("Invocation4XXErrors", _ONE_CONTAINER, CONTAINER),
     _count("Invocation5XXErrors", _ONE_CONTAINER, CONTAINER),
@@ -121,6 +126,9 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         INSTANCES, "DiskUtilization", VARIANT, "Percent", "How full the disk is that the containers use.", kind="gauge"
+    ),
+    Metric(
+        INSTANCES, "LoadedModelCount", VARIANT, "None", "Models that a multi-model container has loaded.", kind="gauge"
     ),
     Metric(
         CLARY, "Dropped", ("Kind",), "Count",

@@ -51,6 +51,21 @@ class ModelData(NamedTuple):
         return f"additional-model-data-sources/{self.channel}" if self.channel else "model"
 
 
+class ModelPrefix(NamedTuple):
+    """Where a multi-model container's models come from: each is an archive, by its key below the URL."""
+
+    url: str
+    cached: bool = True
+    """Models stay loaded until their memory is needed; otherwise until they have answered (ModelCacheSetting)."""
+
+
+class Placed(NamedTuple):
+    """A model's files, where a container finds them. Size in bytes."""
+
+    path: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """What a container may reach."""
@@ -102,6 +117,8 @@ class ContainerSpec:
     """As in CreateModel. The engine adds the contract's own variables."""
     model_data: tuple[ModelData, ...] = ()
     """What is to be downloaded; without one for the model itself, /opt/ml/model is empty."""
+    models: ModelPrefix | None = None
+    """It is a multi-model container, and its models are placed while it runs."""
     instance_type: str = "ml.clary.local"
     download_timeout: float = 3600.0
     """Seconds for download and unpacking together (ModelDataDownloadTimeoutInSeconds)."""
@@ -320,6 +337,29 @@ class KnowsImages(Protocol):
 
     async def knows_image(self, image: str, repository: Repository) -> bool | None:
         """Tell whether an image could be had; None where that cannot be found out now. Raises nothing of its own."""
+        ...
+
+
+@runtime_checkable
+class HoldsModels(Protocol):
+    """What an engine offers beside `Engine` where it can run multi-model containers (ContainerSpec.models).
+
+    A model is named by what is a safe name of a file. All of it is idempotent.
+    """
+
+    async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
+        """Show a model's files to the running container `id`, below /opt/ml/models; what is there stays as it is.
+
+        Raises LaunchFailure (download, unpack, size; useless to repeat) or Transient, of which DiskFull is one.
+        """
+        ...
+
+    async def discard(self, id: str, model: str) -> None:
+        """Remove a model's files. The container must not have it loaded."""
+        ...
+
+    async def placed(self, id: str) -> Mapping[str, Placed]:
+        """Give the models whose files there are."""
         ...
 
 

@@ -46,6 +46,8 @@ class VariantRoute:
     strategy: Strategy = "LEAST_OUTSTANDING_REQUESTS"
     role_arn: str = ""
     """As whom the objects of asynchronous requests are read and written; empty: nobody's."""
+    multi_model: str = ""
+    """The name of the container that serves many models, one of which a caller names. Empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class VariantDocument(TypedDict):
     direct: list[str]
     strategy: Strategy
     role_arn: str
+    multi_model: str
 
 
 class CaptureDocument(TypedDict):
@@ -219,6 +222,7 @@ def _variant_document(variant: VariantRoute) -> VariantDocument:
         "direct": list(variant.direct),
         "strategy": variant.strategy,
         "role_arn": variant.role_arn,
+        "multi_model": variant.multi_model,
     }
 
 
@@ -231,6 +235,7 @@ def _variant(document: VariantDocument) -> VariantRoute:
         tuple(document["direct"]),
         document["strategy"],
         document["role_arn"],
+        document["multi_model"],
     )
 
 

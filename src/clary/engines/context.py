@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clary.core.ports import ContainerSpec
-from clary.engines.artifacts import ReadRefusal
+from clary.engines.fetching import ReadRefusal
 from clary.objects import Objects
 
 

@@ -18,14 +18,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import clary
-from clary.core.ports import LOCAL, Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
+from clary.core.ports import (
+    LOCAL,
+    Capacity,
+    Container,
+    ContainerSpec,
+    Engine,
+    ModelData,
+    Placed,
+    Progress,
+    Repository,
+    Usage,
+)
 from clary.engines import cgroups, instance_types, isolation, posix, staging, usage
-from clary.engines.artifacts import Artifact, Artifacts
+from clary.engines.artifacts import Artifacts
 from clary.engines.catalogue import Catalogue, Recipe
 from clary.engines.context import EngineContext
 from clary.engines.endings import ending
 from clary.engines.environments import Environments, PythonEnvironment
 from clary.engines.launches import Launches
+from clary.engines.model_folders import PLACE, ModelFolders
 from clary.engines.ports import Ports
 from clary.engines.records import Record, Records, check_names, is_safe
 from clary.engines.relay import Relays
@@ -71,6 +83,7 @@ class ProcessEngine:
             context.max_artifact_bytes,
             context.read_refusal,
         )
+        self._models = ModelFolders(context.data / "models", self._artifacts.fetcher)
         self._environments = Environments(context.data / "environments")
         self._disk = Records(run / "containers")
         self._records: dict[str, Record] = {}
@@ -102,6 +115,7 @@ class ProcessEngine:
         if (record := self._records.get(id)) is not None:
             self._unwatch(id)
             await self._end(record, grace)
+            await self._models.remove(id)
             self._forget(record)
 
     async def logs(self, id: str, lines: int) -> Sequence[str]:
@@ -133,6 +147,22 @@ class ProcessEngine:
             found[record.spec.id] = usage.measure(pids, groups, record.spec.instance_type, self._run)
         return found
 
+    async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
+        """Show a model's files to a multi-model container (core.ports.HoldsModels)."""
+        await self._ready()
+        return self._placed(id, model, await self._models.place(id, model, data, role_arn))
+
+    async def discard(self, id: str, model: str) -> None:
+        await self._models.discard(id, model)
+
+    async def placed(self, id: str) -> Mapping[str, Placed]:
+        await self._ready()
+        return {model: self._placed(id, model, size) for model, size in (await self._models.placed(id)).items()}
+
+    def _placed(self, id: str, model: str, size: int) -> Placed:
+        ml = "/opt/ml" if self._mounts else self._folders(id).base
+        return Placed(f"{ml}/{PLACE}/{model}/model", size)
+
     async def close(self) -> None:
         if self._prepared is not None:
             await asyncio.wait({self._prepared})
@@ -154,33 +184,41 @@ class ProcessEngine:
         recipe = self._catalogue.resolve(spec.image)
         try:
             artifacts = await self._artifacts.collect(spec, progress)
+            trees = {place: artifact.path for place, artifact in artifacts.items()}
+            if spec.models is not None:
+                trees[PLACE] = self._models.create(spec.id)
             folders = self._folders(spec.id)
-            folders.create({place: artifact.path for place, artifact in artifacts.items()})
+            folders.create(trees)
             python = await self._environments.get(recipe, folders.base / "model", progress)
             progress("start")
-            return await self._start(spec, recipe, python, artifacts)
+            return await self._start(spec, recipe, python, trees, [artifact.key for artifact in artifacts.values()])
         except OSError as error:
             raise Transient(f"starting {spec.id}: {error}", retry_after=5.0) from error
         finally:
             if spec.id not in self._records:
                 self._artifacts.release(spec.id)
                 self._folders(spec.id).remove()
+                await self._models.remove(spec.id)
 
     async def _start(
-        self, spec: ContainerSpec, recipe: Recipe, python: PythonEnvironment, artifacts: Mapping[str, Artifact]
+        self,
+        spec: ContainerSpec,
+        recipe: Recipe,
+        python: PythonEnvironment,
+        trees: Mapping[str, Path],
+        artifacts: Sequence[str],
     ) -> Container:
         ports = self._ports.take()
         bounds = instance_types.bounds(spec)
-        keys = tuple(artifact.key for artifact in artifacts.values())
         record = Record(
-            spec, "starting", ports.port, recipe.resolved, artifacts=keys,
+            spec, "starting", ports.port, recipe.resolved, artifacts=tuple(artifacts),
             groups=tuple(map(str, self._groups.create(spec.id, bounds))),
         )  # fmt: skip
         staged = staging.Staged(
             spec=spec,
             recipe=recipe,
             python=python,
-            trees={place: artifact.path for place, artifact in artifacts.items()},
+            trees=trees,
             folders=self._folders(spec.id),
             ports=ports,
             limits=bounds,
@@ -324,6 +362,7 @@ class ProcessEngine:
         for record in list(self._disk.read_all()):
             await self._adopt(record)
         self._groups.retain(self._records)
+        await self._models.retain(self._records)
         await self._relays.retain(self._records)
         if self._settling:  # what ended while nobody watched is known as ended from the first observation on
             await asyncio.wait(set(self._settling))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clary.core.ports import Container, ContainerSpec, ModelData, Network, Repository, Share
+from clary.core.ports import Container, ContainerSpec, ModelData, ModelPrefix, Network, Repository, Share
 from clary.errors import LaunchFailure
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -74,8 +74,10 @@ def _spec(given: dict[str, Any]) -> ContainerSpec:
     network = Network(wanted["isolated"], tuple(wanted["subnets"]), tuple(wanted["security_groups"]))
     data = tuple(ModelData(*each) for each in given["model_data"])
     share = Share(**given["share"]) if given.get("share") else None  # an older record has none
+    models = ModelPrefix(*given["models"]) if given.get("models") else None
     repository = Repository(**given["repository"])
-    return ContainerSpec(**{**given, "model_data": data, "repository": repository, "network": network, "share": share})
+    read = {"model_data": data, "models": models, "repository": repository, "network": network, "share": share}
+    return ContainerSpec(**{**given, **read})
 
 
 class Records:

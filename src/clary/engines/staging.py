@@ -153,6 +153,8 @@ class Staged:
                 variables.setdefault("CLARY_SERVING_MEMORY_MB", str(self.limits.memory // 2**20))
         if not self.mounts:
             variables["SAGEMAKER_BASE_DIR"] = str(self.folders.base)
+        if self.spec.models is not None:
+            variables["SAGEMAKER_MULTI_MODEL"] = "true"
         return variables | {
             "PATH": f"{self.python.scripts}{os.pathsep}{search}",
             "SAGEMAKER_BIND_TO_PORT": str(self.ports.port),

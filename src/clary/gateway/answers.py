@@ -92,12 +92,26 @@ def not_ready(name: str) -> AwsError:
     )
 
 
-def refuse_foreign_targets(headers: Mapping[bytes, bytes], endpoint: str) -> None:
-    """Refuse target headers that this kind of endpoint does not take."""
-    if b"x-amzn-sagemaker-target-model" in headers:
-        raise validation_error(
-            f"Endpoint {endpoint} is not a multi-model endpoint and does not support target model header."
-        )
+def no_multi_model(endpoint: str) -> AwsError:
+    """Refuse an invocation that names a model where there is but one."""
+    return validation_error(
+        f"Endpoint {endpoint} is not a multi-model endpoint and does not support target model header."
+    )
+
+
+def no_target_model(request_id: str) -> AwsError:
+    """Refuse an invocation that names no model where there are many. Of the service's words the first are known."""
+    return validation_error(
+        f"Request {request_id} is missing a target model header. This is a multi-model endpoint: name one of its "
+        "models with TargetModel."
+    )
+
+
+def model_not_ready(target_model: str) -> AwsError:
+    """Say that a model was not loaded in time; it may still be loading. The service's words are not known."""
+    return RuntimeFailure(
+        "ModelNotReadyException", 429, f"Model {target_model} is not ready: it is still being loaded. Try again."
+    )
 
 
 def foreign_component() -> AwsError:

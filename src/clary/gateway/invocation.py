@@ -19,8 +19,9 @@ from clary.errors import AwsError
 from clary.gateway import answers, shadows
 from clary.gateway.capture import Captured, Draft
 from clary.gateway.meter import Answered
+from clary.gateway.multi_model import MultiModel
 from clary.gateway.passage import CARRIED, HopTooLarge, Lines, Passage
-from clary.gateway.placement import CONTAINER, Placed
+from clary.gateway.placement import CONTAINER
 from clary.gateway.state import Overdue
 from clary.gateway.upstream import UpstreamConnection, is_ours
 
@@ -52,7 +53,7 @@ class PlainInvocation(Overdue, Protocol):
     upstream: UpstreamConnection
 
 
-class Invocation(Placed):
+class Invocation(MultiModel):
     """One InvokeEndpoint request: both an exchange with the client and the hearer of the container's answer."""
 
     LINES: ClassVar[Lines] = (*CARRIED, (b"accept", b"\r\nAccept: "))
@@ -91,8 +92,7 @@ class Invocation(Placed):
     def _send(self) -> None:
         route = self._route
         assert route is not None and self._target is not None
-        first = self._tried is None
-        if first:
+        if not self._sent_at:
             if route.shadows:
                 container = self._head.headers.get(CONTAINER)
                 shadows.copy(self._state, route, self.LINES, self._head.headers, self._payload, container)
@@ -101,7 +101,8 @@ class Invocation(Placed):
                 self._captured = self._state.capture.draft()
         self._sent_at = perf_counter()
         self._passage = Passage(self._state, self._target.hops, self.LINES, self)
-        self._passage.begin(self._head.headers, self._payload, fresh=not first)
+        self._passage.model = self._resident
+        self._passage.begin(self._head.headers, self._payload, fresh=self._tried is not None)
 
     def go_on(self, plain: PlainInvocation) -> None:
         """Take over an invocation that was sent the short way."""
@@ -212,8 +213,12 @@ class Invocation(Placed):
             self._state.outliers.answered(self._target.id, None if failed else self._answered_at - self._sent_at)
         if self._passing:
             self._end_answer(failed=failed)
+            return
+        body = b"".join(self._out) if self._kept <= LARGEST_BODY else None
+        if self._is_doubtful(self._status):
+            self._look_again(body)
         else:
-            self._refused_by_model(b"".join(self._out) if self._kept <= LARGEST_BODY else None)
+            self._refused_by_model(body)
 
     def _end_answer(self, *, failed: bool) -> None:
         if self._chunked:
@@ -221,6 +226,17 @@ class Invocation(Placed):
         if self._out:
             self._client.write(b"".join(self._out))
         self._finish(self._status, failed=failed)
+
+    def _look_again(self, body: bytes | None) -> None:
+        """Find out whether the container that says that it has no such model is right."""
+        assert self._passage is not None
+        if not self._passage.at_model:
+            self._refused_by_model(body)
+            return
+        self._disarm()
+        self._passage, self._doubted = None, True
+        self._kept = 0
+        self._state.spawn(self._ask_back(self._status, body))
 
     def _refused_by_model(self, body: bytes | None) -> None:
         self._fail(answers.model_error(self._state.partition, self._endpoint, self._container, self._status, body))
@@ -271,6 +287,9 @@ class Invocation(Placed):
 
     def time_out(self) -> None:
         """The model has taken too long. It may go on; nobody waits for it any more."""
+        if self._wish is not None:
+            self._fail(answers.model_not_ready(self._wish.target_model))
+            return
         if self._passage is None:
             self._fail(answers.not_admitted())
             return
@@ -306,7 +325,9 @@ class Invocation(Placed):
 
     @property
     def _container(self) -> str:
-        return self._passage.container if self._passage is not None else "primary"
+        if self._passage is not None:
+            return self._passage.container
+        return (self._variant.multi_model if self._variant is not None else "") or "primary"
 
     def _render(self, error: AwsError, *, keep_alive: bool) -> bytes:
         return answers.runtime_error(error, self._request_id, keep_alive=keep_alive, more=self._timing())
@@ -337,6 +358,8 @@ class Invocation(Placed):
         answered = Answered(status, failed, model, now - self._arrived - model, len(variant.targets))
         meter, passage = self._state.meter, self._passage
         meter.count(self._endpoint, variant.name, answered)
+        if self._target_model is not None:
+            meter.model(self._endpoint, variant.name, self._waited)
         if passage is None or not (variant.direct or passage.seconds):
             return
         last = (passage.container, model - sum(seconds for _, seconds in passage.seconds))
@@ -381,5 +404,6 @@ class Invocation(Placed):
     def _release(self) -> None:
         self._drop_capture()
         self._passage = None
+        self._stop_seeking()
         self._disarm()
         self._unload()

@@ -95,6 +95,7 @@ class Meter:
         self._tallies: dict[_Key, _Tally] = {}
         self._sources: list[Callable[[], list[tuple[str, str, list[Answered]]]]] = []
         self._seconds: dict[_Key, list[float]] = {}
+        self._waits: dict[tuple[str, str], list[float]] = {}
         self._dropped: Counter[str] = Counter()
         self._start = self._minute()
 
@@ -124,6 +125,10 @@ class Meter:
         """Count the answer of one container of a pipeline (ContainerLatency)."""
         self._seconds.setdefault((route, variant, container), []).append(seconds)
 
+    def model(self, route: str, variant: str, waited: float) -> None:
+        """Count a request for one of many models, and the seconds for which it waited for it; 0.0: it was loaded."""
+        self._waits.setdefault((route, variant), []).append(waited)
+
     def dropped(self, kind: str, number: int = 1) -> None:
         """Count what was given up so that requests need not wait."""
         self._dropped[kind] += number
@@ -138,12 +143,15 @@ class Meter:
             self._tally(key)
         tallies, self._tallies = self._tallies, {}
         seconds, self._seconds = self._seconds, {}
+        waits, self._waits = self._waits, {}
         dropped, self._dropped = self._dropped, Counter()
         points = [Point(of, start, found) for key, tally in tallies.items() for of, found in _of_tally(key, tally)]
         for names, values in seconds.items():
             latency = Statistics()
             latency.extend(each * _MICROS for each in values)
             points.append(Point(series(INVOCATIONS, "ContainerLatency", *names), start, latency))
+        for variant, values in waits.items():
+            points.extend(Point(of, start, found) for of, found in _of_waits(variant, values))
         for kind, number in dropped.items():
             points.append(Point(series(CLARY, "Dropped", kind), start, _repeated({float(number): 1})))
         return points
@@ -175,6 +183,15 @@ def _of_tally(key: _Key, tally: _Tally) -> Iterator[tuple[Series, Statistics]]:
             yield named("InvocationsPerInstance"), _repeated(shares)
         if tally.model.count:
             yield named("ModelLatency"), tally.model
+
+
+def _of_waits(variant: tuple[str, str], waits: Sequence[float]) -> Iterator[tuple[Series, Statistics]]:
+    missed = [seconds * _MICROS for seconds in waits if seconds]
+    yield series(INVOCATIONS, "ModelCacheHit", *variant), _repeated({1.0: len(waits) - len(missed), 0.0: len(missed)})
+    if missed:
+        waited = Statistics()
+        waited.extend(missed)
+        yield series(INVOCATIONS, "ModelLoadingWaitTime", *variant), waited
 
 
 def _repeated(values: dict[float, int]) -> Statistics:

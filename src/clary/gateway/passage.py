@@ -13,6 +13,7 @@ from time import perf_counter
 from clary.core import model_error
 from clary.core.routing import Hop
 from clary.gateway.outbox import LARGE
+from clary.gateway.residency import TARGET_MODEL, Resident
 from clary.gateway.state import State
 from clary.gateway.upstream import Answer, UpstreamConnection
 
@@ -54,6 +55,8 @@ class Passage:
     _upstream: UpstreamConnection | None = None
     _cancelled = _failing = _fresh = False
     _status = _size = 0
+    model: Resident | None = None
+    """Which of the models of the multi-model container among them is asked."""
     seconds: tuple[tuple[str, float], ...] = ()
     """How long each container took, but for the last, by its name."""
 
@@ -85,6 +88,11 @@ class Passage:
         """The request went out on a connection that had served before, so its end says nothing of the container."""
         return self._upstream is not None and self._upstream.reused
 
+    @property
+    def at_model(self) -> bool:
+        """The multi-model container has the request now."""
+        return self.model is not None and self.model.held.container == self._hops[self._position].id
+
     def cancel(self) -> None:
         """Give up. The container may go on working; nobody listens."""
         self._cancelled = True
@@ -111,8 +119,11 @@ class Passage:
             self._pieces: list[bytes] = []
             self._size = 0
             self._since = perf_counter()
-        parts = [beginning(hop)]
-        headers = self._headers
+        model, headers = self.model, self._headers
+        if model is not None and model.held.container == hop.id:
+            parts = [model.beginning(hop), b"\r\nX-Amzn-SageMaker-Target-Model: ", headers[TARGET_MODEL]]
+        else:
+            parts = [beginning(hop)]
         for name, line in lines:
             value = headers.get(name)
             if value is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Set
 from random import random
 from typing import ClassVar
 
@@ -50,7 +51,6 @@ class Placed(Routed):
         route = self._route = self._find_route()
         if route.asynchronous is not None:
             raise answers.asynchronous_only(self._endpoint)
-        answers.refuse_foreign_targets(headers, self._endpoint)
         wanted_header = headers.get(b"x-amzn-sagemaker-target-variant")
         wanted = wanted_header.decode("latin-1") if wanted_header is not None else None
         container = headers.get(CONTAINER)
@@ -58,17 +58,26 @@ class Placed(Routed):
             route = narrowed(route, container.decode("latin-1"))
         picked = self._of_session(route, wanted, headers[_SESSION]) if _SESSION in headers else None
         if picked is None:
-            avoid = state.outliers.out
-            if self._tried is not None:
-                avoid = avoid | {self._tried}  # a retry goes elsewhere if there is an elsewhere
-            picked = state.pick(route, wanted, random(), state.load, avoid)  # noqa: S311
+            picked = state.pick(route, wanted, random(), state.load, self._avoided)  # noqa: S311
         if picked is None:
             self._variant = next((each for each in route.variants if wanted in (None, each.name)), None)
             raise answers.nothing_ready(route, wanted_header, container)
-        variant, target = self._variant, self._target = picked
-        state.load[target.id] = state.load.get(target.id, 0) + 1
+        variant, target = picked
+        self._variant = variant
+        self._put_on(target)
         if bool(variant.direct) != (container is not None):
             raise answers.wrong_mode(self._endpoint, variant)
+
+    @property
+    def _avoided(self) -> Set[str]:
+        """The instances that are left alone while there are others: a retry goes elsewhere."""
+        out = self._state.outliers.out
+        return out if self._tried is None else out | {self._tried}
+
+    def _put_on(self, target: Target) -> None:
+        self._target = target
+        load = self._state.load
+        load[target.id] = load.get(target.id, 0) + 1
 
     def _find_route(self) -> EndpointRoute:
         route = super()._find_route()

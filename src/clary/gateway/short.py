@@ -99,7 +99,9 @@ class LongWay:
 
 
 def _is_plain(variant: VariantRoute) -> bool:
-    plain = VariantRoute(variant.name, variant.weight, variant.targets, strategy=variant.strategy)
+    plain = VariantRoute(
+        variant.name, variant.weight, variant.targets, strategy=variant.strategy, role_arn=variant.role_arn
+    )
     hops = [hop for target in variant.targets for hop in target.hops]
     alone = all(len(target.hops) == 1 for target in variant.targets)
     return variant == plain and alone and all(hop == Hop(hop.id, hop.host, hop.port) for hop in hops)

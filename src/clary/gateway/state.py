@@ -23,6 +23,7 @@ from clary.gateway.deferrals import Deferrals
 from clary.gateway.head import Head
 from clary.gateway.meter import Concurrency, Meter, Snapshot
 from clary.gateway.outbox import Outbox
+from clary.gateway.residency import Residency
 from clary.gateway.routes import RouteFeed
 from clary.gateway.stickiness import Stickiness
 from clary.gateway.upstream import Pool
@@ -94,6 +95,7 @@ class State:
         self.load: dict[str, int] = {}
         """Requests under way by instance id, of this process; those that wait for a place count."""
         self.outliers = Outliers()
+        self.models = Residency(self.control_socket)
         self.stickiness = Stickiness(run / "sessions")
         self.capture = Capture()
         self.shadows_under_way = 0
@@ -105,6 +107,8 @@ class State:
         """When each invocation has taken too long, in the order in which that comes: one limit holds for all."""
         self.stream_deadlines: dict[Stream, float] = {}
         """The same for streamed answers, which have a limit of their own."""
+        self.loading: dict[Overdue, float] = {}
+        """The same for those that wait for a model to be loaded."""
         self._numbers = count(getrandbits(32))
         self.next_number = self._numbers.__next__
         """Gives the number of a new request."""
@@ -160,6 +164,7 @@ class State:
             now = self.loop.time()
             _time_out(self.deadlines, now)
             _time_out(self.stream_deadlines, now)
+            _time_out(self.loading, now)
             self.outliers.review(now, self.routes.table.endpoints.values())
 
     def interrupt_streams(self) -> None:

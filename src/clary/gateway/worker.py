@@ -93,6 +93,8 @@ async def serve(
         "sweep": lambda: _sweep(state, door),
         "deadlines": state.watch_deadlines,
         "numbers": numbers.follow,
+        "models": state.models.follow,
+        "uses": state.models.report,
         "sessions": lambda: _forget_sessions(state),
         "captures": writer.follow,
         "asynchronous requests": state.deferrals.follow,
@@ -110,6 +112,7 @@ async def serve(
             await task
     await writer.finish()
     await numbers.finish()
+    await state.models.close()
     state.pool.close()
     await control.close()
 

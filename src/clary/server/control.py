@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 
 from clary import credentials
-from clary.api.app import App, operations
+from clary.api.app import App, Doors, Take, operations
 from clary.api.authorization import Guard
 from clary.api.identities import Identities
 from clary.api.ledger import Ledger
@@ -27,11 +27,13 @@ from clary.api.sts import Sts
 from clary.api.world import World
 from clary.controllers.agents import Means
 from clary.controllers.endpoints import EndpointController, Grace
+from clary.controllers.journal import LoadJournal
 from clary.controllers.losses import Losses
+from clary.controllers.residency import Bounds, Residency
 from clary.controllers.routes import Routes
 from clary.controllers.transform_jobs import TransformJobController
 from clary.controllers.utilisation import Utilisation
-from clary.core.ports import ContainerSpec, Engine, KnowsImages, Meters, Repository
+from clary.core.ports import ContainerSpec, Engine, HoldsModels, KnowsImages, Meters, Repository
 from clary.core.resources import Partition
 from clary.core.sessions import ROLE_CREDENTIALS, Holder, Sessions
 from clary.engines.context import EngineContext
@@ -62,6 +64,9 @@ async def control(settings: Settings) -> None:
     controller = EndpointController(store, engine, routes, grace)
     jobs = TransformJobController(store, engine, _agents(settings), grace)
     changed += [controller.container_changed, jobs.container_changed]
+    if isinstance(engine, HoldsModels):
+        bounds = Bounds(settings.artifact_cache * GIB, max(1, (os.cpu_count() or 1) // 2))
+        controller.residency = Residency(engine, LoadJournal(settings.run / "loads"), ledger.record, bounds)
 
     world = None if settings.defer_checks else _world(settings, engine, identities)
     handlers = {
@@ -73,7 +78,8 @@ async def control(settings: Settings) -> None:
     }
     guarded = Guard(identities, store, partition).before(handlers)
     asynchronous = Asynchronous(settings, store, routes, identities, ledger)
-    app = App(Dispatcher(guarded), partition, routes.subscribe, identities.manage, ledger, asynchronous.intake)
+    doors = _doors(identities, ledger, asynchronous, controller.residency)
+    app = App(Dispatcher(guarded), partition, routes.subscribe, doors)
     work = [
         *asynchronous.work(),
         controller.run(),
@@ -82,6 +88,7 @@ async def control(settings: Settings) -> None:
         ledger.run(settings.metrics_retention * DAY, lambda: routes.table.endpoints),
         losses.run(),
         *([Utilisation(engine, ledger.record).run()] if isinstance(engine, Meters) else []),
+        *([controller.residency.run()] if controller.residency is not None else []),
     ]
     asked_to_stop = await _serve(app, control_socket(settings), work)
     await asynchronous.finish()
@@ -99,6 +106,14 @@ def _agents(settings: Settings) -> Means:
     # Our parent is the supervisor.
     command = (sys.executable, "-m", "clary.server", "transform", str(os.getppid()))
     return Means(settings.transforms, command, environment | to_environment(settings))
+
+
+def _doors(identities: Identities, ledger: Ledger, asynchronous: Asynchronous, residency: Residency | None) -> Doors:
+    takes: dict[str, Take] = {"/_clary/metrics": ledger.take, "/_clary/async": asynchronous.intake.take}
+    if residency is None:
+        return Doors(identities.manage, ledger.exposition, takes=takes)
+    takes["/_clary/models"] = residency.answer
+    return Doors(identities.manage, ledger.exposition, {"/_clary/models": residency.subscribe}, takes)
 
 
 class _Server(uvicorn.Server):

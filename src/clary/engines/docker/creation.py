@@ -78,6 +78,7 @@ class Creation:
             "AWS_DEFAULT_REGION": self.region,
             **self.role_variables,
             **self.spec.environment,
+            **({"SAGEMAKER_MULTI_MODEL": "true"} if self.spec.models is not None else {}),
             "SAGEMAKER_BIND_TO_PORT": str(PORT),
             "SAGEMAKER_SAFE_PORT_RANGE": _SAFE_RANGE,
         }

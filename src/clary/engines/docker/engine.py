@@ -16,7 +16,18 @@ from dataclasses import dataclass, replace
 from aiodocker import Docker
 from aiodocker.containers import DockerContainer
 
-from clary.core.ports import LOCAL, Capacity, Container, ContainerSpec, Engine, Progress, Repository, Usage
+from clary.core.ports import (
+    LOCAL,
+    Capacity,
+    Container,
+    ContainerSpec,
+    Engine,
+    ModelData,
+    Placed,
+    Progress,
+    Repository,
+    Usage,
+)
 from clary.engines import instance_types
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.context import EngineContext
@@ -33,6 +44,7 @@ from clary.engines.docker.provider import CredentialsProvider
 from clary.engines.docker.registries import Registries
 from clary.engines.docker.shared import Shared
 from clary.engines.launches import Launches
+from clary.engines.model_folders import PLACE, ModelFolders
 from clary.engines.records import check_names, is_safe
 from clary.engines.relay import Relays
 from clary.errors import LaunchFailure, Transient
@@ -40,6 +52,7 @@ from clary.logs.folder import LogFolder
 from clary.telemetry import logger
 
 _BIND_LABEL = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
+_MULTI_LABEL = "com.amazonaws.sagemaker.capabilities.multi-models"
 _NO_LIMITS = "This Docker engine cannot limit memory: models may use all that there is."
 _NO_LINK = "Containers of this Docker engine cannot reach Clary, so they get no credentials of their role."
 _log = logger("docker")
@@ -81,6 +94,7 @@ class DockerEngine:
             context.max_artifact_bytes,
             context.read_refusal,
         )
+        self._models = ModelFolders(context.data / "models", self._artifacts.fetcher)
         self._relays = Relays(self._root / "relays")
         self._launches = Launches()
         self._seen: dict[str, Inspected] = {}
@@ -140,6 +154,16 @@ class DockerEngine:
         running = [(container_id, labels.id_of(each)) for container_id, each in self._seen.items() if _runs(each)]
         return await usage.measure(here.docker, running, self._root)
 
+    async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
+        """Show a model's files to a multi-model container (core.ports.HoldsModels)."""
+        return _placed(model, await self._models.place(id, model, data, role_arn))
+
+    async def discard(self, id: str, model: str) -> None:
+        await self._models.discard(id, model)
+
+    async def placed(self, id: str) -> Mapping[str, Placed]:
+        return {model: _placed(model, size) for model, size in (await self._models.placed(id)).items()}
+
     async def close(self) -> None:
         if self._connecting is None:
             return
@@ -163,11 +187,12 @@ class DockerEngine:
         if (found := await self._find(here, spec.id)) is not None:
             return await self._container(found)
         image = await here.images.resolve(spec, progress)
-        if spec.hostname and image.labels.get(_BIND_LABEL) != "true":
-            # As the service does: its containers of one instance may have to share a port range.
-            raise LaunchFailure(
-                "image", f"Your Ecr Image {spec.image} does not contain required {_BIND_LABEL}=true Docker label(s)."
-            )
+        # As the service does: containers of one instance may have to share a port range, and know how to.
+        for required, label in ((spec.hostname, _BIND_LABEL), (spec.models, _MULTI_LABEL)):
+            if required and image.labels.get(label) != "true":
+                raise LaunchFailure(
+                    "image", f"Your Ecr Image {spec.image} does not contain required {label}=true Docker label(s)."
+                )
         try:
             artifacts = await self._artifacts.collect(spec, progress)
             progress("create")
@@ -186,6 +211,9 @@ class DockerEngine:
     async def _start(
         self, here: _Connected, spec: ContainerSpec, image: ResolvedImage, artifacts: Mapping[str, Artifact]
     ) -> Container:
+        trees = {"model": self._empty, **{place: artifact.path for place, artifact in artifacts.items()}}
+        if spec.models is not None:
+            trees[PLACE] = self._models.create(spec.id)
         variables = self._context.role_variables(spec)
         attachment = await here.networks.attach(spec, wants_credentials=bool(variables))
         if variables and not attachment.linked:
@@ -194,7 +222,7 @@ class DockerEngine:
         creation = Creation(
             spec=spec,
             image=image,
-            trees={"model": self._empty, **{place: artifact.path for place, artifact in artifacts.items()}},
+            trees=trees,
             attachment=attachment,
             limits=instance_types.bounds(spec),
             machine=here.machine,
@@ -240,6 +268,7 @@ class DockerEngine:
     async def _forget(self, here: _Connected, id: str) -> None:
         """Give back what a container had that Docker does not know of."""
         self._artifacts.release(id)
+        await self._models.remove(id)
         self._news.discard(id)
         await self._relays.end(id)
         await here.followers.forget(id)
@@ -376,6 +405,7 @@ class DockerEngine:
         for inspected in found:
             self._hold(inspected)
         await self._relays.retain(_ids(found))
+        await self._models.retain(_ids(found))
 
     def _hold(self, inspected: Inspected) -> None:
         for artifact in labels.kept(inspected).artifacts:
@@ -383,6 +413,10 @@ class DockerEngine:
 
     def _name(self, id: str) -> str:
         return labels.name_of(self._owner, id)
+
+
+def _placed(model: str, size: int) -> Placed:
+    return Placed(f"/opt/ml/{PLACE}/{model}/model", size)
 
 
 async def _shown(box: DockerContainer) -> Inspected | None:
