@@ -19,6 +19,10 @@ OPERATIONS = (
     "create-endpoint-config",
     "create-endpoint",
     "create-transform-job",
+    "stop-transform-job",
+    "list-transform-jobs",
+    "create-inference-component",
+    "update-inference-component-runtime-config",
     "create-model-package",
     "add-tags",
     "delete-model",
@@ -43,6 +47,16 @@ MINIMAL: dict[str, list[str]] = {
         *["--transform-output", "S3OutputPath=s3://b/o"],
         *["--transform-resources", "InstanceType=ml.m5.large,InstanceCount=1"],
     ],
+    "stop-transform-job": ["--transform-job-name", "j"],
+    "list-transform-jobs": [],
+    "create-inference-component": [
+        *["--inference-component-name", "i", "--endpoint-name", "e", "--variant-name", "v"],
+        *["--specification", "ModelName=m,ComputeResourceRequirements={MinMemoryRequiredInMb=128}"],
+        *["--runtime-config", "CopyCount=1"],
+    ],
+    "update-inference-component-runtime-config": [
+        *["--inference-component-name", "i", "--desired-runtime-config", "CopyCount=2"]
+    ],
     "create-model-package": ["--model-package-group-name", "g", "--source-uri", "s3://b/k"],
     "add-tags": ["--resource-arn", "arn", "--tags", "Key=a,Value=b"],
     "delete-model": ["--model-name", "m"],
@@ -64,6 +78,9 @@ ANSWERS: dict[str, Any] = {
     "CreateEndpointConfig": {"EndpointConfigArn": "arn:c"},
     "CreateEndpoint": {"EndpointArn": "arn:e", "Unknown": "dropped"},
     "CreateTransformJob": {"TransformJobArn": "arn:j"},
+    "ListTransformJobs": {"TransformJobSummaries": [{"TransformJobName": "j", "CreationTime": TIME}]},
+    "CreateInferenceComponent": {"InferenceComponentArn": "arn:i"},
+    "UpdateInferenceComponentRuntimeConfig": {"InferenceComponentArn": "arn:i"},
     "UpdateEndpoint": {"EndpointArn": "arn:e"},
     "AddTags": {"Tags": [{"Key": "a", "Value": "b"}, {"Key": "c"}]},
     "ListTags": {"Tags": [{"Key": "a", "Value": "β"}]},
@@ -228,6 +245,20 @@ def _lists() -> Iterator[Case]:
         "word for a structure": ["--data-processing", "Input"],
     }.items():
         yield Case(f"transform: {name}", [*base, *words])
+    base = ["sagemaker", "create-inference-component", *MINIMAL["create-inference-component"][:4]]
+    for name, words in {
+        "a fraction": [
+            "ModelName=m,ComputeResourceRequirements={MinMemoryRequiredInMb=128,NumberOfCpuCoresRequired=0.5}"
+        ],
+        "an adapter": ["BaseInferenceComponentName=b,Container={ArtifactUrl=s3://b/a.tar.gz}"],
+        "a container": [
+            "Container={Image=i,Environment={A=1,B=2}},StartupParameters={ContainerStartupHealthCheckTimeoutInSeconds=60}"
+        ],
+        "nothing required": ["ModelName=m,ComputeResourceRequirements={NumberOfCpuCoresRequired=1}"],
+        "JSON": ['{"ModelName": "m", "DataCacheConfig": {"EnableCaching": true}}'],
+        "and none": [],
+    }.items():
+        yield Case(f"component: {name}", [*base, "--specification", *words])
     for name, words in {
         "on": ["--enable-network-isolation"],
         "off": ["--no-enable-network-isolation"],
@@ -428,8 +459,20 @@ def _invocations() -> Iterator[Case]:
         yield Case(f"invoke: {name}", [*line, *words])
     yield Case("invoke: name with a slash", [*line[:3], "a/b c", "--body", "x", "out"])
     asynchronous = ["sagemaker-runtime", "invoke-endpoint-async", "--endpoint-name", "e", "--input-location"]
-    yield Case("invoke: asynchronous", [*asynchronous, "s3://b/i", "--request-ttl-seconds", "60"])
-    yield Case("invoke: asynchronous skeleton", [*asynchronous, "s3://b/i", "--generate-cli-skeleton"])
+    for name, words in {
+        "": ["s3://b/i", "--request-ttl-seconds", "60"],
+        " skeleton": ["s3://b/i", "--generate-cli-skeleton"],
+        " with headers": [
+            *["s3://b/i", "--content-type", "text/csv", "--accept", "text/plain", "--custom-attributes", "a=b"],
+            *["--inference-id", "i", "--invocation-timeout-seconds", "5", "--filename", "f", "--output", "text"],
+        ],
+        " with a body": ["s3://b/i", "--body", "1,2"],
+        " for how long": ["s3://b/i", "--request-ttl-seconds", "soon"],
+        " to where": [],
+        " with an outfile": ["s3://b/i", "out"],
+        " in a document": ["s3://b/i", "--cli-input-json", '{"EndpointName": "f", "InferenceId": "i"}'],
+    }.items():
+        yield Case(f"invoke: asynchronous{name}", [*asynchronous, *words])
 
 
 def cases() -> list[Case]:
