@@ -5,6 +5,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from clary.serving.adapters import Register
 from clary.serving.app import Application
 from clary.serving.messages import Request, Response
 from clary.serving.scoreboard import Scoreboard
@@ -32,6 +33,8 @@ class Echo:
             return Response(204)
         return Response(200, request.body, {"Content-Type": request.headers.get("content-type", "none")})
 
+    adapter_hooks = None
+
     def execution_parameters(self) -> Mapping[str, Any] | None:
         raise RuntimeError("no parameters today")
 
@@ -48,7 +51,7 @@ def ask(
 def build(model: Echo, workers: int = 2) -> tuple[Application, Scoreboard, list[None]]:
     board = Scoreboard(workers)
     left: list[None] = []
-    return Application(model, board.take(set()), leave=lambda: left.append(None)), board, left
+    return Application(model, board.take(set()), lambda: left.append(None), Register()), board, left
 
 
 def test_an_invocation_carries_body_and_type() -> None:

@@ -38,6 +38,13 @@ class Recipe:
     uv: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def serves_many(self) -> bool:
+        """Tell whether a multi-model container can be run so: a command that is given one model's folder serves one."""
+        if self.runtime == "command":
+            return not any("{model_dir}" in word for word in self.command)
+        return self.runtime == "script"
+
+    @property
     def resolved(self) -> str:
         """What stands where Docker has a digest: it changes when the image would be run in another way."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The container contract over WSGI: `/ping`, `/invocations`, `/execution-parameters`."""
+"""The container contract over WSGI: `/ping`, `/invocations`, `/execution-parameters`, `/adapters`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from .adapters import PATH, Adapters, Hooks, Register
 from .messages import Headers, Request, Response
 from .scoreboard import Slot
 from .wsgi import WsgiApplication
@@ -18,6 +19,11 @@ class Model(Protocol):
     def invoke(self, request: Request) -> Response: ...
     def execution_parameters(self) -> Mapping[str, Any] | None: ...
 
+    @property
+    def adapter_hooks(self) -> Hooks | None:
+        """What loads adapters; None: the model takes none."""
+        ...
+
 
 class Application(WsgiApplication):
     """One worker's WSGI application around its loaded model.
@@ -27,8 +33,9 @@ class Application(WsgiApplication):
     which the connection had better be closed: its request had to wait here while another worker was idle.
     """
 
-    def __init__(self, model: Model, slot: Slot, leave: Callable[[], None]) -> None:
+    def __init__(self, model: Model, slot: Slot, leave: Callable[[], None], register: Register) -> None:
         self._model = model
+        self._adapters = Adapters(model.adapter_hooks, register) if model.adapter_hooks else None
         self._turn = threading.Lock()
         self._counting = threading.Lock()
         self._slot = slot
@@ -41,6 +48,11 @@ class Application(WsgiApplication):
         }
 
     def respond(self, environ: Mapping[str, Any]) -> Response:
+        if self._adapters is not None and environ["PATH_INFO"].startswith(PATH):
+            with self._turn:
+                return self._adapters.respond(
+                    environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["wsgi.input"].read()
+                )
         if environ["PATH_INFO"] not in self._routes:
             return Response.text(404, f"no such path: {environ['PATH_INFO']}")
         method, handler = self._routes[environ["PATH_INFO"]]
@@ -68,6 +80,8 @@ class Application(WsgiApplication):
     def _serve(self, request: Request) -> Response:
         self._slot.busy()
         try:
+            if self._adapters is not None and (refusal := self._adapters.refusal(request)) is not None:
+                return refusal
             return self._model.invoke(request)
         finally:
             self._slot.idle()

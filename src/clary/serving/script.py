@@ -11,6 +11,7 @@ from typing import Any
 from sagemaker_inference import content_types
 from sagemaker_inference.transformer import Transformer
 
+from .adapters import Hooks
 from .context import Context
 from .frameworks import handlers
 from .layout import Layout
@@ -29,13 +30,13 @@ class ScriptModel:
         if not layout.has_script and (layout.named or defaults.needs_script):
             raise layout.missing_script()
         sys.path.insert(0, str(layout.code_dir))
-        self._execution_parameters_fn: Callable[[], Any] | None = None
-        if layout.has_script:
-            script = importlib.import_module(layout.module)
-            self._execution_parameters_fn = getattr(script, "execution_parameters_fn", None)
+        script = importlib.import_module(layout.module) if layout.has_script else None
+        self._execution_parameters_fn: Callable[[], Any] | None = getattr(script, "execution_parameters_fn", None)
         self._context = Context(str(layout.model_dir))
         self._transformer = _Transformer(defaults)
         self._transformer.validate_and_initialize(str(layout.model_dir), self._context)
+        load, unload = (getattr(script, name, None) for name in ("load_adapter_fn", "unload_adapter_fn"))
+        self.adapter_hooks = Hooks(self._transformer.model, load, unload) if load and unload else None
 
     def invoke(self, request: Request) -> Response:
         """Answer one request; the script's exceptions become the toolkit's own error answer."""
@@ -61,6 +62,11 @@ class ScriptModel:
 
 class _Transformer(Transformer):  # type: ignore[misc]  # the toolkit has no types
     """The toolkit's, which makes an error answer of all that a script raises; here but of a lack of memory."""
+
+    @property
+    def model(self) -> Any:
+        """What `model_fn` gave."""
+        return self._model
 
     def handle_error(self, context: Context, inference_exception: Exception, trace: str) -> Any:
         raised = sys.exc_info()[1]

@@ -18,6 +18,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from .adapters import Register
 from .app import Application
 from .environment import cpus, flush_lines, number
 from .http_server import HttpServer
@@ -35,6 +36,7 @@ class Server(HttpServer):
 
     def __init__(self, port: int, workers: int) -> None:
         self._board = Scoreboard(workers)
+        self._register = Register()
         self._slot: Slot | None = None
         self._request = threading.local()
         self._reported = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server lives
@@ -61,7 +63,7 @@ class Server(HttpServer):
             signal.signal(signal.SIGTERM, previous)
         assert self._slot is not None
         self._slot.idle()
-        return Application(model, self._slot, leave=self._leave)
+        return Application(model, self._slot, self._leave, self._register)
 
     def _report(self, error: BaseException) -> None:
         """Print why the model does not load: once, although every worker is likely to fail alike.

@@ -31,6 +31,8 @@ PICKLE = b"\x80"
 class XGBoostModel:
     """The model's one file, or `xgboost-model` where there are several."""
 
+    adapter_hooks = None
+
     def __init__(self, layout: Layout) -> None:
         self._booster = _load(_model_file(layout))
         # Every worker is a process of its own; the workers share the CPUs out among themselves.
