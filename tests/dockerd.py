@@ -82,6 +82,9 @@ class Daemon:
         self.process.wait(60)
         self.containerd.terminate()
         self.containerd.wait(60)
+        self.unmount()
+
+    def unmount(self) -> None:
         for mount in Path("/proc/mounts").read_text().splitlines():
             if str(self.folder) in mount:
                 subprocess.run(["umount", "-l", mount.split()[1]], capture_output=True)

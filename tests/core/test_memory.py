@@ -14,12 +14,16 @@ from clary.core.memory import attempts_of, with_attempts
 FAILURE = Failure("exit", "exited with 3", 1.5, 2.25, "counted", ("Traceback", "ValueError: no"))
 TIMES = st.floats(0, 1e10)
 FAILURES = st.builds(
-    Failure, st.text(max_size=9), st.text(max_size=LONGEST), TIMES, TIMES,
-    st.sampled_from(("final", "counted", "transient")), st.lists(st.text(max_size=50), max_size=20).map(tuple),
+    Failure, st.text(max_size=9), st.text(max_size=30), TIMES, TIMES,
+    st.sampled_from(("final", "counted", "transient")), st.lists(st.text(max_size=30), max_size=5).map(tuple),
 )  # fmt: skip
 
 
-@given(st.dictionaries(st.text(max_size=9), st.builds(Attempts, st.integers(1, 9), TIMES, FAILURES, st.none() | TIMES)))
+@given(
+    st.dictionaries(
+        st.text(max_size=9), st.builds(Attempts, st.integers(1, 9), TIMES, FAILURES, st.none() | TIMES), max_size=4
+    )
+)
 def test_failures_survive_json(attempts: dict[str, Attempts]) -> None:
     status = with_attempts({"EndpointStatus": "Creating"}, attempts)
     assert attempts_of(json.loads(json.dumps(status))) == attempts

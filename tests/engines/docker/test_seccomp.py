@@ -37,24 +37,26 @@ REFUSALS = (1, 38)
 """EPERM, ENOSYS."""
 
 
-@needs_docker
-@pytest.mark.skipif(os.geteuid() != 0, reason="entering a container's network namespace takes root")
-async def test_an_isolated_container_is_refused_all_that_others_are(
-    engine: DockerEngine, make_spec: MakeSpec, image: str
-) -> None:
+async def check_calls(engine: DockerEngine, make_spec: MakeSpec, image: str) -> None:
+    """Compare an isolated container with another one, call by call."""
     assert not [note for note in (await engine.capacity()).notes if "seccomp" in note]
-    usual, isolated = [
-        await engine.launch(make_spec(image=image, network=Network(isolated=isolated)), quiet)
-        for isolated in (False, True)
-    ]
     refused = []
-    for container in (usual, isolated):
+    for isolated in (False, True):
+        container = await engine.launch(make_spec(image=image, network=Network(isolated=isolated)), quiet)
         await ask(container, do="files", path="/")
         answers: Any = await attempt(container, SURVEY)
         refused.append({int(number) for number, answer in answers.items() if answer in REFUSALS})
     assert refused[0] - refused[1] == set()
     assert 425 in refused[1], "io_uring_setup"
-    assert len(refused[1] - refused[0]) < 20, "and of the rest hardly any"
+    assert len(refused[1] - refused[0]) < 30, "and of the rest hardly any"
+
+
+@needs_docker
+@pytest.mark.skipif(os.geteuid() != 0, reason="entering a container's network namespace takes root")
+async def test_an_isolated_container_is_refused_all_that_others_are(
+    engine: DockerEngine, make_spec: MakeSpec, image: str
+) -> None:
+    await check_calls(engine, make_spec, image)
 
 
 @needs_docker

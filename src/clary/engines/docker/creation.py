@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from clary.core.ports import ContainerSpec
-from clary.engines.docker import seccomp, volumes
+from clary.engines.docker import volumes
 from clary.engines.docker.images import ResolvedImage
 from clary.engines.docker.labels import OWNER
+from clary.engines.docker.machine import Machine
 from clary.engines.docker.networks import Attachment
 from clary.engines.instance_types import Limits
+from clary.errors import LaunchFailure
 
 PORT = 8080
 _SAFE_RANGE = "23000-23999"
@@ -22,19 +24,9 @@ _LOG = {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "2"}}
 there to do so. Two large files and not several small ones: Docker itself loses its place where one is full twice before
 it has read it once."""
 
+_NO_GPUS = "Podman passes over what Docker's API asks for them with: take another instance type, or Docker's own engine"
 _PROCESSES = 16_384
 """And threads, in a container: beyond any server's, and half of what the smallest kernel has for the whole machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the engine has and allows each container. Sizes in bytes."""
-
-    cpus: int
-    memory: int
-    shm: int
-    seccomp: bool = True
-    """Whether isolated containers get the seccomp profile that is made for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +45,7 @@ class Creation:
     labels: Mapping[str, str]
 
     def body(self) -> dict[str, Any]:
-        """Give what to send to POST /containers/create."""
+        """Give what to send to POST /containers/create. Raises LaunchFailure for what the engine would pass over."""
         spec, mode = self.spec, self.attachment.mode
         exposed: dict[str, Any] = {f"{PORT}/tcp": {}} if self.attachment.published else {}
         body: dict[str, Any] = {
@@ -110,8 +102,8 @@ class Creation:
         return config
 
     def _security(self) -> list[str]:
-        confined = self.attachment.mode == "none" and self.machine.seccomp
-        return ["no-new-privileges", *([f"seccomp={seccomp.profile()}"] if confined else [])]
+        profile = self.machine.seccomp if self.attachment.mode == "none" else None
+        return ["no-new-privileges", *([profile] if profile is not None else [])]
 
     def _bounds(self, limits: Limits) -> dict[str, Any]:
         bounds: dict[str, Any] = {
@@ -120,5 +112,7 @@ class Creation:
             "MemorySwap": limits.memory,  # together: no swap, which instances do not have either
         }
         if limits.gpus:
+            if self.machine.podman:
+                raise LaunchFailure("create", f"{self.spec.instance_type} has GPUs, and {_NO_GPUS}")
             bounds["DeviceRequests"] = [{"Count": limits.gpus, "Capabilities": [["gpu"]]}]
         return bounds

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import aiohttp
 from aiodocker import Docker, DockerError
@@ -11,21 +13,26 @@ from aiodocker import Docker, DockerError
 from clary.errors import LaunchFailure, SettingsError, Transient
 
 _NOWHERE = "no Docker engine was found: DOCKER_HOST is not set, and there is no socket at the usual places"
-_NO_GPU = "could not select device driver"
-"""The one refusal that Docker gives the status of its own failures (500)."""
+_REFUSALS = ("could not select device driver", "executable file not found", "OCI permission denied")
+"""Refusals that Docker (the first) and Podman (the others) give the status of their own failures, 500."""
 _LONGEST = aiohttp.ClientTimeout(total=60)
 """For one answer of Docker's. What takes longer by nature (stopping, following) says so."""
 
 
 async def connect() -> Docker:
-    """Give a client of the engine that DOCKER_HOST, Docker's context or the usual sockets lead to; it asks nothing yet.
+    """Give a client of the engine that DOCKER_HOST, Docker's context or the usual sockets, Podman's last, lead to.
+
+    It asks nothing yet.
 
     Raises Transient where there is none, SettingsError where it is on another machine.
     """
     try:
         found = Docker(timeout=_LONGEST)
     except (AssertionError, ValueError, DockerError) as error:
-        raise Transient(str(error) or _NOWHERE, retry_after=2.0) from error
+        podman = next((place for place in _podmans() if place.is_socket()), None)
+        if podman is None:
+            raise Transient(str(error) or _NOWHERE, retry_after=2.0) from error
+        found = Docker(f"unix://{podman}")
     connector = found.connector
     await found.close()
     if not isinstance(connector, aiohttp.UnixConnector):
@@ -34,6 +41,12 @@ async def connect() -> Docker:
     # Each container's log is followed on a connection of its own: the default limit of a hundred would end in silence.
     # The host in the URL is one for show, as aiodocker has it for its own sockets.
     return Docker("unix://localhost", connector=aiohttp.UnixConnector(connector.path, limit=0), timeout=_LONGEST)
+
+
+def _podmans() -> list[Path]:
+    """Give where Podman listens: for root, and for a user."""
+    own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return [Path(runtime) / "podman" / "podman.sock" for runtime in ("/run", own)]
 
 
 async def close(docker: Docker) -> None:
@@ -68,7 +81,7 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except DockerError as error:
         refused = 400 <= error.status < 500 and error.status not in (404, 409)
-        if refused or _NO_GPU in error.message:
+        if refused or any(words in error.message for words in _REFUSALS):
             raise LaunchFailure("create", error.message) from error
         raise Transient(f"{doing}: {error.message}", retry_after=2.0) from error
     except (aiohttp.ClientError, OSError) as error:

@@ -31,14 +31,15 @@ from clary.core.ports import (
 from clary.engines import instance_types
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.context import EngineContext
-from clary.engines.docker import daemon, labels, lost, seccomp, usage, volumes
-from clary.engines.docker.creation import PORT, Creation, Machine
+from clary.engines.docker import daemon, labels, lost, usage, volumes
+from clary.engines.docker.creation import PORT, Creation
 from clary.engines.docker.daemon import gone_is_fine, translated
 from clary.engines.docker.events import Events
 from clary.engines.docker.follower import Followers
 from clary.engines.docker.identity import identity
 from clary.engines.docker.images import Images, ResolvedImage
 from clary.engines.docker.labels import Inspected
+from clary.engines.docker.machine import Machine, examine
 from clary.engines.docker.networks import Networks
 from clary.engines.docker.provider import CredentialsProvider
 from clary.engines.docker.registries import Registries
@@ -53,7 +54,6 @@ from clary.telemetry import logger
 
 _BIND_LABEL = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
 _MULTI_LABEL = "com.amazonaws.sagemaker.capabilities.multi-models"
-_NO_LIMITS = "This Docker engine cannot limit memory: models may use all that there is."
 _NO_LINK = "Containers of this Docker engine cannot reach Clary, so they get no credentials of their role."
 _log = logger("docker")
 
@@ -72,7 +72,6 @@ class _Connected:
     networks: Networks
     followers: Followers
     machine: Machine
-    notes: tuple[str, ...]
     events: Events
 
 
@@ -138,7 +137,7 @@ class DockerEngine:
 
     async def capacity(self, instance_type: str = LOCAL) -> Capacity:
         here = await self._connected()
-        machine = Capacity(float(here.machine.cpus), here.machine.memory, here.notes)
+        machine = Capacity(float(here.machine.cpus), here.machine.memory, here.machine.notes)
         return instance_types.capacity(machine, instance_type)
 
     async def knows_image(self, image: str, repository: Repository) -> bool | None:
@@ -379,23 +378,21 @@ class DockerEngine:
         docker = await daemon.connect()
         try:
             with translated("asking what the machine has"):
-                info = await docker.system.info()
+                machine = await examine(docker, self._context.shm_bytes, self._root)
                 await self._take_over(docker)
-            context, unconfined = self._context, seccomp.obstacle(info)
-            notes = (None if info.get("MemoryLimit", True) else _NO_LIMITS, unconfined)
+            context, provider = self._context, CredentialsProvider(self._context.lambda_endpoint)
             here = _Connected(
                 docker=docker,
-                images=Images(docker, self._registries, CredentialsProvider(context.lambda_endpoint)),
-                networks=Networks(docker, self._owner, context.networks),
+                images=Images(docker, self._registries, provider, podman=machine.podman),
+                networks=Networks(docker, self._owner, context.networks, machine),
                 followers=Followers(docker, LogFolder(context.logs), self._root / "logs", context.lines_dropped),
-                machine=Machine(int(info["NCPU"]), int(info["MemTotal"]), context.shm_bytes, unconfined is None),
-                notes=tuple(note for note in notes if note is not None),
+                machine=machine,
                 events=Events(docker, self._owner, self._changed, self._reconnected),
             )
         except BaseException:
             await daemon.close(docker)
             raise
-        for note in here.notes:
+        for note in machine.notes:
             _log.warning(note)
         return here
 

@@ -16,7 +16,8 @@ from clary.telemetry import logger
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
 """Seconds before Docker is asked again, by the number of failures in a row; the last one stays."""
-_NEWS = ("start", "die", "oom", "destroy", "pause", "unpause")
+_NEWS = frozenset(("start", "die", "oom", "destroy", "remove", "pause", "unpause"))
+"""`remove` is Podman's for `destroy`. It has no `die` for who asks for nothing else, so they are chosen from here."""
 _log = logger("docker")
 
 
@@ -30,7 +31,7 @@ class Events:
         self, docker: Docker, owner: str, changed: Callable[[str], object], reconnected: Callable[[], object]
     ) -> None:
         self._docker = docker
-        self._filters = json.dumps({"type": ["container"], "label": [f"{OWNER}={owner}", ID], "event": list(_NEWS)})
+        self._filters = json.dumps({"type": ["container"], "label": [f"{OWNER}={owner}", ID]})
         self._changed = changed
         self._reconnected = reconnected
         self._task = asyncio.create_task(self._follow(), name="docker events")
@@ -47,7 +48,8 @@ class Events:
             running = asyncio.create_task(self._docker.events.run(filters=self._filters))
             try:
                 while (event := await subscriber.get()) is not None:
-                    self._changed(id_of_event(event))
+                    if event["Action"] in _NEWS:
+                        self._changed(id_of_event(event))
                     failures = 0
                 await running
             except (DockerError, aiohttp.ClientError, OSError) as error:

@@ -27,7 +27,7 @@ from clary.engines.docker.daemon import translated
 from clary.engines.docker.logins import HelperFailed
 from clary.engines.docker.provider import CredentialsProvider
 from clary.engines.docker.pulling import Layers
-from clary.engines.docker.references import Reference, parse, repository_of
+from clary.engines.docker.references import HUB, Reference, parse, repository_of
 from clary.engines.docker.registries import Registries
 from clary.errors import ClaryError, LaunchFailure, Transient
 from clary.telemetry import logger
@@ -67,8 +67,12 @@ class _Resolving:
 class Images:
     """The images of one Docker."""
 
-    def __init__(self, docker: aiodocker.Docker, registries: Registries, provider: CredentialsProvider) -> None:
+    def __init__(
+        self, docker: aiodocker.Docker, registries: Registries, provider: CredentialsProvider, *, podman: bool = False
+    ) -> None:
+        """`podman`: what was built here has `localhost/` before its name."""
         self._docker = docker
+        self._podman = podman
         self._registries = registries
         self._provider = provider
         self._resolving: dict[tuple[str, str | None, Repository], _Resolving] = {}
@@ -144,8 +148,11 @@ class Images:
 
     async def _present(self, reference: Reference) -> dict[str, Any] | None:
         """Look for an image under its own name first: whoever gave it that name on this machine means it."""
-        for name in dict.fromkeys((reference, *self._registries.places(reference))):
-            if (found := await self._inspect(str(name))) is not None:
+        names = [str(name) for name in (reference, *self._registries.places(reference))]
+        if self._podman and reference.registry == HUB:
+            names.append(f"localhost/{reference.path.removeprefix('library/')}{reference.version}")
+        for name in dict.fromkeys(names):
+            if (found := await self._inspect(name)) is not None:
                 return found
         return None
 

@@ -157,8 +157,9 @@ def _address(inspected: Inspected, contract_port: int) -> tuple[str, int]:
         for binding in bindings or ():
             return "127.0.0.1", int(binding["HostPort"])
     networks = settings.get("Networks") or {}
-    first = inspected["HostConfig"]["NetworkMode"]  # the one that it was created in: the others need not lead here
-    return (networks.get(first) or {}).get("IPAddress") or "127.0.0.1", contract_port
+    own = f"clary-{inspected['Config']['Labels'][OWNER]}"  # the others need not lead here
+    addresses = (it.get("IPAddress") for name, it in networks.items() if name.startswith(own))
+    return next(filter(None, addresses), "127.0.0.1"), contract_port
 
 
 def _reason(state: Mapping[str, Any], labels: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from clary.core.ports import ContainerSpec
 from clary.core.sessions import CREDENTIALS_HOST
 from clary.engines.docker.daemon import translated
 from clary.engines.docker.labels import OWNER
+from clary.engines.docker.machine import Machine
 from clary.errors import LaunchFailure
 from clary.telemetry import logger
 
@@ -49,11 +50,12 @@ class Attachment:
 class Networks:
     """The networks of one data folder. `table`: the operator's, from ids of subnets and security groups to names."""
 
-    def __init__(self, docker: Docker, owner: str, table: Mapping[str, str]) -> None:
+    def __init__(self, docker: Docker, owner: str, table: Mapping[str, str], machine: Machine) -> None:
         self._docker = docker
         self._own, self._pipelines, self._inner = (f"clary-{owner}{end}" for end in ("", "-pipelines", "-inner"))
         self._labels = {OWNER: owner}
         self._table = table
+        self._machine = machine
         self._lock = asyncio.Lock()
 
     async def attach(self, spec: ContainerSpec, *, wants_credentials: bool) -> Attachment:
@@ -144,6 +146,8 @@ class Networks:
             except DockerError as error:
                 if error.status != 404:
                     raise
+                if self._machine.podman:  # it knows none of Docker's options
+                    config = {key: value for key, value in config.items() if key != "Options"}
                 full = {"Name": name, "CheckDuplicate": True, "Driver": "bridge", "Labels": self._labels, **config}
                 try:
                     await self._docker.networks.create(full)
@@ -152,7 +156,8 @@ class Networks:
                     if conflict.status != 409:  # another Clary was faster
                         raise
                 found = await network.show()
-            return _is_here(found["IPAM"]["Config"])
+            local = self._machine.local
+            return _is_here(found["IPAM"]["Config"]) if local is None else local
 
 
 def _is_here(configuration: list[Mapping[str, str]]) -> bool:

@@ -30,7 +30,8 @@ async def measure(docker: Docker, containers: Iterable[tuple[str, str]], disk: P
             try:
                 # One shot: Docker would wait for a second look, to say how many percent it were since.
                 asked = {"stream": "0", "one-shot": "1"}
-                stats = await docker._query_json(f"containers/{container_id}/stats", params=asked)
+                async with docker._query(f"containers/{container_id}/stats", params=asked) as response:
+                    stats = await response.json(content_type=None)  # Podman gives none
             except DockerError as error:
                 if error.status in (404, 409):
                     return None
