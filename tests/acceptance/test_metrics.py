@@ -19,6 +19,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from prometheus_client.parser import text_string_to_metric_families
 
+from clary.gateway import short
 from tests.acceptance.conftest import Clary, running, wait_until
 from tests.acceptance.test_identities import allow, made_key
 
@@ -183,6 +184,14 @@ def test_prometheus_reads_the_same_from_all_gateways_together(clary: Clary) -> N
     assert found["clary_invocation_4xx_errors_total"] == 2
     assert found["clary_model_latency_seconds_count"] == 10
     assert (found["clary_gateways"], found["clary_control_plane_up"]) == (2, 1)
+
+
+@pytest.mark.skipif(not short.is_compiled(), reason="the short way of invocations is not compiled")
+def test_an_ordinary_model_is_invoked_the_short_way(clary: Clary) -> None:
+    runtime = clary.client("sagemaker-runtime")
+    for _ in range(10):
+        runtime.invoke_endpoint(EndpointName="numbers", Body=b"1")
+    wait_until(lambda: scrape(clary)["clary_plain_requests"] >= 5, "most go the short way", clary.output)
 
 
 def test_nobody_but_a_gateway_delivers_numbers(clary: Clary) -> None:

@@ -39,9 +39,7 @@ ANSWER = answer(b'{"ok": true}', headers=b"Content-Type: application/json\r\n")
 
 def taken(gateway: Gateway) -> int:
     """Count the requests that went the short way."""
-    shortcut = gateway.door._shortcut
-    assert shortcut is not None
-    return int(shortcut.__self__.taken)  # type: ignore[attr-defined]
+    return gateway.state.plain_requests()
 
 
 async def warm(gateway: Gateway, name: str = "e") -> None:
@@ -202,13 +200,18 @@ ANSWERS = {
 }
 
 
+@pytest.mark.parametrize("cut", [0, 20, -1], ids=["whole", "cut in the head", "cut in the body"])
 @pytest.mark.parametrize("raw", ANSWERS.values(), ids=ANSWERS.keys())
-async def test_every_answer_reaches_the_client_as_on_the_long_way(tmp_path: Path, raw: bytes) -> None:
+async def test_every_answer_reaches_the_client_as_on_the_long_way(tmp_path: Path, raw: bytes, cut: int) -> None:
     async with pair(tmp_path) as both:
         current = ANSWER
 
         async def script(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(current)
+            writer.write(current[:cut])
+            await writer.drain()
+            if cut and current is raw:
+                await asyncio.sleep(0.02)
+            writer.write(current[cut:])
             if b"1.0" in current or b"close" in current:
                 await writer.drain()
                 writer.close()
@@ -223,6 +226,45 @@ async def test_every_answer_reaches_the_client_as_on_the_long_way(tmp_path: Path
         assert taken(both.short) == 1
         assert one == other
         assert both.short.state.load == both.long.state.load == {}
+
+
+async def test_one_that_breaks_off_in_the_middle_breaks_off_for_the_client(gateway: Gateway) -> None:
+    async def script(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"half" not in request:
+            writer.write(ANSWER)
+            return
+        writer.write(ANSWER[:-3])
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+
+    await gateway.serve("e", script)
+    await warm(gateway)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+        await gateway.invoke("e", b"half")
+    assert taken(gateway) == 2
+    assert gateway.state.load == gateway.state.deadlines == {}
+    counted = {point.series.name: point.statistics for point in gateway.state.meter.take()}
+    assert counted["Invocation5XXErrors"].sum == 1
+
+
+async def test_a_slow_reader_holds_up_the_container_and_gets_everything(gateway: Gateway) -> None:
+    body = b"x" * 5_000_000
+
+    async def script(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(body if b"large" in request else b"ok"))
+        await writer.drain()
+
+    await gateway.serve("e", script)
+    await warm(gateway)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=8192)
+    writer.write(gateway.signed("/endpoints/e/invocations", b"large"))
+    await asyncio.sleep(0.2)
+    assert taken(gateway) == 2
+    [connection] = [each for each in gateway.door._connections if not each.idle]
+    assert connection.unsent < 1_000_000
+    assert (await read_reply(reader)).body == body
+    writer.close()
 
 
 async def test_an_answer_in_pieces_goes_through(gateway: Gateway) -> None:

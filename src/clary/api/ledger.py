@@ -124,11 +124,15 @@ class Ledger:
         now = self._clock()
         self._forget_silent(now)
         revisions = [gateway.last.gauges.get("route_table_revision", 0.0) for gateway in self._gateways.values()]
-        under_way = sum(gateway.last.gauges.get("requests_under_way", 0.0) for gateway in self._gateways.values())
+        under_way, plain = (
+            sum(gateway.last.gauges.get(name, 0.0) for gateway in self._gateways.values())
+            for name in ("requests_under_way", "plain_requests")
+        )
         gauges = {
             "control_plane_up": ("1 where the control plane answers, else 0.", 1.0),
             "gateways": ("Gateway processes that are there.", float(len(self._gateways))),
             "requests_under_way": ("Invocations that are being answered.", under_way),
+            "plain_requests": ("Invocations that went the short way, since the gateways that are there began.", plain),
             "route_table_revision": ("The oldest route table that a gateway serves from.", min(revisions, default=0.0)),
         }
         concurrent = {

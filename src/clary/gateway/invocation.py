@@ -47,6 +47,9 @@ class PlainInvocation(Overdue, Protocol):
     payload: bytes
     arrived: float
     sent_at: float
+    answered_at: float
+    remaining: int
+    """Bytes of the answer's body that are still to come; 0 before its head."""
     route: EndpointRoute
     variant: VariantRoute
     target: Target
@@ -116,6 +119,10 @@ class Invocation(MultiModel):
         self._passage = Passage(self._state, self._hops, self.LINES, self)
         self._passage.go_on(self._head.headers, plain.upstream)
         plain.upstream.hand_over(self)
+        if plain.remaining:  # its beginning is out
+            self._status, self._answered_at = 200, plain.answered_at
+            self._out = []
+            self._passing = self._sent = True
 
     # -- the container's side ----------------------------------------------------------------------------------------
 

@@ -36,7 +36,9 @@ def way(state: State) -> Callable[[bytes, Connection], bool] | None:
     """Give what takes plain requests (see `Connection`); None where it is not compiled, or instances have limits."""
     if state.admission is not None or not is_compiled():
         return None
-    take: Callable[[bytes, Connection], bool] = import_module(_MODULE).Shortcut(LongWay(state)).take
+    shortcut = import_module(_MODULE).Shortcut(LongWay(state))
+    state.plain_requests = lambda: shortcut.taken
+    take: Callable[[bytes, Connection], bool] = shortcut.take
     return take
 
 
@@ -99,9 +101,8 @@ class LongWay:
 
 
 def _is_plain(variant: VariantRoute) -> bool:
-    plain = VariantRoute(
-        variant.name, variant.weight, variant.targets, strategy=variant.strategy, role_arn=variant.role_arn
-    )
+    targets, strategy, role = variant.targets, variant.strategy, variant.role_arn
+    plain = VariantRoute(variant.name, variant.weight, targets, strategy=strategy, role_arn=role)
     hops = [hop for target in variant.targets for hop in target.hops]
     alone = all(len(target.hops) == 1 for target in variant.targets)
     return variant == plain and alone and all(hop == Hop(hop.id, hop.host, hop.port) for hop in hops)

@@ -41,6 +41,7 @@ cdef struct Header:
 cdef struct Message:
     Py_ssize_t first             # length of the first line
     Py_ssize_t body              # where the body begins
+    Py_ssize_t length            # of the body, as the head says
     Header headers[MOST_HEADERS]
     int count
     int places[FOREIGN]          # where the header of each kind is; -1: it has none
@@ -106,7 +107,7 @@ cdef int kind_of(const unsigned char *name, Py_ssize_t size) noexcept nogil:
 
 
 cdef bint parse(bytes data, Message *message) noexcept:
-    """Read a plain message; False for everything else."""
+    """Read the head of a plain message; False for everything else."""
     cdef const unsigned char *here = <const unsigned char *> PyBytes_AS_STRING(data)
     cdef const unsigned char *end = here + PyBytes_GET_SIZE(data)
     cdef const unsigned char *start = here
@@ -162,25 +163,23 @@ cdef bint parse(bytes data, Message *message) noexcept:
         message.places[header.kind] = message.count
         message.count += 1
     message.body = here - start
-    return framed(message, end - here)
+    return framed(message)
 
 
-cdef bint framed(Message *message, Py_ssize_t rest) noexcept:
-    """Tell whether what follows the head is exactly its body, and the connection stays open."""
+cdef bint framed(Message *message) noexcept:
+    """Tell whether the head says how long the body is, and that the connection stays open."""
     cdef Header *header
-    cdef Py_ssize_t length = 0
     cdef Py_ssize_t i
     if message.places[LENGTH] < 0:
         return False
     header = &message.headers[message.places[LENGTH]]
     if header.value_size > 9:
         return False
+    message.length = 0
     for i in range(header.value_size):
         if not 48 <= header.value[i] <= 57:
             return False
-        length = length * 10 + header.value[i] - 48
-    if length != rest:
-        return False
+        message.length = message.length * 10 + header.value[i] - 48
     if message.places[CONNECTION] < 0:
         return True
     header = &message.headers[message.places[CONNECTION]]
@@ -277,6 +276,8 @@ cdef class Shortcut:
             return False
         arrived = perf_counter()
         if not parse(data, message) or message.places[HOST] < 0 or not self.modest():
+            return False
+        if message.length != PyBytes_GET_SIZE(data) - message.body:
             return False
         path = self.path_of(data)
         if path is None:
@@ -569,7 +570,9 @@ cdef class Plain:
     cdef Shortcut shortcut
     cdef readonly object client, route, variant, target, upstream
     cdef readonly bytes data, payload
-    cdef readonly double arrived, sent_at
+    cdef readonly double arrived, sent_at, answered_at
+    cdef readonly Py_ssize_t remaining
+    """Bytes of the answer's body that are still to come; 0 before its head and after its end."""
     cdef long long number
     cdef Path path
     cdef object successor
@@ -583,17 +586,44 @@ cdef class Plain:
         return self.shortcut.state.request_id(self.number)
 
     def answered(self, bytes data):
-        """Take the answer, if it is plain; False, and the long way goes on with it, if it is not."""
-        cdef Shortcut shortcut = self.shortcut
-        cdef Message *message = &shortcut.message
-        cdef double answered_at = perf_counter()
-        if (PyBytes_GET_SIZE(data) < 32 or not same(<const unsigned char *> PyBytes_AS_STRING(data), b"HTTP/1.1 200 ", 13)
-                or not parse(data, message) or not self.client.adopted.keep_alive
-                or self.upstream.transport.get_write_buffer_size()):
+        """Take a piece of the answer, if it is plain; False, and the long way goes on with it, if it is not."""
+        cdef Message *message = &self.shortcut.message
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if self.remaining:
+            return self.more(data)
+        self.answered_at = perf_counter()
+        if (size < 32 or not same(<const unsigned char *> PyBytes_AS_STRING(data), b"HTTP/1.1 200 ", 13)
+                or not parse(data, message) or message.length < size - message.body
+                or not self.client.adopted.keep_alive or self.upstream.transport.get_write_buffer_size()):
             self.become()
             return False
+        self.remaining = message.length - (size - message.body)
+        answer = self.answer(data)
+        if self.remaining:
+            self.client.write(answer)
+        else:
+            self.upstream.leave()
+            self.end(answer)
+        return True
+
+    cdef bint more(self, bytes data) except -1:
+        """Pass on a further piece of the body."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if size < self.remaining:
+            self.remaining -= size
+            self.client.write(data)
+            return True
         self.upstream.leave()
-        self.client.write(self.answer(data))
+        if size > self.remaining:  # it says more than it was asked
+            self.upstream.transport.close()
+        self.end(data[:self.remaining])
+        return True
+
+    cdef int end(self, bytes last) except -1:
+        """Write the last piece, and count."""
+        cdef Shortcut shortcut = self.shortcut
+        cdef double now, model
+        self.client.write(last)
         id = self.target.id
         left = shortcut.load.get(id, 1) - 1
         if left > 0:
@@ -602,12 +632,12 @@ cdef class Plain:
             shortcut.load.pop(id, None)
         shortcut.deadlines.pop(self, None)
         if self.path.only is None or shortcut.outliers.failing:
-            shortcut.outliers.answered(id, answered_at - self.sent_at)
-        cdef double now = perf_counter()
-        cdef double model = now - self.sent_at
+            shortcut.outliers.answered(id, self.answered_at - self.sent_at)
+        now = perf_counter()
+        model = now - self.sent_at
         shortcut.count(self.path, self.variant, (200, False, model, now - self.arrived - model, len(self.variant.targets)))
         self.client.finish()
-        return True
+        return 0
 
     cdef bytes answer(self, bytes data):
         """Write the client's answer as `Invocation` does."""
@@ -653,9 +683,11 @@ cdef class Plain:
 
     def complete(self): ...
 
-    def pause(self): ...
+    def pause(self):
+        self.upstream.pause()
 
-    def resume(self): ...
+    def resume(self):
+        self.upstream.resume()
 
     def lost(self):
         self.become().lost()

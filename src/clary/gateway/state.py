@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -109,6 +109,8 @@ class State:
         """The same for streamed answers, which have a limit of their own."""
         self.loading: dict[Overdue, float] = {}
         """The same for those that wait for a model to be loaded."""
+        self.plain_requests: Callable[[], int] = int
+        """Gives how many requests went the short way."""
         self._numbers = count(getrandbits(32))
         self.next_number = self._numbers.__next__
         """Gives the number of a new request."""
@@ -175,6 +177,7 @@ class State:
     def snapshot(self) -> Snapshot:
         """Give what the numbers of this process say of the moment."""
         gauges = {"requests_under_way": float(sum(self.load.values())),
+                  "plain_requests": float(self.plain_requests()),
                   "route_table_revision": float(self.routes.table.revision)}  # fmt: skip
         return Snapshot(gauges, self._concurrency.of(self.routes.table, self.load))
 

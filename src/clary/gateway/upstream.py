@@ -40,11 +40,14 @@ class Answer(Protocol):
         """The connection ended early; `answered`: after the first byte of the answer had come."""
 
 
-class PlainAnswer(Answer, Protocol):
-    """May take an answer that came whole."""
+class PlainHearer(Protocol):
+    """Takes an answer as it comes, as long as it is plain, and ends the exchange itself (`leave`)."""
 
     def answered(self, data: bytes) -> bool:
-        """Take what came first, if it is a plain answer. False: the connection was given another hearer."""
+        """Take what was read. False: the connection was given another hearer, for all of it."""
+
+    def broken(self, error: Exception, *, answered: bool) -> None:
+        """As in `Answer`."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -58,8 +61,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._outbox = pool.outbox
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
-        self._plain: PlainAnswer | None = None
-        """The same, as long as nothing has come."""
+        self._plain: PlainHearer | None = None
+        """Who hears the answer instead, without the parser."""
         self._answered = False
         self._headed = False
         """The answer's own head is here, not just an interim one's."""
@@ -82,20 +85,21 @@ class UpstreamConnection(asyncio.Protocol):
         if body:
             self._outbox.write(self.transport, body)
 
-    def send_plain(self, request: bytes, answer: PlainAnswer) -> None:
-        """Write a whole request; if the answer is plain it does not go through the parser."""
-        self._plain = answer
-        self.send(request, answer)
+    def send_plain(self, request: bytes, hearer: PlainHearer) -> None:
+        """Write a whole request; as long as its answer is plain it does not go through the parser."""
+        self._plain = hearer
+        self._answered = False
+        self._outbox.write(self.transport, request)
 
     def hand_over(self, answer: Answer) -> None:
         """Tell another hearer what comes of a request that was sent plain."""
-        self._plain = None
-        if self._answer is not None:
-            self._answer = answer
+        self._plain, self._answer = None, answer
+        self._headed = self._ended = self._excess = False
+        self._fruitless = 0
 
     def leave(self) -> None:
         """End an exchange whose whole answer was taken, and be there for the next one."""
-        self._answer = None
+        self._plain = None
         self._pool.give_back(self)
 
     def cancel(self) -> None:
@@ -106,12 +110,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more for now. Once the answer has ended this is another request's connection, or nobody's."""
-        if self._answer is not None:
+        if self._answer is not None or self._plain is not None:
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._answer is not None:
+        if self._answer is not None or self._plain is not None:
             self.transport.resume_reading()
 
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------
@@ -120,16 +124,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a stream socket's is a Transport
 
     def data_received(self, data: bytes) -> None:
+        if self._plain is not None and self._plain.answered(data):
+            self._answered = True
+            return
         answer = self._answer
         if answer is None:  # bytes that nobody asked for: the connection cannot be trusted any more
             self._pool.forget(self)
             self.transport.abort()
             return
-        if self._plain is not None:
-            plain, self._plain = self._plain, None
-            if plain.answered(data):
-                return
-            answer = self._answer or plain
         self._answered = True
         self._fruitless += len(data)
         try:
@@ -162,13 +164,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
+        if self._plain is not None:
+            self._plain.broken(exc or _closed(), answered=self._answered)
+            return
         if self._answer is None:
             return
         if self._answered and exc is None and self._ends_with_connection():
             answer, self._answer = self._answer, None
             answer.end()
             return
-        self._break(exc or ConnectionResetError("the container closed the connection"))
+        self._break(exc or _closed())
 
     def _ends_with_connection(self) -> bool:
         """HTTP/1.0 style: neither a length nor chunks, so the body ends where the connection does."""
@@ -210,6 +215,10 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:
             self._ended = True
+
+
+def _closed() -> Exception:
+    return ConnectionResetError("the container closed the connection")
 
 
 class Pool:
