@@ -33,25 +33,32 @@ class Whole:
 
     def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
+        self.port = 0
+        self._arguments = arguments
         self._signed: dict[tuple[object, ...], tuple[float, bytes]] = {}
+        self.start()
+        pair = read(data / "credentials")
+        assert pair is not None
+        self.pair = pair
+
+    def start(self) -> None:
+        """Start it, after it was killed on the port that it had."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CLARY_"))}
-        command = [sys.executable, "-m", "clary.cli.main", "up", "--data", str(data), "--port", "0", *arguments]
-        with (data.parent / "clary.log").open("wb") as log:
-            self.process = subprocess.Popen(command, env=clean, stdout=log, stderr=log)
-        record = data / "run" / "clary.json"
+        command = [sys.executable, "-m", "clary.cli.main", "up", "--data", str(self.data), "--port", str(self.port)]
+        record = self.data / "run" / "clary.json"
+        record.unlink(missing_ok=True)
+        with (self.data.parent / "clary.log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *self._arguments], env=clean, stdout=log, stderr=log)
         try:
             wait_until(lambda: record.exists() or self.process.poll() is not None, "Clary starts")
             assert self.process.poll() is None, "Clary has ended"
         except BaseException:
-            print((data.parent / "clary.log").read_text()[-4000:])
+            print((self.data.parent / "clary.log").read_text()[-4000:])
             self.process.kill()
             self.process.wait()
             raise
         self.url = str(json.loads(record.read_text())["url"])
         self.port = int(self.url.rpartition(":")[2])
-        pair = read(data / "credentials")
-        assert pair is not None
-        self.pair = pair
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
@@ -92,8 +99,8 @@ class Whole:
             **options,
         )
 
-    def deploy(self, name: str, count: int) -> None:
-        """Create an endpoint of `bench/container.py`, and wait until it is InService."""
+    def deploy(self, name: str, count: int, **config: Any) -> None:
+        """Create an endpoint of `bench/container.py`, and wait until it is InService; `config` has more members."""
         s3, sagemaker = self.client("s3"), self.client("sagemaker")
         s3.create_bucket(Bucket="models")
         s3.put_object(Bucket="models", Key="model.tar.gz", Body=_archive())
@@ -101,7 +108,7 @@ class Whole:
         sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
         variant = {"VariantName": "A", "ModelName": name, "InstanceType": "ml.clary.local"}
         variants = [{**variant, "InitialInstanceCount": count}]
-        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants)
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants, **config)
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 1})
 

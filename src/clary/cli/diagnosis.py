@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clary.cli.backlog import Backlog, backlog
 from clary.cli.connection import Connection
 from clary.cli.deployment import describe_endpoint, variants_of
 from clary.errors import ClaryError
@@ -47,6 +48,8 @@ class Diagnosis:
     reason: str
     config: str
     variants: tuple[Variant, ...]
+    backlog: Backlog | None = None
+    """Of an asynchronous endpoint."""
 
     @property
     def healthy(self) -> bool:
@@ -68,6 +71,7 @@ def diagnose(connection: Connection, name: str) -> Diagnosis:
         reason=_without_pointer(description.get("FailureReason", "")),
         config=config,
         variants=tuple(_variants(api, config, description)),
+        backlog=backlog(connection, description),
     )
 
 

@@ -249,6 +249,8 @@ def _summary(diagnosis: Diagnosis) -> str:
             lines.append(f"    doing  {variant.doing}")
         for container in variant.containers:
             lines += [f"    image  {container.image}", f"    data   {container.model_data_url or 'none'}"]
+    if diagnosis.backlog is not None:
+        lines.append(f"  {diagnosis.backlog.words}")
     return "\n".join(lines)
 
 
@@ -258,7 +260,8 @@ def _print_logs(folder: Path, endpoint: str) -> None:
     from clary.logs.folder import LogFolder
     from clary.logs.stream import last_texts
 
-    for stream in containers(LogFolder(folder), endpoint)[-2:]:
+    written = [each for each in containers(LogFolder(folder), endpoint) if not each.name.endswith("/data-log")]
+    for stream in written[-2:]:
         lines = last_texts(stream.file, LOG_LINES)
         click.echo(f"\n{'Last lines of' if lines else 'Nothing in'} {stream.file}")
         for line in lines:

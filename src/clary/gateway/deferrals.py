@@ -87,7 +87,7 @@ class Deferrals:
     async def _send(self, session: aiohttp.ClientSession, batch: list[_Waiting]) -> list[AwsError | None]:
         """Send a batch, over and over while the control plane is being restarted; give what is said of each request."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE
+        deadline, troubled = loop.time() + PATIENCE, False
         document = [[asdict(request), b64encode(body).decode() if body else ""] for request, body, _ in batch]
         data = json.dumps(document, separators=(",", ":")).encode()
         while True:
@@ -99,7 +99,9 @@ class Deferrals:
                     trouble = f"{answer.status} {await answer.text()}"
             except (aiohttp.ClientError, OSError, TimeoutError) as error:  # ids make it safe to send it again
                 trouble = repr(error)
-            logger("gateway").warning("asynchronous requests are not handed over yet", reason=trouble)
+            if not troubled:
+                logger("gateway").warning("asynchronous requests are not handed over yet", reason=trouble)
+            troubled = True
             if loop.time() > deadline:
                 raise unavailable("is not answering; the request may be kept")
             await asyncio.sleep(0.05)

@@ -41,7 +41,7 @@ from clary.errors import Transient
 from clary.logs.folder import LogFolder
 from clary.logs.upkeep import Upkeep
 from clary.server.asynchronous import Asynchronous
-from clary.server.parts import container_door, control_socket, engine_point, keys_file, objects
+from clary.server.parts import allow_descriptors, container_door, control_socket, engine_point, keys_file, objects
 from clary.settings import DAY, GIB, MIB, Settings, to_environment
 from clary.store.store import Store
 from clary.telemetry import logger
@@ -50,6 +50,7 @@ from clary.wire.dispatch import Dispatcher
 
 async def control(settings: Settings) -> None:
     """Be the control plane: answer on the unix socket and reconcile, until SIGTERM; then stop the models."""
+    allow_descriptors()
     store = await Store.open(settings.database)
     routes = Routes(settings.run / "routes.json")
     sessions = Sessions(credentials.session_key(settings.data))
@@ -77,7 +78,7 @@ async def control(settings: Settings) -> None:
         **MetricData(store.metrics).operations(),
     }
     guarded = Guard(identities, store, partition).before(handlers)
-    asynchronous = Asynchronous(settings, store, routes, identities, ledger)
+    asynchronous = Asynchronous(settings, store, routes, identities, ledger, logs)
     doors = _doors(identities, ledger, asynchronous, controller.residency)
     app = App(Dispatcher(guarded), partition, routes.subscribe, doors)
     work = [

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-
 from clary import certificates, credentials
 from clary.core.resources import Partition
 from clary.core.sessions import Sessions
@@ -13,7 +10,7 @@ from clary.gateway.access import Access
 from clary.gateway.s3 import S3
 from clary.gateway.s3proxy import S3Proxy
 from clary.gateway.state import Limits
-from clary.server.parts import container_door, keys_file, objects
+from clary.server.parts import allow_descriptors, container_door, keys_file, objects
 from clary.settings import MIB, Settings, is_loopback
 
 
@@ -53,13 +50,3 @@ async def gateway(settings: Settings, door: int | None) -> None:
     )
     if isinstance(s3, S3Proxy):
         await s3.close()
-
-
-def allow_descriptors() -> None:
-    """Raise the limit of open descriptors to what the system lets this process have.
-
-    An invocation takes two, and the customary 1024 are there for programs that use `select`, which this one does not.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # systems may say "unlimited" and not mean it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,3 +81,13 @@ def catalogue(settings: Settings) -> Catalogue:
     from clary.engines.catalogue import Catalogue
 
     return Catalogue(Path(settings.catalogue) if settings.catalogue else None)
+
+
+def allow_descriptors() -> None:
+    """Raise the limit of open descriptors to what the system lets this process have.
+
+    An invocation takes two, and the customary 1024 are there for programs that use `select`, which this one does not.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # systems may say "unlimited" and not mean it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from clary.controllers.asynchronous.datalog import DataLog
 from clary.controllers.asynchronous.delivery import Times
 from clary.controllers.asynchronous.lane import Entry, Lane
+from clary.controllers.asynchronous.notifier import Notifier
 from clary.controllers.asynchronous.numbers import Numbers
 from clary.controllers.asynchronous.settlement import Settlement
 from clary.controllers.routes import Routes
@@ -32,7 +34,7 @@ from clary.core.asynchronous import (
 )
 from clary.core.notification import notification
 from clary.core.ports import AsyncQueue
-from clary.core.routing import EndpointRoute
+from clary.core.routing import AsyncInference, EndpointRoute, RouteTable
 from clary.errors import Fatal, Transient
 from clary.telemetry import logger
 
@@ -65,10 +67,13 @@ class Ending:
     """What is told of a request when it has ended."""
 
     variant: str
+    """Empty where its endpoint is gone."""
     role: str
-    times: Times
-    begun: float
-    """When its last attempt began; 0: there was none."""
+    instance: str = ""
+    """The last one that had it; empty: there was none."""
+    times: Times = field(default_factory=Times)
+    begun: float = 0.0
+    """When that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +82,9 @@ class Surroundings:
 
     gone: Gone
     numbers: Numbers
+    log: DataLog
+    notifier: Notifier
     region: str
-    notified: Callable[[], None]
-    """Called when a notification may wait to be sent."""
     now: Callable[[], float] = time.time
     """Gives seconds since the epoch."""
 
@@ -130,11 +135,15 @@ class Dispatcher:
     # -- what goes on for ever -----------------------------------------------------------------------------------------
 
     async def _watch_routes(self) -> None:
-        revision = -1
+        table = self._routes.table
+        known = _topics(table)
         while True:
-            revision = (await self._routes.newer(revision)).revision
+            table = await self._routes.newer(table.revision)
             for lane in self._lanes.values():
                 lane.stirred.set()
+            before, known = known, _topics(table)
+            for endpoint, config in known.items() - before.items():
+                await self._around.notifier.greet(endpoint, config)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -255,14 +264,14 @@ class Dispatcher:
             await asyncio.sleep(verdict.delay)
             lane.put_back(entry)
             return
-        await self._end(entry, verdict, Ending(place.variant.name, place.variant.role_arn, times, begun))
+        ending = Ending(place.variant.name, place.variant.role_arn, place.target.id, times, begun)
+        await self._end(entry, verdict, ending)
         lane.forget(entry)
 
     async def _fail(self, lane: Lane, entry: Entry, failed: Failed, route: EndpointRoute | None) -> None:
         """End a request that no instance gets."""
         first = route.variants[0] if route is not None and route.variants else None
-        ending = Ending(first.name if first else "", first.role_arn if first else "", Times(), 0.0)
-        await self._end(entry, failed, ending)
+        await self._end(entry, failed, Ending(first.name, first.role_arn) if first else Ending("", ""))
         lane.forget(entry)
 
     async def _end(self, entry: Entry, end: Completed | Failed, ending: Ending) -> None:
@@ -275,8 +284,11 @@ class Dispatcher:
         await self._settlement.settle(Settled(request.id, told))
         if ending.variant:
             self._around.numbers.ended(request, ending.variant, end, ending.times, ending.begun)
+        if ending.instance:
+            stream = f"{ending.variant}/{ending.instance}"
+            self._around.log.ended(request, stream, end, ending.times, ending.begun)
         if told is not None:
-            self._around.notified()
+            self._around.notifier.notify()
 
     async def _report(self, request: AsyncRequest, failed: Failed, ending: Ending) -> None:
         """Write down that a request failed; for as long as that takes."""
@@ -294,3 +306,9 @@ class Dispatcher:
                 return
             await asyncio.sleep(REPORT_DELAYS[min(tries, len(REPORT_DELAYS) - 1)])
             tries += 1
+
+
+def _topics(table: RouteTable) -> dict[str, AsyncInference]:
+    """Give the asynchronous endpoints that have topics to tell of their results."""
+    found = ((route.name, route.asynchronous) for route in table.endpoints.values())
+    return {name: config for name, config in found if config and (config.success_topic or config.error_topic)}

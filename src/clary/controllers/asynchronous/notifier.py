@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 
 from clary.controllers.asynchronous.publishers import Publisher
+from clary.core.notification import greetings
 from clary.core.ports import Outbox, Unsent
+from clary.core.routing import AsyncInference
 from clary.errors import Fatal, Transient
 from clary.telemetry import logger
 
@@ -39,6 +41,14 @@ class Notifier:
     def notify(self) -> None:
         """Look soon: something may wait."""
         self._stirred.set()
+
+    async def greet(self, endpoint: str, config: AsyncInference) -> None:
+        """Have the topics of a new endpoint told that there will be something."""
+        try:
+            await self._outbox.post(greetings(endpoint, config))
+        except Exception:  # nobody depends on it
+            self._log.exception("topics are not greeted", endpoint=endpoint)
+        self.notify()
 
     async def run(self) -> None:
         """Send for ever."""

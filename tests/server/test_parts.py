@@ -1,4 +1,4 @@
-"""What a gateway process asks of the system."""
+"""What a process asks of the system."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from clary.server.gateway import allow_descriptors
+from clary.server.parts import allow_descriptors
 
 
 def test_a_gateway_may_have_as_many_descriptors_as_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
