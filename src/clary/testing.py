@@ -65,12 +65,17 @@ def now() -> float:
     return EPOCH + asyncio.get_running_loop().time()
 
 
+def virtual_runner() -> asyncio.Runner:
+    """Make a runner in whose loop sleeping takes no time. For tests without sockets and threads."""
+    return asyncio.Runner(loop_factory=_VirtualLoop)
+
+
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Run an async test in a loop in which sleeping takes no time. For tests without sockets and threads."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+        with virtual_runner() as runner:
             runner.run(test(*args, **kwargs))
 
     return run
@@ -84,7 +89,7 @@ async def until(condition: Callable[[], bool], timeout: float = 600.0) -> None:
 
 
 class MemoryStore:
-    """A ResourceStore in a dict, with the same promises but the one about surviving."""
+    """A ResourceStore and SpecStore in a dict, with the same promises but the one about surviving."""
 
     def __init__(self, clock: Callable[[], float] = now) -> None:
         self._clock = clock
@@ -124,6 +129,14 @@ class MemoryStore:
             return False
         self._rows[key] = replace(row, status=status, modified_at=self._clock() if touch else row.modified_at)
         return True
+
+    async def replace(self, resource: Resource, spec: Mapping[str, object]) -> Resource | None:
+        key = self._key(_KINDS[resource.kind], resource.name)
+        row = self._rows.get(key)
+        if row is None or row.generation != resource.generation or row.created_at != resource.created_at:
+            return None
+        self._rows[key] = replace(row, spec=spec, generation=row.generation + 1, modified_at=self._clock())
+        return self._rows[key]
 
     async def mark_deleting(self, kind: Kind, name: str, status: Mapping[str, object]) -> Resource | None:
         key = self._key(kind, name)
@@ -224,7 +237,7 @@ class Script:
 
 @dataclass
 class FakeEngine:
-    """An engine of containers that do what a script says, by variant or else `default`.
+    """An engine of containers that do what a script says, by image, component or variant, or else `default`.
 
     Also answers their pings (`ping` is a `controllers.health.Ask`). The scripts may be changed at any time, and are
     read at launch. It outlives controllers as containers do: hand the same one to the next.
@@ -250,7 +263,8 @@ class FakeEngine:
         if spec.id in self.containers:
             return self.containers[spec.id]
         self.launched.append(spec)
-        script = self.scripts.get(spec.variant, self.default)
+        names = (spec.image, spec.component, spec.variant)
+        script = next((self.scripts[name] for name in names if name in self.scripts), self.default)
         progress("download 1 of 2 MB")
         await asyncio.sleep(script.launch_takes)
         if script.launch_error is not None:

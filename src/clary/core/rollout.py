@@ -101,11 +101,7 @@ def begin(component: Component, bench: Bench, observed: Observed, now: float) ->
     others = replace(view, on_trial=False)
     leaving = [_judged(component, bench, each, others, memory) for each in known if each.revision != revision.number]
     limit = _limit(component, memory, phase, revision, arriving)
-    dropped = surplus(
-        [(component.item(each.copy), str(each.copy.instance)) for each in arriving], len(arriving) - limit
-    )
-    gone = {item.id for item in dropped}
-    arriving = [each for each in arriving if component.id_of(each.copy) not in gone]
+    arriving = _without_surplus(component, arriving, limit)
     leaving = _staying(component, memory, phase, arriving, leaving)
     kept = {each.copy for each in (*arriving, *leaving)}
     return Draft(
@@ -120,6 +116,17 @@ def begin(component: Component, bench: Bench, observed: Observed, now: float) ->
         tuple(leaving),
         tuple(_new(memory, revision, limit - len(arriving))),
     )
+
+
+def _without_surplus(component: Component, copies: Sequence[Judged], number: int) -> list[Judged]:
+    """Give up copies until there are so many: those that do not serve first."""
+    places = [(component.item(each.copy), str(each.copy.instance)) for each in copies]
+    idle = [place for place, each in zip(places, copies, strict=True) if not each.ready]
+    serving = [place for place, each in zip(places, copies, strict=True) if each.ready]
+    dropped = surplus(idle, len(copies) - number)
+    dropped += surplus(serving, len(copies) - number - len(dropped))
+    gone = {item.id for item in dropped}
+    return [each for each in copies if component.id_of(each.copy) not in gone]
 
 
 def _seen(sighting: Sighting | None) -> bool:
