@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.acceptance.conftest import IMAGE, ROLE, Clary, model_archive, wait_until
+from tests.acceptance.conftest import IMAGE, ROLE, Clary, model_archive, model_processes, wait_until
+from tests.acceptance.test_kill import Traffic
 
 pytestmark = pytest.mark.acceptance
 
@@ -81,7 +82,7 @@ def remove(clary: Clary, endpoint: str, *names: str) -> None:
     sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=endpoint, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
 
 
-def test_two_components_share_an_instance(clary: Clary) -> None:
+def test_components_share_an_instance_and_are_invoked_by_name(clary: Clary) -> None:
     host(clary, "shared")
     for name in ("first", "second"):
         add(clary, "shared", name)
@@ -90,9 +91,142 @@ def test_two_components_share_an_instance(clary: Clary) -> None:
         assert described["RuntimeConfig"]["CurrentCopyCount"] == described["RuntimeConfig"]["DesiredCopyCount"] == 1
         assert described["Specification"]["Container"]["DeployedImage"]["SpecifiedImage"] == IMAGE
         assert invoke(clary, "shared", name)["name"] == name
-    with pytest.raises(ClientError) as missing:
+    runtime = clary.client("sagemaker-runtime")
+    streamed = runtime.invoke_endpoint_with_response_stream(
+        EndpointName="shared", InferenceComponentName="second", Body=b"hello"
+    )
+    parts = b"".join(event["PayloadPart"]["Bytes"] for event in streamed["Body"])
+    assert json.loads(parts)["name"] == "second"
+    with pytest.raises(ClientError, match="Inference Component Name header is required") as missing:
         clary.invoke("shared")
     assert missing.value.response["Error"]["Code"] == "ValidationError"
+    with pytest.raises(ClientError, match="Inference Component nobody of endpoint shared of account"):
+        invoke(clary, "shared", "nobody")
+    with pytest.raises(ClientError, match="Received client error \\(418\\) from model with message") as failed:
+        invoke(clary, "shared", "first", b"fail418")
+    group = "/aws/sagemaker/InferenceComponents/first"
+    assert failed.value.response["LogStreamArn"].endswith(f":log-group:{group}")
+    logs = clary.client("logs")
+    (stream,) = logs.describe_log_streams(logGroupName=group)["logStreams"]
+    events = logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"])["events"]
+    assert any("loading first" in event["message"] for event in events)
+    pages = (
+        clary.client("sagemaker")
+        .get_paginator("list_inference_components")
+        .paginate(EndpointNameEquals="shared", SortBy="Name", SortOrder="Ascending", PaginationConfig={"PageSize": 1})
+    )
+    listed = [each for page in pages for each in page["InferenceComponents"]]
+    assert [(each["InferenceComponentName"], each["VariantName"]) for each in listed] == [
+        ("first", "AllTraffic"), ("second", "AllTraffic"),
+    ]  # fmt: skip
     with pytest.raises(ClientError, match="delete its inference components first: first, second"):
         clary.client("sagemaker").delete_endpoint(EndpointName="shared")
     remove(clary, "shared", "first", "second")
+
+
+def test_an_endpoint_with_models_of_its_own_takes_no_components(clary: Clary) -> None:
+    clary.create("plain")
+    clary.wait("plain")
+    with pytest.raises(ClientError, match="Inference Components are not supported in this Endpoint"):
+        add(clary, "plain", "misplaced")
+    with pytest.raises(ClientError, match="Inference Component Name header is not allowed"):
+        invoke(clary, "plain", "misplaced")
+    clary.delete("plain")
+
+
+def test_with_the_aws_cli_a_model_is_packed_scaled_to_zero_and_back(clary: Clary) -> None:
+    clary.client("sagemaker").create_model(
+        ModelName="packed",
+        PrimaryContainer={"Image": IMAGE, "ModelDataUrl": clary.upload("packed/model.tar.gz", model_archive("packed"))},
+        ExecutionRoleArn=ROLE,
+    )
+
+    def aws(*arguments: str) -> Any:
+        done = clary.aws("sagemaker", *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if done.stdout else None
+
+    scaling = "ManagedInstanceScaling={Status=ENABLED,MinInstanceCount=0,MaxInstanceCount=2}"
+    aws(
+        "create-endpoint-config", "--endpoint-config-name", "cli", "--execution-role-arn", ROLE,
+        "--production-variants", f"VariantName=v,InstanceType=ml.m5.large,InitialInstanceCount=1,{scaling}",
+    )  # fmt: skip
+    aws("create-endpoint", "--endpoint-name", "cli", "--endpoint-config-name", "cli")
+    aws("wait", "endpoint-in-service", "--endpoint-name", "cli")
+    needs = "ComputeResourceRequirements={MinMemoryRequiredInMb=4096,NumberOfCpuCoresRequired=1}"
+    arn = aws(
+        "create-inference-component", "--inference-component-name", "packed", "--endpoint-name", "cli",
+        "--specification", f"ModelName=packed,{needs}", "--runtime-config", "CopyCount=2",
+        "--tags", "Key=team,Value=red",
+    )["InferenceComponentArn"]  # fmt: skip
+    assert wait(clary, "packed")["Specification"]["ModelName"] == "packed"
+    (variant,) = aws("describe-endpoint", "--endpoint-name", "cli")["ProductionVariants"]
+    assert variant["CurrentInstanceCount"] == 1, "an instance is added only where there is no room"
+    assert aws("list-tags", "--resource-arn", arn)["Tags"] == [{"Key": "team", "Value": "red"}]
+    assert invoke(clary, "cli", "packed")["name"] == "packed"
+    aws(
+        "update-inference-component-runtime-config", "--inference-component-name", "packed",
+        "--desired-runtime-config", "CopyCount=0",
+    )  # fmt: skip
+    assert wait(clary, "packed")["RuntimeConfig"]["CurrentCopyCount"] == 0
+    with pytest.raises(ClientError, match="Inference Component has no capacity to process this request"):
+        invoke(clary, "cli", "packed")
+    aws(
+        "update-inference-component-runtime-config", "--inference-component-name", "packed",
+        "--desired-runtime-config", "CopyCount=1",
+    )  # fmt: skip
+    wait(clary, "packed")
+    assert invoke(clary, "cli", "packed")["name"] == "packed"
+    remove(clary, "cli", "packed")
+
+
+def test_a_rolling_update_fails_no_invocation_and_neither_does_one_that_is_rolled_back(own_clary: Clary) -> None:
+    clary, sagemaker = own_clary, own_clary.client("sagemaker")
+    host(clary, "steady")
+    add(clary, "steady", "rolling", copies=2, GREETING="old")
+    wait(clary, "rolling")
+    policy = {"MaximumBatchSize": {"Type": "COPY_COUNT", "Value": 1}, "WaitIntervalInSeconds": 1}
+    with Traffic(clary, "steady", InferenceComponentName="rolling") as traffic:
+        sagemaker.update_inference_component(
+            InferenceComponentName="rolling",
+            Specification=specification(clary, "rolling", GREETING="new"),
+            DeploymentConfig={"RollingUpdatePolicy": policy},
+        )
+        clary.kill_control()
+        described = wait(clary, "rolling")
+        assert "FailureReason" not in described
+        assert {invoke(clary, "steady", "rolling")["env"] for _ in range(6)} == {"new"}
+        assert described["LastDeploymentConfig"]["RollingUpdatePolicy"]["MaximumBatchSize"]["Value"] == 1
+        sagemaker.update_inference_component(
+            InferenceComponentName="rolling", Specification=specification(clary, "rolling", EXIT_WITH="7")
+        )
+        clary.kill_control()
+        described = wait(clary, "rolling")
+        assert "exited with 7" in described["FailureReason"]
+        assert "cannot load the model: weights are missing" in described["FailureReason"]
+        assert described["Specification"]["Container"]["Environment"] == {"GREETING": "new"}
+        assert {invoke(clary, "steady", "rolling")["env"] for _ in range(6)} == {"new"}
+    assert traffic.failures == []
+    assert traffic.answers > 20
+    remove(clary, "steady", "rolling")
+    wait_until(lambda: not model_processes(clary), "every copy has ended", clary.output)
+
+
+def test_the_control_plane_is_killed_while_components_come_serve_and_go(own_clary: Clary) -> None:
+    clary = own_clary
+    host(clary, "kill")
+    add(clary, "kill", "slow", copies=2, LOAD_SECONDS="1")
+    clary.kill_control()
+    wait(clary, "slow")
+    before = set(model_processes(clary))
+    with Traffic(clary, "kill", InferenceComponentName="slow") as traffic:
+        for _ in range(2):
+            clary.kill_control()
+            assert wait(clary, "slow")["RuntimeConfig"]["CurrentCopyCount"] == 2
+    assert traffic.failures == []
+    assert set(model_processes(clary)) == before, "what runs is adopted, not started again"
+    clary.client("sagemaker").delete_inference_component(InferenceComponentName="slow")
+    clary.kill_control()
+    wait_until(lambda: gone(clary, "slow"), "slow is gone", clary.output)
+    remove(clary, "kill")
+    wait_until(lambda: not model_processes(clary), "every copy has ended", clary.output)

@@ -20,19 +20,19 @@ pytestmark = pytest.mark.acceptance
 class Traffic:
     """Invokes without pause and without retries, and keeps every failure."""
 
-    def __init__(self, clary: Clary, name: str) -> None:
+    def __init__(self, clary: Clary, name: str, **members: str) -> None:
         self.failures: list[BaseException] = []
         self.answers = 0
         self.pids: set[int] = set()
         self._stop = threading.Event()
-        self._clary, self._name = clary, name
+        self._clary, self._asked = clary, {"EndpointName": name, **members}
         self._runtime = clary.client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}))
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                answer = self._runtime.invoke_endpoint(EndpointName=self._name, Body=b"x")
+                answer = self._runtime.invoke_endpoint(**self._asked, Body=b"x")
                 self.pids.add(json.loads(answer["Body"].read())["pid"])
                 self.answers += 1
             except Exception as error:

@@ -65,12 +65,10 @@ def _check_together(request: Request) -> None:
     with_model = ["ModelName" in variant for variant in variants]
     if any(with_model) and not all(with_model):
         raise ValidationException("Specify ModelName for all variants or for none.")
-    if not any(with_model) and "ExecutionRoleArn" not in request:
-        raise ValidationException("ExecutionRoleArn is required when variants have no ModelName.")
+    if not any(with_model):
+        _check_packed(request)
     if request.get("ShadowProductionVariants") and len(variants) != 2:
         raise ValidationException("Shadow variants require exactly one production variant and one shadow variant.")
-    if "AsyncInferenceConfig" in request and not any(with_model):
-        raise ValidationException("AsyncInferenceConfig is not supported for endpoints with inference components.")
     if any("ServerlessConfig" in variant for variant in variants):
         for member in ("AsyncInferenceConfig", "DataCaptureConfig"):
             if member in request:
@@ -78,6 +76,15 @@ def _check_together(request: Request) -> None:
     definition.check_publishing(request.get("MetricsConfig", {}))
     if capture := request.get("DataCaptureConfig"):
         _check_capture(capture)
+
+
+def _check_packed(request: Request) -> None:
+    """Check a configuration whose variants' instances are for inference components."""
+    if "ExecutionRoleArn" not in request:
+        raise ValidationException("ExecutionRoleArn is required when variants have no ModelName.")
+    for member in ("AsyncInferenceConfig", "ShadowProductionVariants"):
+        if request.get(member):
+            raise ValidationException(f"{member} is not supported for endpoints with inference components.")
 
 
 def _check_capture(capture: Mapping[str, Any]) -> None:

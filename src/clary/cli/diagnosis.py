@@ -40,6 +40,17 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class Component:
+    """An inference component, wanted and had."""
+
+    name: str
+    status: str
+    desired: int
+    current: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """All that is known of one endpoint."""
 
@@ -50,10 +61,16 @@ class Diagnosis:
     variants: tuple[Variant, ...]
     backlog: Backlog | None = None
     """Of an asynchronous endpoint."""
+    components: tuple[Component, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        return self.status == "InService" and all(variant.current >= variant.desired for variant in self.variants)
+        shares: tuple[Variant | Component, ...] = (*self.variants, *self.components)
+        return (
+            self.status == "InService"
+            and all(each.current >= each.desired for each in shares)
+            and all(each.status == "InService" for each in self.components)
+        )
 
 
 def diagnose(connection: Connection, name: str) -> Diagnosis:
@@ -65,14 +82,34 @@ def diagnose(connection: Connection, name: str) -> Diagnosis:
         known = f"there are: {', '.join(names)}" if names else "there is none at all"
         raise UnknownEndpoint(f"no endpoint {name}; {known}")
     config = description["EndpointConfigName"]
+    variants = tuple(_variants(api, config, description))
+    packed = any(not variant.model for variant in variants)
     return Diagnosis(
         name=description["EndpointName"],
         status=description["EndpointStatus"],
         reason=_without_pointer(description.get("FailureReason", "")),
         config=config,
-        variants=tuple(_variants(api, config, description)),
         backlog=backlog(connection, description),
+        variants=variants,
+        components=tuple(_components(api, description["EndpointName"])) if packed else (),
     )
+
+
+def _components(api: Any, endpoint: str) -> Iterator[Component]:
+    pages = api.get_paginator("list_inference_components").paginate(
+        EndpointNameEquals=endpoint, SortBy="Name", SortOrder="Ascending"
+    )
+    for summary in (each for page in pages for each in page["InferenceComponents"]):
+        described = _or_none(api.describe_inference_component, InferenceComponentName=summary["InferenceComponentName"])
+        if described is not None:  # it may be gone by now
+            runtime = described.get("RuntimeConfig", {})
+            yield Component(
+                described["InferenceComponentName"],
+                described["InferenceComponentStatus"],
+                runtime.get("DesiredCopyCount", 0),
+                runtime.get("CurrentCopyCount", 0),
+                _without_pointer(described.get("FailureReason", "")),
+            )
 
 
 def _without_pointer(reason: str) -> str:
@@ -126,6 +163,10 @@ def _or_none(describe: Any, **arguments: str) -> dict[str, Any] | None:
 
 # By AWS's words for the step, which FailureReason begins with, and by what it says after `Step:`. The first counts.
 _ADVICE: Sequence[tuple[str, str]] = (
+    (
+        r"not enough hardware",
+        "Add instances, use larger ones, or ask for less: copies need CPU, memory and accelerators set aside",
+    ),
     (r"EnableNetworkIsolation (is not|needs)", "What does this machine allow?  clary doctor"),
     (r"No space left on device", "Make room on its disk, or take another with --data:  clary doctor"),
     (
@@ -172,7 +213,8 @@ def advice(diagnosis: Diagnosis) -> list[str]:
         "name": diagnosis.name,
         "registry": registry[1] if registry else "REGISTRY",
     }
-    matching = (text for pattern, text in _ADVICE if re.search(pattern, diagnosis.reason, re.IGNORECASE))
+    reason = diagnosis.reason or next((each.reason for each in diagnosis.components if each.reason), "")
+    matching = (text for pattern, text in _ADVICE if re.search(pattern, reason, re.IGNORECASE))
     suggestions = [next(matching, "What did it write?  clary logs {name}").format(**values)]
     if diagnosis.status == "Failed":
         suggestions.append(

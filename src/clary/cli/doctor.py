@@ -216,15 +216,25 @@ CHECKS: Sequence[Callable[[Settings], Finding]] = (
 
 
 def _examine_endpoint(name: str, data: Path | None) -> bool:
+    from clary.cli import packing
     from clary.cli.diagnosis import advice, diagnose
 
     clary = connection.connect(data)
     diagnosis = diagnose(clary, name)
     click.echo(_summary(diagnosis))
+    if clary.data is not None and (instances := packing.ask(clary.data / "run" / "control.sock", diagnosis.name)):
+        click.echo("\nWhat its instances are set aside for:")
+        for line in packing.text(instances):
+            click.echo(f"  {line}")
     if diagnosis.reason:
         click.echo("\nWhy:")
         for paragraph in diagnosis.reason.splitlines():
             click.echo(click.wrap_text(paragraph, _width(), "  ", "  "))
+    for component in diagnosis.components:
+        if component.reason:
+            click.echo(f"\nWhy, of {component.name}:")
+            for paragraph in component.reason.splitlines():
+                click.echo(click.wrap_text(paragraph, _width(), "  ", "  "))
     _print_logs((clary.data or connection.data_folder(data)) / "logs", diagnosis.name)
     suggestions = advice(diagnosis)
     if suggestions:
@@ -243,7 +253,7 @@ def _summary(diagnosis: Diagnosis) -> str:
     for variant in diagnosis.variants:
         lines.append(
             f"  Variant {variant.name}: {variant.current} of {variant.desired} instances"
-            f" ({variant.instance_type}), model {variant.model}"
+            f" ({variant.instance_type}), {f'model {variant.model}' if variant.model else 'for inference components'}"
         )
         if variant.doing:
             lines.append(f"    doing  {variant.doing}")
@@ -251,6 +261,8 @@ def _summary(diagnosis: Diagnosis) -> str:
             lines += [f"    image  {container.image}", f"    data   {container.model_data_url or 'none'}"]
     if diagnosis.backlog is not None:
         lines.append(f"  {diagnosis.backlog.words}")
+    for each in diagnosis.components:
+        lines.append(f"  Component {each.name}: {each.status}, {each.current} of {each.desired} copies")
     return "\n".join(lines)
 
 

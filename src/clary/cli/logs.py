@@ -18,7 +18,7 @@ import click
 
 from clary.cli.connection import data_folder, data_option
 from clary.core.failure import printable
-from clary.core.resources import log_group
+from clary.core.resources import component_log_group, log_group
 from clary.errors import AwsError, ClaryError
 from clary.logs.folder import LogFolder
 from clary.logs.patterns import compile_pattern
@@ -91,7 +91,7 @@ def _pattern(_: click.Context, __: click.Parameter, text: str) -> Callable[[str]
 @click.option("--timestamps", is_flag=True, help="Begin each line with its time, in UTC.")
 @data_option
 def logs(endpoint: str, follow: bool, variant: str | None, data: Path | None, **shown: Any) -> None:
-    """Print what an endpoint's containers wrote.
+    """Print what the containers of an endpoint, or of an inference component, wrote.
 
     Each line begins with the container it comes from: `variant/instance`, and its name in a pipeline. Logs stay
     readable after the endpoint failed or was deleted.
@@ -113,9 +113,11 @@ def logs(endpoint: str, follow: bool, variant: str | None, data: Path | None, **
         return  # how following ends: not a failure
 
 
-def containers(folder: LogFolder, endpoint: str, variant: str | None = None) -> list[Stream]:
-    """Give the streams of an endpoint's containers, the one that was written to last at the end."""
-    found = folder.streams(log_group(endpoint), f"{variant}/" if variant is not None else "")
+def containers(folder: LogFolder, name: str, variant: str | None = None) -> list[Stream]:
+    """Give the streams of an endpoint's or a component's containers, the one that was written to last at the end."""
+    groups = (log_group(name), component_log_group(name))
+    prefix = f"{variant}/" if variant is not None else ""
+    found = (stream for group in groups for stream in folder.streams(group, prefix))
     return sorted(found, key=lambda stream: (stream.last_timestamp or stream.created, stream.name))
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from clary.controllers.desired import Refused, Request, containers, network_of
 from clary.core.component import ENDPOINT_KEY, REVISION, REVISIONS, Component, Revision, Rolling, Size
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Observed
+from clary.core.occupancy import Occupied, occupancy
 from clary.core.packing import Packed, pack
 from clary.core.placement import Compute, Strategy
 from clary.core.ports import Engine, ListQuery, ModelData, ResourceStore
@@ -44,8 +45,14 @@ class Components:
     ) -> Packed:
         """Plan them all."""
         config = cast("Request", endpoint.spec)["_Deployment"]["EndpointConfig"]
-        capacities = {each.instance_type: await self._capacity(each.instance_type) for each in wanted.variants}
+        capacities = await self._capacities(wanted)
         return pack(wanted, [_component(each, config) for each in resources], observed, capacities, now)
+
+    async def occupancy(self, endpoint: Resource, wanted: Desired, resources: Sequence[Resource]) -> list[Occupied]:
+        """Tell what is on each instance."""
+        config = cast("Request", endpoint.spec)["_Deployment"]["EndpointConfig"]
+        capacities = await self._capacities(wanted)
+        return list(occupancy(wanted, [_component(each, config) for each in resources], capacities))
 
     async def write(self, resources: Sequence[Resource], packed: Packed) -> bool:
         """Write their statuses and remove what is gone; False where one was changed meanwhile."""
@@ -84,9 +91,10 @@ class Components:
                 return found
             query = replace(query, after=page.next)
 
-    async def _capacity(self, instance_type: str) -> Compute:
-        there = await self._engine.capacity(instance_type)
-        return Compute(there.cpus, there.memory, float(there.accelerators))
+    async def _capacities(self, wanted: Desired) -> dict[str, Compute]:
+        types = {each.instance_type for each in wanted.variants}
+        found = {each: await self._engine.capacity(each) for each in types}
+        return {each: Compute(has.cpus, has.memory, float(has.accelerators)) for each, has in found.items()}
 
 
 def state(status: Mapping[str, object]) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Any, assert_never
 
 from clary.controllers.components import Components, state
 from clary.controllers.desired import desired
@@ -21,6 +21,7 @@ from clary.core.memory import attempts_of, with_attempts
 from clary.core.packing import Packed, adjusted, joined
 from clary.core.ports import Engine, ListQuery, ResourceStore
 from clary.core.resources import ENDPOINT, Resource
+from clary.errors import SerializationException
 from clary.telemetry import logger
 
 
@@ -80,6 +81,19 @@ class EndpointController:
         key = self._fleet.endpoint_of(id)
         if key is not None:
             self._loop.notify(key)
+
+    async def packing(self, document: Any) -> list[dict[str, object]]:
+        """Tell what is on each instance of the endpoint that a document names; nothing, where it has no components.
+
+        Raises SerializationException for a document that names none.
+        """
+        if not isinstance(document, dict) or not isinstance(name := document.get("EndpointName"), str):
+            raise SerializationException("This does not name an endpoint.")
+        resource = await self._store.get(ENDPOINT, name)
+        if resource is None or not (wanted := desired(resource)).packed:
+            return []
+        found = await self._components.occupancy(resource, wanted, await self._components.of(key_of(name)))
+        return [each.to_json() for each in found]
 
     async def _keys(self) -> set[str]:
         # Containers and routes without an endpoint are found here: the former are stopped, the latter go.

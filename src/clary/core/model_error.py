@@ -4,7 +4,9 @@ invocation, and in the failure of an asynchronous one.
 
 from __future__ import annotations
 
-from clary.core.resources import Partition, log_group
+from typing import NamedTuple
+
+from clary.core.resources import Partition, component_log_group, log_group
 
 LARGEST_BODY = 64 * 1024
 """Bytes of a container's error that are passed on."""
@@ -50,11 +52,24 @@ def hop_too_large(giver: str, status: int, taker: str, size: int) -> str:
     )
 
 
-def with_pointer(partition: Partition, endpoint: str, message: str) -> str:
+class Owner(NamedTuple):
+    """Whose model did not answer well."""
+
+    partition: Partition
+    endpoint: str
+    component: str = ""
+    """The inference component, where it was one's."""
+
+    @property
+    def log_group(self) -> str:
+        return component_log_group(self.component) if self.component else log_group(self.endpoint)
+
+
+def with_pointer(owner: Owner, message: str) -> str:
     """Add where the log is: at the service, and here."""
-    region = partition.region
+    region, account = owner.partition.region, owner.partition.account_id
     return (
         f"{message}. See https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:"
-        f"group={log_group(endpoint)} in account {partition.account_id} for more information. "
-        f"Here: clary logs {endpoint}"
+        f"group={owner.log_group} in account {account} for more information. "
+        f"Here: clary logs {owner.component or owner.endpoint}"
     )

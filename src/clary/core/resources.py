@@ -146,9 +146,9 @@ class Partition:
         is_ours = name_or_arn.lower().startswith(prefix.lower())
         return name_or_arn[len(prefix) :] if is_ours else name_or_arn
 
-    def log_group_arn(self, endpoint: str) -> str:
-        """Give the ARN of an endpoint's log group (ModelError calls it LogStreamArn)."""
-        return f"arn:{self.name}:logs:{self.region}:{self.account_id}:log-group:{log_group(endpoint)}"
+    def log_group_arn(self, group: str) -> str:
+        """Give the ARN of a log group (ModelError calls it LogStreamArn)."""
+        return f"arn:{self.name}:logs:{self.region}:{self.account_id}:log-group:{group}"
 
 
 def component_log_group(component: str) -> str:

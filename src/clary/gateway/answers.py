@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from clary.core import model_error as words
+from clary.core.model_error import Owner
 from clary.core.resources import Partition
 from clary.core.routing import EndpointRoute, VariantRoute
 from clary.errors import AwsError
@@ -212,30 +213,28 @@ def nothing_ready(route: EndpointRoute, wanted: bytes | None, container: bytes |
     )
 
 
-def _model_error(
-    partition: Partition, endpoint: str, status: int, original: str, message: str, *, client: bool = False
-) -> AwsError:
+def _model_error(owner: Owner, status: int, original: str, message: str, *, client: bool = False) -> AwsError:
     return RuntimeFailure(
         "ModelError",
         424,
-        words.with_pointer(partition, endpoint, message),
+        words.with_pointer(owner, message),
         ErrorCode="CLIENT_ERROR_FROM_MODEL" if client else "INTERNAL_FAILURE_FROM_MODEL",
-        LogStreamArn=partition.log_group_arn(endpoint),
+        LogStreamArn=owner.partition.log_group_arn(owner.log_group),
         OriginalMessage=original,
         OriginalStatusCode=status,
     )
 
 
-def model_error(partition: Partition, endpoint: str, container: str, status: int, body: bytes | None) -> AwsError:
+def model_error(owner: Owner, container: str, status: int, body: bytes | None) -> AwsError:
     """Give the ModelError for a container's answer that is not 2xx; without a body, one too large or cut short."""
     original = "" if body is None else body.decode("utf-8", "replace")
     text = words.refused(container, status, body)
-    return _model_error(partition, endpoint, status, original, text, client=words.is_client_error(status))
+    return _model_error(owner, status, original, text, client=words.is_client_error(status))
 
 
-def hop_too_large(partition: Partition, endpoint: str, status: int, message: str) -> AwsError:
+def hop_too_large(owner: Owner, status: int, message: str) -> AwsError:
     """Give the ModelError for an answer that the next container of a pipeline cannot be given."""
-    return _model_error(partition, endpoint, status, "", message.removesuffix("."))
+    return _model_error(owner, status, "", message.removesuffix("."))
 
 
 def not_admitted() -> AwsError:
@@ -252,14 +251,14 @@ def out_of_connections() -> AwsError:
     )
 
 
-def timed_out(partition: Partition, endpoint: str, container: str) -> AwsError:
+def timed_out(owner: Owner, container: str) -> AwsError:
     original = words.timed_out(container)
-    return _model_error(partition, endpoint, 0, original, words.refused(container, 0, original.encode()))
+    return _model_error(owner, 0, original, words.refused(container, 0, original.encode()))
 
 
-def no_answer(partition: Partition, endpoint: str, container: str) -> AwsError:
-    original = words.no_answer(endpoint)
-    return _model_error(partition, endpoint, 0, original, words.refused(container, 0, original.encode()))
+def no_answer(owner: Owner, container: str) -> AwsError:
+    original = words.no_answer(owner.endpoint)
+    return _model_error(owner, 0, original, words.refused(container, 0, original.encode()))
 
 
 def too_large(limit: int, request_id: str) -> bytes:

@@ -12,8 +12,7 @@ from random import random
 from time import perf_counter
 from typing import ClassVar, Protocol
 
-from clary.core.model_error import LARGEST_BODY
-from clary.core.resources import Partition
+from clary.core.model_error import LARGEST_BODY, Owner
 from clary.core.routing import EndpointRoute, Target, VariantRoute
 from clary.errors import AwsError
 from clary.gateway import answers, shadows
@@ -246,7 +245,7 @@ class Invocation(MultiModel):
         self._state.spawn(self._ask_back(self._status, body))
 
     def _refused_by_model(self, body: bytes | None) -> None:
-        self._fail(answers.model_error(self._state.partition, self._endpoint, self._container, self._status, body))
+        self._fail(answers.model_error(self._owner, self._container, self._status, body))
 
     def broken(self, error: Exception, *, answered: bool) -> None:
         if self._done or self._passage is None:
@@ -254,7 +253,7 @@ class Invocation(MultiModel):
         reused = self._passage.reused
         if isinstance(error, HopTooLarge):
             text = str(error)
-            self._fail(answers.hop_too_large(self._state.partition, self._endpoint, error.status, text))
+            self._fail(answers.hop_too_large(self._owner, error.status, text))
             return
         if is_ours(error):
             self._fail(answers.out_of_connections())
@@ -273,12 +272,12 @@ class Invocation(MultiModel):
         self._settle(self._status, failed=True)
         self._client.transport.abort()
 
-    def _fail_midway(self, words: Callable[[Partition, str, str], AwsError]) -> None:
+    def _fail_midway(self, words: Callable[[Owner, str], AwsError]) -> None:
         """Fail in these words, or in those for an error of the model's of which only the beginning has come."""
         if self._status and not self._passing:
             self._refused_by_model(None)
         else:
-            self._fail(words(self._state.partition, self._endpoint, self._container))
+            self._fail(words(self._owner, self._container))
 
     def _retry(self) -> None:
         """Try once more: elsewhere if there is an elsewhere, and on a connection that cannot have gone stale."""

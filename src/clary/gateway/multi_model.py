@@ -148,7 +148,7 @@ class MultiModel(Placed):
         """Fail in the words with which the container has refused the model."""
         assert self._variant is not None
         container, body = self._variant.multi_model, failure.body.encode()
-        self._fail(answers.model_error(self._state.partition, self._endpoint, container, failure.status, body))
+        self._fail(answers.model_error(self._owner, container, failure.status, body))
 
     # -- what a container says of a model ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Set
 from random import random
 from typing import ClassVar
 
+from clary.core.model_error import Owner
 from clary.core.routing import EndpointRoute, Target, VariantRoute, find, narrowed
 from clary.gateway import answers
 from clary.gateway.routed import Routed
@@ -45,6 +46,11 @@ class Placed(Routed):
     @abstractmethod
     def _disarm(self) -> None:
         """Forget the time limit."""
+
+    @property
+    def _owner(self) -> Owner:
+        component = self._route.component if self._route is not None else ""
+        return Owner(self._state.partition, self._endpoint, component)
 
     def _pick(self) -> None:
         headers, state = self._head.headers, self._state

@@ -79,7 +79,7 @@ async def control(settings: Settings) -> None:
     }
     guarded = Guard(identities, store, partition).before(handlers)
     asynchronous = Asynchronous(settings, store, routes, identities, ledger, logs)
-    doors = _doors(identities, ledger, asynchronous, controller.residency)
+    doors = _doors(identities, ledger, asynchronous, controller)
     app = App(Dispatcher(guarded), partition, routes.subscribe, doors)
     work = [
         *asynchronous.work(),
@@ -109,8 +109,13 @@ def _agents(settings: Settings) -> Means:
     return Means(settings.transforms, command, environment | to_environment(settings))
 
 
-def _doors(identities: Identities, ledger: Ledger, asynchronous: Asynchronous, residency: Residency | None) -> Doors:
-    takes: dict[str, Take] = {"/_clary/metrics": ledger.take, "/_clary/async": asynchronous.intake.take}
+def _doors(identities: Identities, ledger: Ledger, asynchronous: Asynchronous, controller: EndpointController) -> Doors:
+    takes: dict[str, Take] = {
+        "/_clary/metrics": ledger.take,
+        "/_clary/async": asynchronous.intake.take,
+        "/_clary/packing": controller.packing,
+    }
+    residency = controller.residency
     if residency is None:
         return Doors(identities.manage, ledger.exposition, takes=takes)
     takes["/_clary/models"] = residency.answer
