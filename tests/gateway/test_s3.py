@@ -93,6 +93,20 @@ def test_buckets_are_made_listed_and_removed(s3: Any) -> None:
     assert code(caught) == ("404", 404)
 
 
+@pytest.mark.parametrize("region", ["eu-west-1", "EU"])
+def test_a_bucket_for_another_region_is_refused(region: str, s3: Any) -> None:
+    with pytest.raises(ClientError) as caught:
+        s3.create_bucket(Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": region})
+    assert code(caught) == ("IllegalLocationConstraintException", 400)
+    assert "far-away" not in [each["Name"] for each in s3.list_buckets()["Buckets"]]
+
+
+def test_a_bucket_for_the_region_that_is_here_is_made(s3: Any) -> None:
+    s3.create_bucket(Bucket="close-by", CreateBucketConfiguration={"LocationConstraint": REGION})
+    assert s3.head_bucket(Bucket="close-by")["BucketRegion"] == REGION
+    s3.delete_bucket(Bucket="close-by")
+
+
 @pytest.mark.parametrize("name", ["_private", "Upper", "dot..", "%2Eclary", ".clary"])
 def test_a_bucket_name_reaches_nothing_but_a_bucket(url: str, s3: Any, root: Path, name: str) -> None:
     before = sorted(root.iterdir())
@@ -315,6 +329,14 @@ def test_a_listing_starts_where_it_is_told_and_shows_no_empty_folder(s3: Any, bu
     page = s3.list_objects_v2(Bucket=bucket, Delimiter="/")
     assert ([each["Prefix"] for each in page["CommonPrefixes"]], page["KeyCount"]) == (["p/"], 1)
     assert s3.list_objects_v2(Bucket=bucket, MaxKeys=0)["IsTruncated"] is False
+
+
+def test_a_listing_goes_on_after_a_key_that_looks_like_one_in_a_url(s3: Any, bucket: str) -> None:
+    for key in ("%aa", "a"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"")
+    pages = s3.get_paginator("list_objects").paginate(Bucket=bucket, Delimiter="/", PaginationConfig={"PageSize": 1})
+    assert [key for page in pages for key in keys(page)] == ["%aa", "a"]
+    assert s3.list_objects_v2(Bucket=bucket, StartAfter="%aa")["StartAfter"] == "%aa"
 
 
 def test_many_objects_are_removed_at_once(s3: Any, bucket: str) -> None:

@@ -74,8 +74,19 @@ async def _list_buckets(call: Call) -> None:
     await call.answer(body=xml.buckets(await in_thread(call.disk.buckets)))
 
 
+_OLD_NAMES = {"EU": "eu-west-1"}
+
+
 async def _create_bucket(call: Call) -> None:
-    await call.document()  # names a region at most, and there is one
+    document = await call.document()
+    wanted = xml.parse(document).findtext("LocationConstraint", "") if document else ""
+    here = call.request.state.partition.region
+    if wanted and _OLD_NAMES.get(wanted, wanted) != here:
+        # Taken for one of here, it would be found here later.
+        incompatible = "is incompatible for the region specific endpoint this request was sent to."
+        raise AwsError(
+            f"The {wanted} location constraint {incompatible}", code="IllegalLocationConstraintException", status=400
+        )
     await in_thread(call.disk.create_bucket, call.bucket)
     await call.answer(headers={"location": f"/{call.bucket}"})
 
@@ -98,22 +109,22 @@ async def _list_objects(call: Call) -> None:
     limit = min(call.number("max-keys", _PAGE), _PAGE)
     query = Query(params.get("prefix", ""), params.get("delimiter", ""), after, limit)
     page = await in_thread(list_objects, call.disk, call.bucket, query) if limit else Page()
-    heading = _heading_v2(page, params) if v2 else _heading_v1(page, params)
     encoded = params.get("encoding-type") == "url"
+    heading = (_heading_v2 if v2 else _heading_v1)(page, params, encoded=encoded)
     await call.answer(body=xml.listing(page, query, call.bucket, heading, encoded=encoded))
 
 
-def _heading_v1(page: Page, params: Mapping[str, str]) -> str:
-    following = xml.text("NextMarker", page.next) if page.next else ""
-    return xml.text("Marker", params.get("marker", "")) + following
+def _heading_v1(page: Page, params: Mapping[str, str], *, encoded: bool) -> str:
+    following = xml.key_text("NextMarker", page.next, encoded=encoded) if page.next else ""
+    return xml.key_text("Marker", params.get("marker", ""), encoded=encoded) + following
 
 
-def _heading_v2(page: Page, params: Mapping[str, str]) -> str:
+def _heading_v2(page: Page, params: Mapping[str, str], *, encoded: bool) -> str:
     heading = xml.text("KeyCount", len(page.objects) + len(page.prefixes))
     if token := params.get("continuation-token"):
         heading += xml.text("ContinuationToken", token)
     if start := params.get("start-after"):
-        heading += xml.text("StartAfter", start)
+        heading += xml.key_text("StartAfter", start, encoded=encoded)
     if page.next:
         heading += xml.text("NextContinuationToken", base64.urlsafe_b64encode(page.next.encode()).decode())
     return heading

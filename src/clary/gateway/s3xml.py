@@ -61,16 +61,18 @@ def buckets(found: Iterable[tuple[str, float]]) -> bytes:
     return document("ListAllMyBucketsResult", _OWNER, element("Buckets", *each))
 
 
+def key_text(name: str, key: str, *, encoded: bool) -> str:
+    """Write an element around a key or a part of one, as it is written in URLs where the client asks for that."""
+    return text(name, quote(key, safe="/") if encoded else key)
+
+
 def listing(page: Page, query: Query, bucket: str, heading: str, *, encoded: bool) -> bytes:
     """Write a page of keys; `heading` is what the two versions of ListObjects say differently."""
-
-    def key(value: str) -> str:
-        return quote(value, safe="/") if encoded else value
 
     def one(name: str, stored: Stored) -> str:
         return element(
             "Contents",
-            text("Key", key(name)),
+            key_text("Key", name, encoded=encoded),
             text("LastModified", timestamp(stored.mtime_ns / 1e9)),
             text("ETag", quoted(stored.about.etag)),
             text("Size", stored.size),
@@ -80,14 +82,14 @@ def listing(page: Page, query: Query, bucket: str, heading: str, *, encoded: boo
     return document(
         "ListBucketResult",
         text("Name", bucket),
-        text("Prefix", key(query.prefix)),
-        text("Delimiter", key(query.delimiter)) if query.delimiter else "",
+        key_text("Prefix", query.prefix, encoded=encoded),
+        key_text("Delimiter", query.delimiter, encoded=encoded) if query.delimiter else "",
         text("MaxKeys", query.limit),
         text("EncodingType", "url") if encoded else "",
         text("IsTruncated", bool(page.next)),
         heading,
         *(one(name, stored) for name, stored in page.objects),
-        *(element("CommonPrefixes", text("Prefix", key(prefix))) for prefix in page.prefixes),
+        *(element("CommonPrefixes", key_text("Prefix", prefix, encoded=encoded)) for prefix in page.prefixes),
     )
 
 
