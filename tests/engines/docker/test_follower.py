@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,27 @@ async def test_what_docker_leaves_out_in_between_is_told(tmp_path: Path) -> None
     await followers.finish("c")
     assert dropped == [1]
     assert await followers.tail("c", 9) == ["seven", "nine"]
+
+
+async def test_docker_is_not_asked_for_what_may_be_read_and_what_was_missed_meanwhile_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "c-json.log"
+
+    def write(seconds: int) -> None:
+        document = {"log": f"{seconds}\n", "stream": "stdout", "time": f"2026-11-29T09:00:{seconds:02d}.5Z"}
+        with log.open("a") as file:
+            file.write(json.dumps(document) + "\n")
+
+    write(1)
+    for seconds, lost, lines in ((2, 0, ["1", "2"]), (3, 0, ["1", "2", "3"]), (50, 1, ["1", "2", "3", "50"])):
+        if lost:
+            log.unlink()  # replaced twice while nobody looked
+        write(seconds)
+        followers = Scripted(tmp_path, b"nonsense", b"nonsense", dropped := [])
+        followers.follow("c", replace(kept("0a"), log_path=str(log)))
+        await followers.finish("c")
+        assert await followers.tail("c", 9) == lines
+        assert sum(dropped) == lost
+        await followers.close()
 
 
 async def test_a_container_in_the_place_of_another_is_copied_alone(tmp_path: Path) -> None:

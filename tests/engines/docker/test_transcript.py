@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clary.engines.docker.labels import Kept
-from clary.engines.docker.transcript import Cursor, Page, Transcript, _nanoseconds
+from clary.engines.docker.transcript import Cursor, Page, Transcript
+from clary.engines.docker.transcript import nanoseconds as to_nanoseconds
 from clary.logs.folder import LogFolder
 
 NOON = 1_700_000_000
@@ -59,7 +60,7 @@ def test_a_cursor_counts_what_happens_in_the_same_nanosecond() -> None:
     ],
 )
 def test_dockers_times_are_read_to_the_nanosecond(stamp: bytes, nanoseconds: int) -> None:
-    assert _nanoseconds(stamp) == nanoseconds
+    assert to_nanoseconds(stamp) == nanoseconds
 
 
 def test_entries_come_in_pieces_of_any_size(transcript: Transcript, folder: LogFolder) -> None:

@@ -332,7 +332,7 @@ class DockerEngine:
     def _note(self, here: _Connected, inspected: Inspected) -> None:
         """Remember a container: its log is copied from now on, and its artifacts are kept."""
         self._seen[inspected["Id"]] = inspected
-        here.followers.follow(labels.id_of(inspected), labels.kept(inspected))
+        here.followers.follow(labels.id_of(inspected), labels.kept(inspected), ended=not _runs(inspected))
         self._hold(inspected)
 
     async def _container(self, inspected: Inspected) -> Container:

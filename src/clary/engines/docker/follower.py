@@ -1,5 +1,7 @@
 """What containers write, copied from Docker into the log folder: each line once, over restarts of Docker and of Clary.
 
+It is read from Docker's files where that is allowed, else asked for.
+
 How far each container has been copied lies in a small file beside the engine's own, written after the lines; copying
 goes on behind it. What a container writes while Clary is away waits in Docker's log, up to its bound.
 """
@@ -9,12 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import aiohttp
 from aiodocker import Docker, DockerError
 
 from clary.engines.docker.labels import Kept
+from clary.engines.docker.logfiles import LogFiles
 from clary.engines.docker.transcript import Page, Transcript
 from clary.logs.folder import LogFolder
 from clary.telemetry import logger
@@ -25,9 +31,14 @@ _PIECE = 256 * 1024
 """Bytes that wait to be written before Docker has to."""
 _THREADS = 2
 _AGAIN = 0.5
+_LOOK = 0.1
+"""Seconds between looks at a file for more."""
 _LAST_LINES = 5.0
 """Seconds that copying may go on after a container has ended."""
 _log = logger("docker")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Followers:
@@ -43,10 +54,17 @@ class Followers:
         self._root = root
         self._threads = ThreadPoolExecutor(_THREADS, "docker-logs")  # downloads keep the others
         self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        self._ended: set[str] = set()
+        """Docker's ids of those that write no more."""
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def follow(self, id: str, kept: Kept) -> None:
-        """Copy from now on, or go on copying, until Docker has no more of it. Idempotent."""
+    def follow(self, id: str, kept: Kept, *, ended: bool = False) -> None:
+        """Copy from now on, or go on copying, until there is no more of it. Idempotent.
+
+        `ended`: the container has, so the end of what there is is the end.
+        """
+        if ended:
+            self._ended.add(kept.container_id)
         known = self._tasks.get(id)
         if known is None or known[0] != kept.container_id:
             if known is None:
@@ -59,6 +77,7 @@ class Followers:
     async def finish(self, id: str) -> None:
         """Wait until what an ended container wrote has been copied; not for ever."""
         if (known := self._tasks.get(id)) is not None:
+            self._ended.add(known[0])
             await asyncio.wait({known[1]}, timeout=_LAST_LINES)
 
     async def forget(self, id: str) -> None:
@@ -66,6 +85,7 @@ class Followers:
         if (known := self._tasks.pop(id, None)) is not None:
             known[1].cancel()
             await asyncio.wait({known[1]})
+            self._ended.discard(known[0])
 
     async def tail(self, id: str, lines: int) -> list[str]:
         """Give the last lines of a container, also of one that is gone."""
@@ -90,7 +110,7 @@ class Followers:
         try:
             while True:
                 try:
-                    async for piece in self._pieces(kept.container_id, transcript.since, follow=follow):
+                    async for piece in self._source(id, kept, transcript, follow=follow):
                         returns = transcript.returns
                         await self._in_thread(transcript.take, piece)
                         if lost := transcript.returns - returns:
@@ -101,6 +121,8 @@ class Followers:
                         return
                     # Docker ends its answer with the container, though there be another file: that is asked for then.
                     follow = await self._runs(kept.container_id)
+                    if follow:
+                        self._ended.discard(kept.container_id)
                 except _Gone:
                     return
                 except (aiohttp.ClientError, OSError) as error:
@@ -116,11 +138,12 @@ class Followers:
         _log.warning("a container writes faster than Docker reads its log: lines are missing", id=id, times=times)
         self._dropped(times)
 
-    async def _in_thread(self, work: Callable[..., None], *arguments: bytes) -> None:
+    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Do what waits for a disk; what is cancelled has ended all the same."""
-        working = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        doing = partial(work, *arguments, **named)
+        working = asyncio.get_running_loop().run_in_executor(self._threads, doing)
         try:
-            await asyncio.shield(working)
+            return await asyncio.shield(working)
         except asyncio.CancelledError:
             await asyncio.wait({working})
             raise
@@ -134,6 +157,34 @@ class Followers:
                 return False
             raise OSError(error.message) from error
         return bool(state["Running"])
+
+    async def _source(self, id: str, kept: Kept, transcript: Transcript, *, follow: bool) -> AsyncIterator[bytes]:
+        """Read the log where Docker writes it, if that is here and we may; else ask Docker for it."""
+        with closing(LogFiles(Path(kept.log_path), transcript.oldest)) as files:
+            try:
+                first = await self._in_thread(files.open)
+            except OSError:
+                pieces = self._pieces(kept.container_id, transcript.since, follow=follow)
+            else:
+                if first is not None and 0 < transcript.newest < first:
+                    self._lost(id, 1)  # whatever was between: Docker keeps so much and no more
+                pieces = self._read(id, kept, files, follow=follow)
+            async for piece in pieces:
+                yield piece
+
+    async def _read(self, id: str, kept: Kept, files: LogFiles, *, follow: bool) -> AsyncIterator[bytes]:
+        skipped = 0
+        while True:
+            last = not follow or kept.container_id in self._ended  # before reading: what it has written is there
+            if piece := await self._in_thread(files.read):
+                yield piece
+            elif last:
+                return
+            else:
+                await asyncio.sleep(_LOOK)
+            if files.skipped > skipped:
+                self._lost(id, files.skipped - skipped)
+                skipped = files.skipped
 
     async def _pieces(self, container_id: str, since: str, *, follow: bool) -> AsyncIterator[bytes]:
         """Read Docker's log, as much as there is at once; to its end, or, to `follow` it, to the container's."""

@@ -52,6 +52,8 @@ class Kept:
     log_group: str
     log_stream: str
     artifacts: tuple[str, ...]
+    log_path: str = ""
+    """Where the engine says that it writes the log: a file of its own machine."""
 
 
 def to_labels(owner: str, spec: ContainerSpec, resolved: str, artifacts: tuple[str, ...]) -> dict[str, str]:
@@ -113,7 +115,8 @@ def id_of_event(event: Mapping[str, Any]) -> str:
 
 def kept(inspected: Inspected) -> Kept:
     labels = inspected["Config"]["Labels"]
-    return Kept(inspected["Id"], labels[_LOG_GROUP], labels[_LOG_STREAM], tuple(json.loads(labels[_ARTIFACTS])))
+    artifacts, log_path = tuple(json.loads(labels[_ARTIFACTS])), inspected.get("LogPath") or ""
+    return Kept(inspected["Id"], labels[_LOG_GROUP], labels[_LOG_STREAM], artifacts, log_path)
 
 
 def to_container(inspected: Inspected, contract_port: int) -> Container:

@@ -123,8 +123,17 @@ class Transcript:
     @property
     def since(self) -> str:
         """Where to read on, as Docker's API takes it; that very moment is included."""
-        at = min(cursor.at for cursor in self._written.values())
-        return f"{at // 10**9}.{at % 10**9:09d}"
+        return f"{self.oldest // 10**9}.{self.oldest % 10**9:09d}"
+
+    @property
+    def oldest(self) -> int:
+        """The time before which every channel is complete."""
+        return min(cursor.at for cursor in self._written.values())
+
+    @property
+    def newest(self) -> int:
+        """The time of the newest entry that is in the log, in nanoseconds since the epoch; 0 before the first."""
+        return max(cursor.at for cursor in self._written.values())
 
     @property
     def is_whole(self) -> bool:
@@ -155,7 +164,7 @@ class Transcript:
             if number not in self._channels:
                 raise OSError(entry.decode(errors="replace").strip())
             stamp, _, text = entry.partition(b" ")
-            at = _nanoseconds(stamp)
+            at = nanoseconds(stamp)
             if (line := self._channels[number].take(at, text)) is not None:
                 lines.append((at // _MILLISECOND, line))
         self._write(lines)
@@ -194,7 +203,7 @@ class Transcript:
         os.pwrite(self._page, _fixed(self._written).encode(), 0)
 
 
-def _nanoseconds(stamp: bytes) -> int:
+def nanoseconds(stamp: bytes) -> int:
     """Turn Docker's RFC 3339 time, which is UTC with up to nine decimals, into nanoseconds since the epoch."""
     whole, _, rest = stamp.removesuffix(b"Z").partition(b".")
     return _seconds(whole) * 10**9 + int(rest.ljust(9, b"0"))
