@@ -103,7 +103,7 @@ class Whole:
         """Create an endpoint of `bench/container.py`, and wait until it is InService; `config` has more members."""
         s3, sagemaker = self.client("s3"), self.client("sagemaker")
         s3.create_bucket(Bucket="models")
-        s3.put_object(Bucket="models", Key="model.tar.gz", Body=_archive())
+        s3.put_object(Bucket="models", Key="model.tar.gz", Body=archive())
         container = {"Image": "python:3.11", "ModelDataUrl": "s3://models/model.tar.gz"}
         sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
         variant = {"VariantName": "A", "ModelName": name, "InstanceType": "ml.clary.local"}
@@ -141,13 +141,13 @@ class Whole:
         return made
 
 
-def _archive() -> bytes:
+def archive() -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        member = archive.gettarinfo(Path(__file__).with_name("container.py"), "serve")
+    with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
+        member = packed.gettarinfo(Path(__file__).with_name("container.py"), "serve")
         member.mode = 0o755
         with Path(__file__).with_name("container.py").open("rb") as file:
-            archive.addfile(member, file)
+            packed.addfile(member, file)
     return buffer.getvalue()
 
 

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from clary.errors import Transient
-from clary.objects import ObjectHead, ObjectNotFound, ObjectRefused, Objects
+from clary.objects import PART, ObjectHead, ObjectNotFound, ObjectRefused, Objects
 
 DATA = os.urandom(9_000_000)
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -27,6 +27,8 @@ class StandIn:
         self.paths: list[str] = []
         self.signed: list[bool] = []
         self.status = 200
+        self.cuts: list[int] = []
+        """Bytes after which each of the next answers breaks off."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.paths.append(request.path)
@@ -37,8 +39,19 @@ class StandIn:
             return web.Response(status=400, text="<Error><Code>AuthorizationHeaderMalformed</Code></Error>")
         if self.status != 200 or request.path != "/models/a/model.tar.gz":
             return web.Response(status=self.status if self.status != 200 else 404)
-        headers = {"ETag": '"abc"', "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT"}
-        return web.Response(body=DATA, headers=headers)
+        headers = {"ETag": '"abc"', "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT", "Content-Type": "text/x-tar"}
+        body, status = DATA, 200
+        if start := request.http_range.start:
+            body, status = DATA[start:], 206
+            headers["Content-Range"] = f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"
+        if not self.cuts:
+            return web.Response(status=status, body=body, headers=headers)
+        response = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(len(body))})
+        await response.prepare(request)
+        await response.write(body[: self.cuts.pop(0)])
+        assert request.transport is not None
+        request.transport.close()
+        return response
 
 
 def _listing(prefix: str) -> str:
@@ -209,6 +222,55 @@ async def test_what_is_written_can_be_read(rclone: str, tmp_path: Path) -> None:
     await objects.put("s3://models/new/a.jsonl", b"one\n")
     await objects.download("s3://models/new/a.jsonl", tmp_path / "a", lambda done, total: None)
     assert (tmp_path / "a").read_bytes() == b"one\n"
+
+
+async def test_an_object_that_is_interrupted_is_read_on_from_there(s3: tuple[StandIn, str]) -> None:
+    stand_in, url = s3
+    stand_in.cuts = [3_000_000, 10, 2_500_000]
+    opened = await reader(url).open("s3://models/a/model.tar.gz", 10.0)
+    assert (opened.size, opened.content_type) == (len(DATA), "text/x-tar")
+    assert b"".join([piece async for piece in opened.pieces]) == DATA
+    assert len(stand_in.paths) >= 4
+
+
+async def test_an_object_that_stays_away_is_given_up(s3: tuple[StandIn, str]) -> None:
+    stand_in, url = s3
+    stand_in.cuts = [3_000_000]
+    opened = await reader(url).open("s3://models/a/model.tar.gz", 0.2)
+    stand_in.status = 503
+    with pytest.raises(Transient):
+        async for _ in opened.pieces:
+            continue
+
+
+async def _cut(data: bytes, size: int, error: Exception | None = None) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+    if error is not None:
+        raise error
+
+
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, len(DATA)])
+async def test_what_comes_in_pieces_becomes_one_object(rclone: str, size: int) -> None:
+    objects, url = reader(rclone), "s3://models/new/in pieces"
+    await objects.write(url, _cut(DATA[:size], 700_001), "text/x-answer")
+    opened = await objects.open(url, 10.0)
+    assert opened.size == size
+    assert b"".join([piece async for piece in opened.pieces]) == DATA[:size]
+
+
+@pytest.mark.parametrize("size", [10, len(DATA)])
+async def test_pieces_that_break_off_leave_no_object_and_are_heard_of(rclone: str, size: int) -> None:
+    objects = reader(rclone)
+    with pytest.raises(ConnectionResetError):
+        await objects.write("s3://models/half", _cut(DATA[:size], 700_001, ConnectionResetError()))
+    with pytest.raises(ObjectNotFound):
+        await objects.open("s3://models/half", 10.0)
+
+
+async def test_a_bucket_that_is_not_there_takes_nothing(rclone: str) -> None:
+    with pytest.raises(ObjectNotFound):
+        await reader(rclone).write("s3://none/a", _cut(b"x", 1))
 
 
 async def test_a_bucket_in_another_region_is_no_passing_trouble(s3: tuple[StandIn, str], tmp_path: Path) -> None:

@@ -169,8 +169,11 @@ class Objects:
                     elif meta["path"] > prefix:
                         return
 
-    async def chunks(self, url: str, head: ObjectHead, patience: float) -> AsyncIterator[bytes]:
-        """Give an object of S3, a MiB or so at a time, going on where it was interrupted.
+    async def chunks(
+        self, url: str, head: ObjectHead, patience: float, begun: GetResult | None = None
+    ) -> AsyncIterator[bytes]:
+        """Give an object of S3, a MiB or so at a time, going on where it was interrupted; the time between two chunks
+        is the caller's. `begun` is an answer of the store that nobody has read yet.
 
         Raises ObjectNotFound, ObjectRefused (another version is there by now), or Transient after `patience` seconds in
         which nothing came.
@@ -182,10 +185,12 @@ class Objects:
             options: GetOptions = {"range": {"offset": done}, "if_match": head.etag}
             try:
                 with _translated(url):
-                    result = await obstore.get_async(self._store(bucket), key, options=options)
+                    result = begun or await obstore.get_async(self._store(bucket), key, options=options)
+                    begun = None
                     async for chunk in result.stream(min_chunk_size=PIECE):
-                        done, heard = done + len(chunk), loop.time()
+                        done += len(chunk)
                         yield bytes(chunk)
+                        heard = loop.time()
             except Transient as trouble:
                 if loop.time() - heard > patience:
                     raise
@@ -237,13 +242,13 @@ class Objects:
         with _translated(url):
             await obstore.put_async(self._store(bucket), key, file, attributes=attributes)
 
-    async def open(self, url: str) -> Opened:
-        """Begin to read an object of S3. Raises ObjectNotFound, ObjectRefused or Transient."""
+    async def open(self, url: str, patience: float) -> Opened:
+        """Begin to read an object of S3, as `chunks` does. Raises ObjectNotFound, ObjectRefused or Transient."""
         bucket, key = self._locate(url)
         with _translated(url):
             result = await obstore.get_async(self._store(bucket), key)
-        content_type = str(result.attributes.get("Content-Type", ""))
-        return Opened(result.meta["size"], content_type, _pieces(url, result))
+        head, content_type = _head(result.meta), str(result.attributes.get("Content-Type", ""))
+        return Opened(head.size, content_type, self.chunks(url, head, patience, result))
 
     async def write(self, url: str, pieces: AsyncIterator[bytes], content_type: str = "") -> None:
         """Write an object of any size, which nobody sees before it is whole, in constant memory; to S3 alone.
@@ -341,16 +346,6 @@ class Objects:
         if not stat.S_ISREG(mode):
             raise ObjectRefused(f"{url}: it is not a file")
         return path
-
-
-async def _pieces(url: str, result: GetResult) -> AsyncIterator[bytes]:
-    left = result.meta["size"]
-    with _translated(url):
-        async for piece in result.stream(min_chunk_size=PIECE):
-            left -= len(piece)
-            yield bytes(piece)
-    if left:
-        raise Transient(f"{url}: the connection ended {left} bytes too early")
 
 
 async def _joined(begun: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -47,7 +47,7 @@ class Memory:
     break_error: Exception = field(default_factory=lambda: Transient("S3 went away"))
     write_error: Exception | None = None
 
-    async def open(self, url: str) -> Opened:
+    async def open(self, url: str, patience: float) -> Opened:
         if self.open_error is not None:
             raise self.open_error
         if url not in self.objects:

@@ -34,6 +34,8 @@ from clary.objects import Opened
 
 CONNECT_TIMEOUT = 5.0
 """Seconds; the contract says 250 ms for a listening socket, a loaded machine needs longer."""
+PATIENCE = 60.0
+"""Seconds for which an input may be interrupted while a container is sent it."""
 
 Refusal = Callable[[str, str, str], str | None]
 """Says why a role (its ARN) may not do something (`s3:GetObject`) with what is at a URL; None where it may."""
@@ -42,7 +44,7 @@ Refusal = Callable[[str, str, str], str | None]
 class Store(Protocol):
     """Where inputs come from and answers go."""
 
-    async def open(self, url: str) -> Opened:
+    async def open(self, url: str, patience: float) -> Opened:
         """Begin to read an object. Raises Fatal or Transient."""
         ...
 
@@ -157,7 +159,7 @@ class Delivery:
             raise _Unusable("download", refusal)
         begun = time.perf_counter()
         try:
-            opened = await self._store.open(request.input_location)
+            opened = await self._store.open(request.input_location, PATIENCE)
         except Fatal as error:
             raise _Unusable("download", f"Failed to download the input: {error.message}.") from error
         finally:

@@ -1,0 +1,96 @@
+"""The SageMaker Python SDK's AsyncPredictor against a Clary of its own: deploy, predict, predict_async, a failure.
+
+    uv venv sdk && uv pip install --python sdk "sagemaker<3"
+    .venv/bin/python bench/async_predictor.py --sdk-python sdk/bin/python
+
+The SDK has an environment of its own, for it pins what Clary does not; this file runs in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+ENDPOINT, BUCKET = "predicted", "sdk"
+
+
+def with_sdk() -> None:
+    import boto3
+    import sagemaker
+    from sagemaker.async_inference import AsyncInferenceConfig, WaiterConfig
+    from sagemaker.deserializers import BytesDeserializer
+    from sagemaker.exceptions import AsyncInferenceModelError, ObjectNotExistedError
+    from sagemaker.model import Model
+    from sagemaker.predictor import Predictor
+    from sagemaker.serializers import IdentitySerializer
+
+    session = sagemaker.Session(boto_session=boto3.Session(), default_bucket=BUCKET)
+    model = Model(
+        image_uri="python:3.11",
+        model_data="s3://models/model.tar.gz",
+        role="arn:aws:iam::000000000000:role/clary",
+        name=ENDPOINT,
+        predictor_cls=Predictor,
+        sagemaker_session=session,
+    )
+    config = AsyncInferenceConfig(
+        output_path=f"s3://{BUCKET}/out",
+        failure_path=f"s3://{BUCKET}/failed",
+        max_concurrent_invocations_per_instance=2,
+    )
+    predictor = model.deploy(1, "ml.m5.large", endpoint_name=ENDPOINT, async_inference_config=config)
+    predictor.serializer = IdentitySerializer("text/plain")
+    predictor.predictor.deserializer = BytesDeserializer()
+    waiter = WaiterConfig(max_attempts=30, delay=1)
+
+    assert predictor.predict(b"echo from the SDK", waiter_config=waiter) == b"echo from the SDK"
+    print("predict                 answered")
+    later = predictor.predict_async(b"slow 2", inference_id="mine")
+    try:
+        later.get_result()
+    except ObjectNotExistedError:
+        print("predict_async           not there yet, as it should be")
+    assert later.get_result(waiter) == b"{}"
+    print("get_result              answered")
+    try:
+        predictor.predict(b"fail 503", waiter_config=waiter)
+    except AsyncInferenceModelError as error:
+        assert "Received server error (503) from primary" in str(error), error
+        print(f"predict, which fails    {str(error)[:90]}")
+    else:
+        raise AssertionError("it did not fail")
+    predictor.delete_endpoint()
+    print("deleted")
+
+
+def main() -> None:
+    from whole import archive, running
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sdk-python", required=True, help="the Python of an environment with sagemaker<3")
+    arguments = parser.parse_args()
+    with running() as clary:
+        s3 = clary.client("s3")
+        for bucket in ("models", BUCKET):
+            s3.create_bucket(Bucket=bucket)
+        s3.put_object(Bucket="models", Key="model.tar.gz", Body=archive())
+        environment = {
+            **os.environ,
+            "AWS_ENDPOINT_URL": clary.url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": clary.pair.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": clary.pair.secret_access_key,
+            "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
+            "INSIDE": "1",
+        }
+        done = subprocess.run([arguments.sdk_python, __file__], env=environment, check=False)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    if os.environ.get("INSIDE"):
+        with_sdk()
+    else:
+        main()
