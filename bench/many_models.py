@@ -163,17 +163,24 @@ def java(image: str, folder: Path) -> Iterator[tuple[Target, int]]:
 
 
 def family(pid: int) -> list[int]:
-    """Give a process and its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in family(int(child)))]
+    """Give a process and its descendants, whichever thread started them."""
+    with suppress(FileNotFoundError, ProcessLookupError):  # one ends while we look
+        children = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in read(task / "children").split()]
+        return [pid, *(each for child in children for each in family(int(child)))]
+    return [pid]
+
+
+def read(path: Path) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return path.read_text()
+    return ""
 
 
 def share(pid: int) -> float:
     """Measure a process' proportional share of memory (Pss) in MB."""
-    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1000
+    for line in read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1000
     return 0.0
 
 
