@@ -41,6 +41,27 @@ def test_plain_python_runs_what_the_model_brings() -> None:
     assert Catalogue().resolve("docker.io/library/python:3.12-slim").python == "3.12"
 
 
+@pytest.mark.parametrize(
+    ("image", "many"),
+    [
+        (f"{ECR}/sagemaker-scikit-learn:1.2-1-cpu-py3", True),
+        (f"{ECR}/sagemaker-xgboost:3.0-5", True),
+        ("own", True),
+        ("mlflow-pyfunc", False),
+        ("python:3.11", False),
+    ],
+)
+def test_what_serves_one_model_is_no_multi_model_container(image: str, many: bool, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[[image]]\nname = 'own'\npattern = 'own'\ncommand = ['my-server', '{port}']\n")
+    recipe = Catalogue(file).resolve(image)
+    if many:
+        recipe.require_many(image)
+    else:
+        with pytest.raises(LaunchFailure, match="multi-models=true Docker label"):
+            recipe.require_many(image)
+
+
 def test_a_digest_and_a_port_in_the_registry_do_no_harm() -> None:
     assert Catalogue().resolve("localhost:5000/mlflow-pyfunc:3.1.0@sha256:abc").packages == ("mlflow==3.1.0",)
 

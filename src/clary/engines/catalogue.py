@@ -37,12 +37,18 @@ class Recipe:
     environment: Mapping[str, str] = field(default_factory=dict)
     uv: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def serves_many(self) -> bool:
-        """Tell whether a multi-model container can be run so: a command that is given one model's folder serves one."""
-        if self.runtime == "command":
-            return not any("{model_dir}" in word for word in self.command)
-        return self.runtime == "script"
+    def require_many(self, image: str) -> None:
+        """Refuse a multi-model container of what serves one model. Raises LaunchFailure in AWS's words, and ours.
+
+        A command that is given the folder of a model serves that; so does what the model data itself brings.
+        """
+        one = any("{model_dir}" in word for word in self.command) or self.runtime == "serve"
+        if one:
+            raise LaunchFailure(
+                "image",
+                f"Your Ecr Image {image} does not contain required com.amazonaws.sagemaker.capabilities."
+                f"multi-models=true Docker label(s). (Its entry in the catalogue, {self.name}, serves one model.)",
+            )
 
     @property
     def resolved(self) -> str:

@@ -182,6 +182,8 @@ class ProcessEngine:
         check_names(spec)
         isolation.check(spec.network, self._no_isolation, ignore_vpc=self._context.ignore_vpc)
         recipe = self._catalogue.resolve(spec.image)
+        if spec.models is not None:
+            recipe.require_many(spec.image)
         try:
             artifacts = await self._artifacts.collect(spec, progress)
             trees = {place: artifact.path for place, artifact in artifacts.items()}
