@@ -108,6 +108,8 @@ class Objects:
         *,
         own: bool = False,
     ) -> None:
+        self.session_token = ""
+        """Belongs to a key that is temporary; to be set before the first use."""
         self._endpoint = (s3_endpoint or "").rstrip("/")
         self._key = (access_key_id, secret_access_key)
         self._region = region
@@ -320,6 +322,8 @@ class Objects:
                 config["endpoint"] = self._endpoint
             if key:
                 config |= {"access_key_id": key, "secret_access_key": secret}
+                if self.session_token:
+                    config["session_token"] = self.session_token
             else:
                 config["skip_signature"] = True
             client: ClientConfig = {**_CLIENT, "allow_http": self._endpoint.startswith("http://")}

@@ -92,6 +92,18 @@ class Identities:
         # Where else than from S3 data may come, settings say.
         return url.startswith("file:") or all(self.directory.role_allows(role, each) for each in asked)
 
+    def acting(self, role_arn: str) -> Mapping[str, str] | None:
+        """Give id and name of a role that SageMaker acts as; None while there has never been a role.
+
+        One that is gone, or does not trust SageMaker, has an id that nobody has, and so may do nothing.
+        """
+        if not self.roles_are_configured:
+            return None
+        role = self.directory.role(role_arn)
+        if role is None or not trusts_hosting(role, self.partition.account_id):
+            return {"id": "", "name": role_arn.rpartition("/")[2]}
+        return {"id": role.id, "name": role.name}
+
     def _listing(self, url: str) -> Inquiry:
         bucket, _, key = url.removeprefix("s3://").partition("/")
         return Inquiry("s3:ListBucket", f"arn:{self.partition.name}:s3:::{bucket}", {"s3:prefix": (key,)})

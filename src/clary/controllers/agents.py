@@ -35,6 +35,8 @@ class Means:
     command: Sequence[str]
     """But for the last argument, which is the job's folder."""
     environment: Mapping[str, str] = field(repr=False)
+    role: Callable[[str], Mapping[str, str] | None] = lambda arn: None
+    """Gives the `id` and the `name` of a role, for an agent to act as; None: nobody's permissions matter."""
 
 
 class Hopeless(Fatal):

@@ -43,6 +43,7 @@ class TransformJobController:
     ) -> None:
         self._store = store
         self._folders = means.folders
+        self._role = means.role
         self._grace = grace
         self._clock = clock
         self._attempts: dict[str, Mapping[str, Attempts]] = {}
@@ -137,7 +138,7 @@ class TransformJobController:
                 "name": resource.name,
                 "since": int(resource.created_at),
                 "instances": job.instances,
-                "role": job.variant.role_arn if job.variant else None,
+                "role": self._role(job.variant.role_arn) if job.variant and job.variant.role_arn else None,
                 "request": request,
             }
         )

@@ -7,7 +7,7 @@ the same requests.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from clary.core.framing import FRAMINGS, BadData, Lines, SplitType
@@ -28,7 +28,9 @@ class Batch(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Say in words what it holds."""
+        """Say in words what it holds; nothing where that is all of an object."""
+        if not self.records:
+            return ""
         return (
             f"record {self.first}" if self.records == 1 else f"records {self.first} to {self.first + self.records - 1}"
         )
@@ -98,25 +100,22 @@ class Batcher:
         self._lines = bytearray()
         self._next = 1
 
-    def feed(self, piece: bytes) -> Iterator[Batch]:
+    def feed(self, piece: bytes) -> list[Batch]:
         """Give the requests that are complete now. Raises BadData with the number of the record that is at fault."""
         if self._by_lines:
             self._lines += piece
-            yield from self._cut_lines()
-            return
-        yield from self._add(self._splitter.feed(piece))
+            return list(self._cut_lines())
+        batches = self._add(self._splitter.feed(piece))
         if self._limit and self._splitter.waiting > _FRAMED * self._limit + _FRAME:
             raise too_large(self._limit, self._next + len(self._parts))
+        return batches
 
-    def finish(self) -> Iterator[Batch]:
+    def finish(self) -> list[Batch]:
         """Give the last requests. An object without a byte has none."""
         if self._by_lines:
-            if self._lines:
-                yield self._lines_batch(len(self._lines))
-            return
-        yield from self._add(self._splitter.finish())
-        if self._parts:
-            yield self._flush()
+            return [self._lines_batch(len(self._lines))] if self._lines else []
+        batches = self._add(self._splitter.finish())
+        return [*batches, self._flush()] if self._parts else batches
 
     def _cut_lines(self) -> Iterator[Batch]:
         """As many whole lines as fit: nothing is looked at but the end of the last one."""
@@ -131,14 +130,19 @@ class Batcher:
         del self._lines[:end]
         return self._number(body, body.count(b"\n") + (not body.endswith(b"\n")))
 
-    def _add(self, records: Iterator[bytes]) -> Iterator[Batch]:
+    def _add(self, records: Iterable[bytes]) -> list[Batch]:
+        return self._each_alone(records) if self._alone else list(self._together(records))
+
+    def _each_alone(self, records: Iterable[bytes]) -> list[Batch]:
+        bodies = list(map(self._splitter.content, records))
+        first, limit = self._next, self._limit
+        if limit and (large := next((n for n, body in enumerate(bodies) if len(body) > limit), None)) is not None:
+            raise too_large(limit, first + large)
+        self._next += len(bodies)
+        return [Batch(body, number) for number, body in enumerate(bodies, first)]
+
+    def _together(self, records: Iterable[bytes]) -> Iterator[Batch]:
         for record in records:
-            if self._alone:
-                body = self._splitter.content(record)
-                if self._limit and len(body) > self._limit:
-                    raise too_large(self._limit, self._next)
-                yield self._number(body, 1)
-                continue
             if self._limit and self._parts and self._size + len(record) > self._limit:
                 yield self._flush()
             if self._limit and len(record) > self._limit:

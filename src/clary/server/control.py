@@ -63,7 +63,7 @@ async def control(settings: Settings) -> None:
     engine = _engine(settings, identities, sessions, losses, lambda id: [tell(id) for tell in changed])
     grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
     controller = EndpointController(store, engine, routes, grace)
-    jobs = TransformJobController(store, engine, _agents(settings), grace)
+    jobs = TransformJobController(store, engine, _agents(settings, identities), grace)
     changed += [controller.container_changed, jobs.container_changed]
     if isinstance(engine, HoldsModels):
         bounds = Bounds(settings.artifact_cache * GIB, max(1, (os.cpu_count() or 1) // 2))
@@ -101,12 +101,12 @@ async def control(settings: Settings) -> None:
     await store.close()
 
 
-def _agents(settings: Settings) -> Means:
+def _agents(settings: Settings, identities: Identities) -> Means:
     """Give what the agents of transform jobs are started with."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLARY_")}
     # Our parent is the supervisor.
     command = (sys.executable, "-m", "clary.server", "transform", str(os.getppid()))
-    return Means(settings.transforms, command, environment | to_environment(settings))
+    return Means(settings.transforms, command, environment | to_environment(settings), identities.acting)
 
 
 def _doors(identities: Identities, ledger: Ledger, asynchronous: Asynchronous, controller: EndpointController) -> Doors:

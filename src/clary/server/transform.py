@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
+from typing import Any
 
+from clary import credentials
+from clary.core.sessions import Session, Sessions
 from clary.jobfolder import JobFolder
 from clary.logs.folder import LogFolder
-from clary.server.parts import objects
-from clary.settings import Settings
+from clary.objects import Objects
+from clary.server.parts import objects, url
+from clary.settings import DAY, Settings
 from clary.telemetry import logger
-from clary.transform.agent import Agent, Surroundings
+from clary.transform.agent import Agent
 
 WATCH = 0.5
 """Seconds between looks at who our parent is."""
+LONGEST = 28 * DAY
+"""Seconds for which an agent has its role's credentials; one that takes longer is followed by another."""
 
 
 async def transform(settings: Settings, supervisor: int, path: Path) -> None:
@@ -24,13 +31,29 @@ async def transform(settings: Settings, supervisor: int, path: Path) -> None:
         if not held:
             logger("agent").info("another agent works here", job=path.name)
             return
-        around = Surroundings(objects(settings), LogFolder(settings.logs), lambda action, url: None)
-        working = asyncio.create_task(Agent(folder, around).work())
+        job = folder.job()
+        working = asyncio.create_task(
+            Agent(folder, _objects_of(settings, job["role"]), LogFolder(settings.logs)).work()
+        )
         orphaned = asyncio.create_task(_orphaned(supervisor))
         await asyncio.wait((working, orphaned), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             os._exit(1)  # nothing of ours is worth an orderly end: the next Clary starts another agent
         working.result()
+
+
+def _objects_of(settings: Settings, role: Any) -> Objects:
+    """Give the objects as the model's role sees them; without a role that was made here, as Clary does."""
+    if role is None or settings.auth == "off":
+        return objects(settings)
+    # The front door is what asks a role's policies, for one's own S3 too.
+    until = time.time() + LONGEST
+    session = Session(credentials.new_id("ASIA"), role["id"], role["name"], "SageMaker", until)
+    token, secret = Sessions(credentials.session_key(settings.data)).grant(session)
+    source = (url(settings), session.access_key_id, secret, settings.region, settings.file_roots)
+    found = Objects(*source, own=True)
+    found.session_token = token
+    return found
 
 
 async def _orphaned(supervisor: int) -> None:

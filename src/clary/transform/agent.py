@@ -7,24 +7,22 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import aiohttp
 
 from clary.core.failure import LONGEST, printable, shorten
 from clary.core.transform import Outcome, Pace, Progress, Work
 from clary.errors import Fatal, Transient
-from clary.gateway.outbox import Outbox
-from clary.gateway.upstream import Pool
 from clary.jobfolder import JobFolder
 from clary.logs.folder import LogFolder
 from clary.objects import ObjectNotFound, ObjectRefused, Objects
 from clary.transform import inputs
 from clary.transform.calls import Caller, CallFailed
+from clary.transform.captured import capture
 from clary.transform.datalog import DataLog
-from clary.transform.inputs import Input, NoInput, Refusal
+from clary.transform.inputs import Input, NoInput
 from clary.transform.instances import Places
-from clary.transform.journal import Entry, Journal
+from clary.transform.journal import Entry, Journal, done_of
 from clary.transform.lane import Lane
 from clary.transform.run import ObjectFailed, Run, Terms
 
@@ -37,25 +35,17 @@ PARAMETERS_TIMEOUT = 60.0
 LISTING_PATIENCE = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What an agent works with."""
-
-    objects: Objects
-    logs: LogFolder
-    refusal: Refusal
-
-
 class Agent:
     """Works at one job until it is done. Killed at any moment, its successor goes on from the journal."""
 
-    def __init__(self, folder: JobFolder, around: Surroundings) -> None:
+    def __init__(self, folder: JobFolder, objects: Objects, logs: LogFolder) -> None:
         job = folder.job()
         self._folder = folder
-        self._around = around
+        self._objects = objects
+        self._name = str(job["name"])
         self._work = Work(job["request"])
         self._ids: list[str] = job["instances"]
-        self._log = DataLog(around.logs, job["name"], job["since"])
+        self._log = DataLog(logs, self._name, job["since"])
         self._places = Places(folder)
         self._records = 0
 
@@ -81,6 +71,7 @@ class Agent:
         journal = Journal(self._folder.journal)
         try:
             await self._transform(pace, journal)
+            await self._captured()
             if not journal.failed:
                 return Outcome("Completed")
             total = journal.done + journal.failed
@@ -88,11 +79,19 @@ class Agent:
         finally:
             journal.close()
 
+    async def _captured(self) -> None:
+        """Leave word, where that is wanted, of which data went in and came out."""
+        if config := self._work.request.get("DataCaptureConfig"):
+            found, done = inputs.read(self._folder.inputs), done_of(self._folder.journal)
+            hour = f"{time.strftime('%Y/%m/%d/%H', time.gmtime(self._places.started))}/{self._name}.json"
+            place = f"{config['DestinationS3Uri'].rstrip('/')}/{{}}/{hour}"
+            await capture(self._objects, self._work, place, found, done)
+
     async def _find(self) -> None:
         deadline = time.monotonic() + LISTING_PATIENCE
         while True:
             try:
-                await inputs.write_down(self._folder.inputs, self._work, self._around.objects, self._around.refusal)
+                await inputs.write_down(self._folder.inputs, self._work, self._objects)
                 return
             except Transient as trouble:
                 if time.monotonic() > deadline:
@@ -118,9 +117,7 @@ class Agent:
     async def _transform(self, pace: Pace, journal: Journal) -> None:
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._places.started))
         processing = self._work.processing(started, lambda: str(uuid.uuid4()))
-        terms = Terms(self._work, pace, processing, self._around.objects, self._count)
-        loop = asyncio.get_running_loop()
-        pool = Pool(loop, Outbox(loop))
+        terms = Terms(self._work, pace, processing, self._objects, self._count)
         todo = (given for given in inputs.read(self._folder.inputs) if not journal.has(given))
         senders = []
         async with asyncio.TaskGroup() as group:
@@ -128,18 +125,18 @@ class Agent:
             working = []
             for id in self._ids:
                 lane = Lane(pace)
-                callers = [Caller(pool, self._places, self._work, id) for _ in range(pace.concurrency)]
+                callers = [Caller(self._places, self._work, id) for _ in range(pace.concurrency)]
                 senders += [group.create_task(lane.send(caller)) for caller in callers]
+                senders.append(group.create_task(lane.watch()))
                 working += [
-                    group.create_task(self._objects(id, lane, todo, terms, journal))
+                    group.create_task(self._one_by_one(id, lane, todo, terms, journal))
                     for _ in range(min(pace.concurrency, MOST_OPEN) + 1)
                 ]
             await asyncio.wait(working)
             for task in (reporting, *senders):
                 task.cancel()
-        pool.close()
 
-    async def _objects(self, id: str, lane: Lane, todo: Iterator[Input], terms: Terms, journal: Journal) -> None:
+    async def _one_by_one(self, id: str, lane: Lane, todo: Iterator[Input], terms: Terms, journal: Journal) -> None:
         """Take one object after the other, whoever else takes them too."""
         for given in todo:
             run = Run(terms, lane, given)
@@ -150,10 +147,9 @@ class Agent:
             journal.add(Entry(given.number, run.records if failure is None else 0, given.head.size, words))
 
     async def _tried(self, run: Run, given: Input) -> ObjectFailed | None:
-        for action in ("s3:GetObject",):
-            if (words := self._around.refusal(action, given.url)) is not None:
-                return ObjectFailed(CallFailed("ClientError", words))
         try:
+            if given.head.size == 0:
+                await self._objects.head(given.url)
             await run.run()
         except ObjectFailed as failed:
             return failed

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from clary.core.routing import Hop
 from clary.core.transform import Work
-from clary.gateway.upstream import Pool
+from clary.transform.channel import Broken, Channel, Reply
 from clary.transform.instances import Places
 
 CONNECT_TIMEOUT = 5.0
@@ -33,78 +33,63 @@ class CallFailed(Exception):
         self.body = body[:_EXCERPT]
 
 
-class _Unanswered(Exception):
-    """No whole answer came. `stale`: the connection had been open for a while, and the container had just closed it."""
+class _Leg:
+    """The way to one container of an instance: a connection, and what is said at the beginning of each request."""
 
-    def __init__(self, words: str, *, stale: bool = False) -> None:
-        super().__init__(words)
-        self.stale = stale
+    def __init__(self, hop: Hop, kind: bytes, accept: bytes) -> None:
+        self.hop = hop
+        self.channel: Channel | None = None
+        self._accept = accept
+        self.speak(kind)
 
-
-@dataclass(slots=True)
-class Reply:
-    """What a container answered."""
-
-    status: int
-    content_type: bytes
-    body: bytes
-
-
-class _Listener:
-    """Hears one answer (gateway.upstream.Answer)."""
-
-    __slots__ = ("_future", "_headers", "_pieces", "_reused", "_status", "over")
-
-    def __init__(self, future: asyncio.Future[Reply], *, reused: bool) -> None:
-        self._future = future
-        self._reused = reused
-        self._pieces: list[bytes] = []
-        self._status = 0
-        self._headers: list[tuple[bytes, bytes]] = []
-        self.over = False
-
-    def head(self, status: int, headers: list[tuple[bytes, bytes]], *, final: bool) -> None:
-        self._status, self._headers = status, headers
-
-    def body(self, data: bytes) -> None:
-        self._pieces.append(data)
-
-    def received(self) -> None:
-        return
-
-    def end(self) -> None:
-        self.over = True
-        if not self._future.done():
-            kind = next((value for name, value in self._headers if name.lower() == b"content-type"), b"")
-            self._future.set_result(Reply(self._status, kind, b"".join(self._pieces)))
-
-    def broken(self, error: Exception, *, answered: bool) -> None:
-        self.over = True
-        if not self._future.done():
-            stale = self._reused and not answered
-            self._future.set_exception(_Unanswered(str(error) or type(error).__name__, stale=stale))
+    def speak(self, kind: bytes) -> None:
+        """Send requests of this content type from now on."""
+        self.kind = kind
+        lines = [b"POST /invocations HTTP/1.1", f"Host: {self.hop.host}:{self.hop.port}".encode()]
+        lines += [b"Content-Type: " + kind] if kind else []
+        lines += [b"Accept: " + self._accept] if self._accept else []
+        self.head = b"\r\n".join((*lines, b"Content-Length: "))
 
 
 class Caller:
-    """Makes one request after the other to an instance."""
+    """Makes one request after the other to an instance, over connections of its own."""
 
-    def __init__(self, pool: Pool, places: Places, work: Work, instance: str) -> None:
-        self._pool = pool
+    def __init__(self, places: Places, work: Work, instance: str) -> None:
         self._places = places
-        self._work = work
         self._instance = instance
+        self._type, self._accept = work.content_type.encode(), work.accept.encode()
+        self._timeout, self._retries = work.timeout, work.retries
         self._loop = asyncio.get_running_loop()
-        self._heads: dict[tuple[Hop, bytes], bytes] = {}
+        self._hops: tuple[Hop, ...] = ()
+        self._legs: list[_Leg] = []
+        """One for each of the hops."""
+        self._future: asyncio.Future[Reply] | None = None
+        """What the answer is waited for with."""
+        self._late = 0.0
+        """When that has taken too long, in the loop's time."""
 
     async def call(self, body: bytes) -> bytes:
         """Give the last container's answer. Raises CallFailed."""
+        return await self._tried(
+            lambda: self._ask(self._legs[0], body) if len(self._legs) == 1 else self._through(body)
+        )
+
+    async def flow(self, sent: Callable[[Sequence[Hop]], Awaitable[Reply]]) -> None:
+        """Have a request sent that does not fit into memory, and its answer taken. Raises CallFailed."""
+        await self._tried(lambda: sent(self._hops))
+
+    async def _tried(self, ask: Callable[[], Awaitable[Reply]]) -> bytes:
+        """Ask once, and as often again as is allowed."""
         failure: CallFailed | None = None
-        for attempt in range(self._work.retries + 1):
+        for attempt in range(self._retries + 1):
             if attempt:
                 await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+            hops = self._places.now(self._instance) or await self._places.of(self._instance)
+            if hops is not self._hops:
+                self._prepare(hops)
             try:
-                reply = await self._through(await self._places.of(self._instance), body)
-            except _Unanswered as error:
+                reply = await ask()
+            except Broken as error:
                 failure = CallFailed("AlgorithmError", f"Unable to get response from algorithm: {error}")
                 continue
             if 200 <= reply.status < 300:
@@ -115,49 +100,58 @@ class Caller:
         assert failure is not None, "there is an attempt at least"
         raise failure
 
-    async def _through(self, hops: tuple[Hop, ...], body: bytes) -> Reply:
+    def _prepare(self, hops: tuple[Hop, ...]) -> None:
+        self.close()
+        self._hops = hops
+        # What is accepted is the last container's business.
+        self._legs = [_Leg(hop, self._type, self._accept if hop is hops[-1] else b"") for hop in hops]
+
+    async def _through(self, body: bytes) -> Reply:
         """Send a request to the first container, what it answers to the second, and so on."""
-        reply = Reply(200, self._work.content_type.encode(), body)
-        for hop in hops:
-            # What is accepted is the last container's business.
-            accept = self._work.accept.encode() if hop is hops[-1] else b""
-            reply = await self._ask(hop, reply.content_type, accept, reply.body)
+        first, *others = self._legs
+        reply = await self._ask(first, body)
+        for leg in others:
             if not 200 <= reply.status < 300:
                 break
+            if reply.kind != leg.kind:
+                leg.speak(reply.kind)
+            reply = await self._ask(leg, reply.body)
         return reply
 
-    async def _ask(self, hop: Hop, content_type: bytes, accept: bytes, body: bytes) -> Reply:
-        head = self._head(hop, content_type, accept) + b"%d\r\n\r\n" % len(body)
+    async def _ask(self, leg: _Leg, body: bytes) -> Reply:
         while True:
-            connection = self._pool.take(hop.host, hop.port)
-            if connection is None:
-                try:
-                    connection = await self._pool.connect(hop.host, hop.port, CONNECT_TIMEOUT)
-                except (OSError, TimeoutError) as error:
-                    raise _Unanswered(f"{hop.name} takes no connection ({error or 'too slow'})") from error
+            channel = leg.channel
+            if channel is None or channel.is_closed:
+                channel = leg.channel = await self._connect(leg.hop)
+            was_used = channel.was_used
             future: asyncio.Future[Reply] = self._loop.create_future()
-            listener = _Listener(future, reused=connection.reused)
-            connection.send(head, listener, body)
-            late = self._loop.call_later(self._work.timeout, _give_up, future, self._work.timeout)
+            self._future = future
+            self._late = self._loop.time() + self._timeout
+            channel.ask(leg.head, body, future)
             try:
                 return await future
-            except _Unanswered as error:
-                if not error.stale:
+            except Broken as error:
+                if error.answered or not was_used:
                     raise
-            finally:
-                late.cancel()
-                if not listener.over:  # else the connection is somebody else's by now
-                    connection.cancel()
+                # The container had just closed a connection that had been open for a while.
 
-    def _head(self, hop: Hop, content_type: bytes, accept: bytes) -> bytes:
-        """Give the head of a request up to the length of its body."""
-        head = self._heads.get((hop, content_type))
-        if head is None:
-            lines = [b"POST /invocations HTTP/1.1", f"Host: {hop.host}:{hop.port}".encode()]
-            lines += [b"Content-Type: " + content_type] if content_type else []
-            lines += [b"Accept: " + accept] if accept else []
-            head = self._heads[hop, content_type] = b"\r\n".join((*lines, b"Content-Length: "))
-        return head
+    async def _connect(self, hop: Hop) -> Channel:
+        try:
+            return await Channel.connect(hop.host, hop.port, CONNECT_TIMEOUT)
+        except (OSError, TimeoutError) as error:
+            raise Broken(f"{hop.name} takes no connection ({error or 'too slow'})", answered=False) from error
+
+    def give_up_if_late(self, now: float) -> None:
+        """End a request that has taken longer than InvocationsTimeoutInSeconds. To be called now and then."""
+        if self._future is not None and now > self._late and not self._future.done():
+            self._future.set_exception(Broken(f"no answer within {self._timeout:g} s", answered=True))
+            self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for leg in self._legs:
+            if leg.channel is not None:
+                leg.channel.close()
 
 
 def refused(status: int, body: bytes) -> CallFailed:
@@ -165,8 +159,3 @@ def refused(status: int, body: bytes) -> CallFailed:
     if 400 <= status < 500:
         return CallFailed("ClientError", f"ClientError: {status}", status, body)
     return CallFailed("AlgorithmError", f"Bad HTTP status received from algorithm: {status}", status, body)
-
-
-def _give_up(future: asyncio.Future[Reply], seconds: float) -> None:
-    if not future.done():
-        future.set_exception(_Unanswered(f"no answer within {seconds:g} s"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,6 @@ from clary.core.manifest import LARGEST, ManifestRefused, listed
 from clary.core.transform import Work
 from clary.errors import Fatal
 from clary.objects import ObjectHead, ObjectNotFound, Objects
-
-Refusal = Callable[[str, str], str | None]
-"""Says why the job's role may not do something (`s3:GetObject`) with a URL; None where it may."""
 
 
 class NoInput(Fatal):
@@ -30,14 +27,14 @@ class Input:
     head: ObjectHead
 
 
-async def write_down(file: Path, work: Work, objects: Objects, refusal: Refusal) -> None:
+async def write_down(file: Path, work: Work, objects: Objects) -> None:
     """Find the objects and write them down, unless that was done. Raises NoInput, ObjectRefused or Transient."""
     if file.exists():
         return
     fresh = file.with_suffix(".new")
     number = 0
     with fresh.open("w") as written:
-        async for url, key, head in _found(work, objects, refusal):
+        async for url, key, head in _found(work, objects):
             written.write(json.dumps([url, key, head.size, head.etag]) + "\n")
             number += 1
     if not number:
@@ -53,25 +50,17 @@ def read(file: Path) -> Iterator[Input]:
             yield Input(number, url, key, ObjectHead(size, etag))
 
 
-async def _found(work: Work, objects: Objects, refusal: Refusal) -> AsyncIterator[tuple[str, str, ObjectHead]]:
+async def _found(work: Work, objects: Objects) -> AsyncIterator[tuple[str, str, ObjectHead]]:
     source = objects.canonical(work.source["S3Uri"])
     if work.source["S3DataType"] == "S3Prefix":
-        _check(refusal("s3:ListBucket", source))
         before = source[: source.rindex("/") + 1]
         async for url, head in objects.beginning_with(source):
             if url != before:
                 yield url, url.removeprefix(before), head
         return
-    _check(refusal("s3:GetObject", source))
     try:
         manifest = await objects.read(source, LARGEST)
         for url, key in listed(manifest, source, objects.canonical):
-            _check(refusal("s3:GetObject", url))
             yield url, key, await objects.head(url)
     except (ManifestRefused, ObjectNotFound) as error:
         raise NoInput(error.message) from error
-
-
-def _check(words: str | None) -> None:
-    if words is not None:
-        raise NoInput(words)

@@ -33,6 +33,10 @@ class Places:
                 news.set()
             await asyncio.sleep(LOOK)
 
+    def now(self, instance: str) -> tuple[Hop, ...] | None:
+        """Give the containers of an instance, if all of them answer."""
+        return self._hops.get(instance)
+
     async def of(self, instance: str) -> tuple[Hop, ...]:
         """Give the containers of an instance, once all of them answer."""
         while (hops := self._hops.get(instance)) is None:

@@ -5,7 +5,7 @@ again; an object without one is done from its beginning, and its output replaces
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,7 @@ class Journal:
         self._file = file.open("ab")
         for entry in _read(file):
             self._count(entry)
-        if self._file.tell() and not file.read_bytes().endswith(b"\n"):
-            self._file.write(b"\n")  # an earlier agent was killed while it wrote
+        self._file.write(b"\n")  # an earlier agent may have been killed within a line
 
     def has(self, given: Input) -> bool:
         """Tell whether an object is done or has failed."""
@@ -74,6 +73,6 @@ def _read(file: Path) -> Iterator[Entry]:
             yield Entry(*found)
 
 
-def numbers_done(file: Path) -> Mapping[int, bool]:
-    """Give for each object that has a line whether its output is there."""
-    return {entry.number: not entry.failure for entry in _read(file)}
+def done_of(file: Path) -> set[int]:
+    """Give the numbers of the objects whose output is there."""
+    return {entry.number for entry in _read(file) if not entry.failure}

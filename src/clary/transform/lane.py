@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from clary.core.batching import Batch
@@ -18,6 +19,10 @@ LEAST_BUDGET = 8 * 1024 * 1024
 """Bytes that may be under way at least."""
 WEIGHT = 512
 """Bytes that a request counts beyond its body: its objects here, and an answer."""
+WHOLE = Batch(b"", records=0)
+"""Offered in place of requests by an object that goes through as it comes."""
+LATENESS = 0.5
+"""Seconds that a request may have beyond its time."""
 
 
 class Asker(Protocol):
@@ -34,6 +39,10 @@ class Asker(Protocol):
 
     def failed(self, batch: Batch, failure: CallFailed) -> None: ...
 
+    async def flow(self, caller: Caller) -> None:
+        """Send all of the object as one request, for WHOLE was offered."""
+        ...
+
 
 class Lane:
     """The senders of one instance."""
@@ -42,28 +51,37 @@ class Lane:
         self._budget = max(LEAST_BUDGET, 2 * pace.concurrency * pace.payload)
         self._used = 0
         self._offered: deque[tuple[Asker, Batch]] = deque()
+        self._callers: list[Caller] = []
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
-    async def offer(self, asker: Asker, batch: Batch) -> None:
-        """Have a request sent, once there is room for it. Its room is to be given back by `release`."""
-        while not self._room.is_set():
-            await self._room.wait()
-        self._used += len(batch.body) + WEIGHT
-        if self._used >= self._budget:
-            self._room.clear()
-        self._offered.append((asker, batch))
+    async def offer(self, asker: Asker, batches: Sequence[Batch]) -> None:
+        """Have requests sent, and wait until there is room for more. Their room is to be given back by `release`."""
+        self._used += sum(len(batch.body) for batch in batches) + WEIGHT * len(batches)
+        self._offered.extend((asker, batch) for batch in batches)
         self._more.set()
+        while self._used >= self._budget:
+            self._room.clear()
+            await self._room.wait()
 
     def release(self, batch: Batch) -> None:
         """Give back the room of a request whose answer is written down, or does not matter."""
         self._used -= len(batch.body) + WEIGHT
-        if self._used < self._budget:
+        if self._used < self._budget and not self._room.is_set():
             self._room.set()
+
+    async def watch(self) -> None:
+        """End requests that take too long, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LATENESS)
+            for caller in self._callers:
+                caller.give_up_if_late(loop.time())
 
     async def send(self, caller: Caller) -> None:
         """Be one sender, until cancelled."""
+        self._callers.append(caller)
         offered = self._offered
         while True:
             while not offered:
@@ -74,6 +92,9 @@ class Lane:
                 asker.answered(batch, b"")
                 continue
             try:
+                if batch is WHOLE:
+                    await asker.flow(caller)
+                    continue
                 answer = await caller.call(batch.body)
             except CallFailed as failure:
                 asker.failed(batch, failure)

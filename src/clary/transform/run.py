@@ -10,19 +10,22 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from clary.core.batching import Batch, Batcher, Splitter
+from clary.core.batching import MIB, Batch, Batcher, Splitter
 from clary.core.framing import BadData
 from clary.core.processing import ProcessedBatches, Processing
-from clary.core.transform import Pace, Work
-from clary.errors import Transient
+from clary.core.routing import Hop
+from clary.core.transform import PRODUCT, Pace, Work
+from clary.errors import Fatal, Transient
 from clary.objects import Objects
-from clary.transform.calls import CallFailed
+from clary.transform.calls import Caller, CallFailed
+from clary.transform.channel import Reply
+from clary.transform.flow import flow
 from clary.transform.inputs import Input
-from clary.transform.lane import Lane
+from clary.transform.lane import WHOLE, Lane
 
 IN_MEMORY = 4 * 1024 * 1024
 """Bytes of an output that are kept in memory."""
@@ -61,6 +64,7 @@ class Run:
         self._terms = terms
         self._lane = lane
         self._input = given
+        self._by_lines = terms.work.by_lines
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed in `run`
         self._early: dict[int, tuple[Batch, bytes]] = {}
         """Answers whose predecessors are not there yet, by their first record."""
@@ -68,7 +72,7 @@ class Run:
         self._offered = 0
         self._settled = 0
         self._moved = asyncio.Event()
-        self._failure: ObjectFailed | None = None
+        self._failure: Exception | None = None
         self.is_over = False
         self.records = 0
 
@@ -76,11 +80,11 @@ class Run:
         """Do all of it. Raises ObjectFailed, ObjectNotFound, ObjectRefused or Transient."""
         with self._spool:
             try:
-                async for batch in self._batches():
+                async for batches in self._batches() if not self._flows else _whole():
                     if self._failure is not None:
                         break
-                    self._offered += 1
-                    await self._lane.offer(self, batch)
+                    self._offered += len(batches)
+                    await self._lane.offer(self, batches)
                 await self._settle()
             finally:
                 self.is_over = True
@@ -90,12 +94,19 @@ class Run:
                 raise self._failure
             await self._upload()
 
+    @property
+    def _flows(self) -> bool:
+        """Whether the object is one request of any size."""
+        terms = self._terms
+        one = terms.work.split == "None" or not terms.pace.single
+        return one and not terms.pace.payload and terms.processing is None
+
     async def _settle(self) -> None:
         while self._settled < self._offered:
             self._moved.clear()
             await self._moved.wait()
 
-    async def _batches(self) -> AsyncIterator[Batch]:
+    async def _batches(self) -> AsyncIterator[list[Batch]]:
         work, pace = self._terms.work, self._terms.pace
         processing = self._terms.processing
         if processing is None:
@@ -106,13 +117,12 @@ class Run:
             feed, finish = looked.feed, looked.finish
         try:
             async for piece in self._pieces():
-                for batch in feed(piece):
-                    yield batch
-            for batch in finish():
-                yield batch
+                if batches := feed(piece):
+                    yield batches
+            if batches := finish():
+                yield batches
         except BadData as error:
-            record = "" if error.record is None else f"record {error.record}"
-            raise ObjectFailed(CallFailed("ClientError", error.message), record) from error
+            raise _failed(error) from error
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         chunks = self._terms.objects.chunks(self._input.url, self._input.head, PATIENCE)
@@ -136,6 +146,17 @@ class Run:
         if not inflater.eof and not (fresh and not self._input.head.size):
             raise BadData("Failed to decompress input as Gzip: it ends too early")
 
+    async def _counted(self) -> AsyncIterator[bytes]:
+        """Give the object as it is sent in one request, and count its records."""
+        splitter, self.records = Splitter(self._terms.work.split), 0
+        try:
+            async for piece in self._pieces():
+                self.records += sum(1 for _ in splitter.feed(piece))
+                yield piece
+            self.records += sum(1 for _ in splitter.finish())
+        except BadData as error:
+            raise _failed(error) from error
+
     # -- Asker -------------------------------------------------------------------------------------------------------
 
     def answered(self, batch: Batch, answer: bytes) -> None:
@@ -154,6 +175,23 @@ class Run:
             self.failed(batch, CallFailed("ClientError", error.message, 200, answer), error.record)
         self._moved.set()
 
+    async def flow(self, caller: Caller) -> None:
+        """Send all of the object as one request, writing the answer down as it comes."""
+
+        async def sent(hops: Sequence[Hop]) -> Reply:
+            self._spool.seek(0)
+            self._spool.truncate()
+            return await flow(hops, self._terms.work, self._counted(), self._spool.write)
+
+        try:
+            await caller.flow(sent)
+        except (ObjectFailed, Fatal, Transient) as error:
+            self._failure = self._failure or error
+        else:
+            self._terms.counted(self.records)
+            self._end_line()
+        self._release(WHOLE)
+
     def failed(self, batch: Batch, failure: CallFailed, record: int | None = None) -> None:
         """Give the object up; what is under way is waited for and forgotten."""
         if self._failure is None:
@@ -169,12 +207,19 @@ class Run:
     def _write(self, batch: Batch, answer: bytes) -> None:
         made = answer if self._terms.processing is None else self._terms.processing.made(batch, answer)
         self._spool.write(made)
-        if self._terms.work.by_lines and not made.endswith(b"\n"):
+        if self._by_lines and not made.endswith(b"\n"):
             self._spool.write(b"\n")
         self._next += batch.records
         self.records += batch.records
         self._terms.counted(batch.records)
         self._release(batch)
+
+    def _end_line(self) -> None:
+        """Give the answer as a whole the end of line that it may lack."""
+        size = self._spool.tell()
+        self._spool.seek(max(0, size - 1))
+        if self._by_lines and self._spool.read(1) != b"\n":
+            self._spool.write(b"\n")
 
     def _release(self, batch: Batch) -> None:
         self._settled += 1
@@ -196,20 +241,27 @@ class Run:
                 await asyncio.sleep(_UPLOAD_PAUSE)
 
 
+async def _whole() -> AsyncIterator[list[Batch]]:
+    yield [WHOLE]
+
+
+def _failed(error: BadData) -> ObjectFailed:
+    record = "" if error.record is None else f"record {error.record}"
+    return ObjectFailed(CallFailed("ClientError", error.message), record)
+
+
 class _LookedInto:
     """Requests of records that DataProcessing looks into."""
 
     def __init__(self, processing: Processing, work: Work, pace: Pace) -> None:
         self._splitter = Splitter(work.split)
         self._whole = work.split == "None"
-        self._batches = ProcessedBatches(processing, single=pace.single and not self._whole, limit=pace.payload)
+        single, most = pace.single and not self._whole, 0 if self._whole else PRODUCT * MIB
+        self._batches = ProcessedBatches(processing, single=single, limit=pace.payload or most)
 
-    def feed(self, piece: bytes) -> Iterator[Batch]:
-        for record in self._splitter.feed(piece):
-            yield from self._batches.add(record)
+    def feed(self, piece: bytes) -> list[Batch]:
+        return [batch for record in self._splitter.feed(piece) for batch in self._batches.add(record)]
 
-    def finish(self) -> Iterator[Batch]:
-        for record in self._splitter.finish():
-            yield from self._batches.add(record)
-        if not self._batches.is_empty:
-            yield self._batches.flush()
+    def finish(self) -> list[Batch]:
+        last = [batch for record in self._splitter.finish() for batch in self._batches.add(record)]
+        return last if self._batches.is_empty else [*last, self._batches.flush()]

@@ -1,0 +1,309 @@
+"""Batch transform beside a client written by hand: the same million lines to the same container, as many at once.
+
+The client is what one would write for this one container and nothing else: uvloop, a protocol of a few lines that knows
+its answers have a Content-Length, no retries, no filters, no journal. It reads from the same S3 and writes to it. Both
+run in turn; the ratio is of medians in one run: records per second of the job, from TransformStartTime to
+TransformEndTime, over the client's. Peak memory is the agent's, for inputs of 10 MB and of 1 GB.
+
+    .venv/bin/python bench/transform.py [--lines 1000000] [--rounds 3] [--only multi|single|memory]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from obstore.store import S3Store
+from whole import ROLE, Whole, running, wait_until
+
+from clary.core.routing import RouteTable
+
+MIB = 1024 * 1024
+PAYLOAD = 6 * MIB
+LINE = 40
+"""Bytes, about."""
+
+SERVE = '''#!/usr/bin/env python3
+"""Answers each line with the sum of its fields. Nothing but the standard library."""
+import asyncio, os
+
+
+class Container(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.pieces, self.missing, self.head = transport, [], 0, b""
+
+    def data_received(self, data):
+        if not self.head:
+            self.head, _, data = data.partition(b"\\r\\n\\r\\n")
+            _, named, rest = self.head.lower().partition(b"content-length: ")
+            self.missing = int(rest.partition(b"\\r\\n")[0]) if named else 0
+        self.pieces.append(data)
+        self.missing -= len(data)
+        if self.missing <= 0:
+            body = b"".join(self.pieces)
+            if self.head.startswith(b"GET /execution"):
+                status, answer = b"404 Not Found", b""
+            else:
+                lines = body.splitlines()
+                answer = b"".join(b"%.3f\\n" % sum(map(float, line.split(b","))) for line in lines)
+                status = b"200 OK"
+            self.head, self.pieces = b"", []
+            self.transport.write(
+                b"HTTP/1.1 %b\\r\\nContent-Type: text/csv\\r\\nContent-Length: %d\\r\\n\\r\\n%b"
+                % (status, len(answer), answer)
+            )
+
+
+async def main():
+    port = int(os.environ["SAGEMAKER_BIND_TO_PORT"])
+    server = await asyncio.get_running_loop().create_server(Container, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+asyncio.run(main())
+'''
+
+
+# -- the client written by hand ----------------------------------------------------------------------------------------
+
+
+class Connection(asyncio.Protocol):
+    """One of the client's connections."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+        self.pieces: list[bytes] = []
+        self.missing = -1
+
+    def ask(self, body: bytes) -> asyncio.Future[bytes]:
+        self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        head = b"POST /invocations HTTP/1.1\r\nHost: model\r\nContent-Type: text/csv\r\nContent-Length: %d\r\n\r\n"
+        self.transport.write(head % len(body) + body)
+        return self.future
+
+    def data_received(self, data: bytes) -> None:
+        if self.missing < 0:
+            head, _, data = data.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), head
+            self.missing = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        self.pieces.append(data)
+        self.missing -= len(data)
+        if self.missing == 0:
+            answer, self.pieces, self.missing = b"".join(self.pieces), [], -1
+            self.future.set_result(answer)
+
+
+def requests(data: bytes, single: bool) -> Iterator[bytes]:
+    if single:
+        yield from data.splitlines(keepends=True)
+        return
+    start = 0
+    while start < len(data):
+        end = len(data) if len(data) - start <= PAYLOAD else data.rindex(b"\n", start, start + PAYLOAD) + 1
+        yield data[start:end]
+        start = end
+
+
+async def client(store: S3Store, port: int, concurrency: int, single: bool) -> float:
+    """Do it by hand; give the seconds that it took."""
+    loop = asyncio.get_running_loop()
+    begun = time.perf_counter()
+    data = bytes(await (await store.get_async("big/input.csv")).bytes_async())
+    todo = enumerate(requests(data, single))
+    answers: dict[int, bytes] = {}
+
+    async def work() -> None:
+        _, connection = await loop.create_connection(Connection, "127.0.0.1", port)
+        for number, body in todo:
+            answers[number] = await connection.ask(body)
+
+    await asyncio.gather(*(work() for _ in range(concurrency)))
+    await store.put_async("hand.out", b"".join(answers[number] for number in range(len(answers))))
+    return time.perf_counter() - begun
+
+
+# -- the job -----------------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    def __init__(self, clary: Whole) -> None:
+        self.clary = clary
+        self.s3, self.sagemaker = clary.client("s3"), clary.client("sagemaker")
+        for bucket in ("models", "data"):
+            self.s3.create_bucket(Bucket=bucket)
+        self.s3.put_object(Bucket="models", Key="model.tar.gz", Body=archive())
+        container = {"Image": "python:3.11", "ModelDataUrl": "s3://models/model.tar.gz"}
+        self.sagemaker.create_model(ModelName="sums", PrimaryContainer=container, ExecutionRoleArn=ROLE)
+        self.number = 0
+        self.peak = 0
+
+    def job(self, source: str, concurrency: int, single: bool) -> float:
+        """Run a job; give the seconds that it took, and keep the peak of its agent's memory."""
+        self.number += 1
+        name = f"job-{self.number}"
+        self.sagemaker.create_transform_job(
+            TransformJobName=name,
+            ModelName="sums",
+            MaxConcurrentTransforms=concurrency,
+            MaxPayloadInMB=6,
+            BatchStrategy="SingleRecord" if single else "MultiRecord",
+            TransformInput={
+                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://data/{source}"}},
+                "ContentType": "text/csv",
+                "SplitType": "Line",
+            },
+            TransformOutput={"S3OutputPath": "s3://data/out"},
+            TransformResources={"InstanceType": "ml.clary.local", "InstanceCount": 1},
+        )
+        stop = threading.Event()
+        watching = threading.Thread(target=self.watch, args=(stop,))
+        watching.start()
+        described: dict[str, Any] = {}
+
+        def ended() -> bool:
+            described.update(self.sagemaker.describe_transform_job(TransformJobName=name))
+            return described["TransformJobStatus"] not in ("InProgress", "Stopping")
+
+        try:
+            wait_until(ended, f"{name} ends", 3600)
+        finally:
+            stop.set()
+            watching.join()
+        assert described["TransformJobStatus"] == "Completed", described
+        return float((described["TransformEndTime"] - described["TransformStartTime"]).total_seconds())
+
+    def watch(self, stop: threading.Event) -> None:
+        """Note the agent's peak of resident memory, in bytes."""
+        self.peak = 0
+        while not stop.wait(0.1):
+            for pid in self.agents():
+                with contextlib.suppress(OSError):
+                    status = Path(f"/proc/{pid}/status").read_text()
+                    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+                    self.peak = max(self.peak, peak)
+
+    def agents(self) -> list[int]:
+        return [pid for control in self.clary.children("control") for pid in agents_of(control)]
+
+    def by_hand(self, concurrency: int, single: bool) -> float:
+        """Run the client in a process of its own, against a container of the endpoint `sums`."""
+        pair = self.clary.pair
+        port = self.port()
+        command = [sys.executable, __file__, "--client", self.clary.url, pair.access_key_id, pair.secret_access_key]
+        done = subprocess.run(
+            [*command, str(port), str(concurrency), str(int(single))], capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    def port(self) -> int:
+        table = RouteTable.from_json(json.loads((self.clary.data / "run" / "routes.json").read_bytes()))
+        return table.endpoints["sums"].variants[0].targets[0].hops[0].port
+
+    def deploy(self) -> None:
+        variant = {"VariantName": "A", "ModelName": "sums", "InstanceType": "ml.clary.local", "InitialInstanceCount": 1}
+        self.sagemaker.create_endpoint_config(EndpointConfigName="sums", ProductionVariants=[variant])
+        self.sagemaker.create_endpoint(EndpointName="sums", EndpointConfigName="sums")
+        waiter = self.sagemaker.get_waiter("endpoint_in_service")
+        waiter.wait(EndpointName="sums", WaiterConfig={"Delay": 1})
+
+
+def agents_of(parent: int) -> list[int]:
+    found = []
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"clary.server\0transform" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+    return found
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
+        member = tarfile.TarInfo("serve")
+        member.size, member.mode = len(SERVE.encode()), 0o755
+        packed.addfile(member, io.BytesIO(SERVE.encode()))
+    return buffer.getvalue()
+
+
+def lines(number: int) -> bytes:
+    """Make that many lines of five numbers."""
+    draw = random.Random(1)
+    some = b"".join(b",".join(b"%.4f" % draw.uniform(-9, 9) for _ in range(5)) + b"\n" for _ in range(10_000))
+    whole, rest = divmod(number, 10_000)
+    return some * whole + b"".join(some.splitlines(keepends=True)[:rest])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--only", choices=("multi", "single", "memory"))
+    asked = parser.parse_args()
+    with running("--log-level", "warning") as clary:
+        bench = Bench(clary)
+        if asked.only != "memory":
+            bench.deploy()
+            bench.s3.put_object(Bucket="data", Key="big/input.csv", Body=lines(asked.lines))
+        for kind in ("multi", "single"):
+            if asked.only in (None, kind):
+                compare(bench, asked, single=kind == "single")
+        if asked.only in (None, "memory"):
+            memory(bench)
+
+
+def compare(bench: Bench, asked: argparse.Namespace, *, single: bool) -> None:
+    concurrency = asked.concurrency if single else 2
+    times: dict[str, list[float]] = {"job": [], "by hand": []}
+    for _ in range(asked.rounds):
+        times["job"].append(bench.job("big/", concurrency, single))
+        times["by hand"].append(bench.by_hand(concurrency, single))
+    same = bench.s3.get_object(Bucket="data", Key="out/input.csv.out")["Body"].read()
+    assert same == bench.s3.get_object(Bucket="data", Key="hand.out")["Body"].read(), "the outputs differ"
+    rates = {name: asked.lines / statistics.median(found) for name, found in times.items()}
+    kind = "SingleRecord" if single else "MultiRecord"
+    print(f"{kind}, {asked.lines:,} lines, {concurrency} at once; seconds: {times}")
+    print(f"{kind}: job {rates['job']:,.0f} lines/s, by hand {rates['by hand']:,.0f}, "
+          f"ratio {rates['job'] / rates['by hand']:.2f}", flush=True)  # fmt: skip
+
+
+def memory(bench: Bench) -> None:
+    for name, size in (("10 MB", 10_000_000), ("1 GB", 1_000_000_000)):
+        with tempfile.TemporaryFile() as file:
+            piece = lines(100_000)
+            for _ in range(max(1, size // len(piece))):
+                file.write(piece)
+            file.seek(0)
+            bench.s3.upload_fileobj(file, "data", f"{size}/input.csv")
+        seconds = bench.job(f"{size}/", 2, single=False)
+        print(f"peak memory of the agent, {name} of input: {bench.peak / MIB:.0f} MiB ({seconds:.1f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--client"]:
+        import uvloop
+
+        url, key, secret, port, number, is_single = sys.argv[2:]
+        made = S3Store(
+            "data",
+            config={"endpoint": url, "region": "us-east-1", "access_key_id": key, "secret_access_key": secret},
+            client_options={"allow_http": True},
+        )
+        print(uvloop.run(client(made, int(port), int(number), is_single == "1")))
+    else:
+        main()
