@@ -57,6 +57,19 @@ def check(specification: Specification) -> None:
         raise ValidationException("The container of a base inference component requires an Image.")
 
 
+def check_adapter(specification: Specification) -> None:
+    """Check the specification of an adapter, which is loaded into its base. Raises ValidationException."""
+    for member in ("ModelName", "ComputeResourceRequirements", "SchedulingConfig"):
+        if member in specification:
+            raise ValidationException(f"{member} is not supported for an adapter: it shares what its base has.")
+    container = specification.get("Container", {})
+    if "ArtifactUrl" not in container:
+        raise ValidationException("The container of an adapter inference component requires an ArtifactUrl.")
+    for member in ("Image", "Environment"):
+        if member in container:
+            raise ValidationException(f"{member} is not supported for an adapter: it runs in its base's containers.")
+
+
 def model_of(container: Mapping[str, Any]) -> dict[str, Any]:
     """Give a component's container as CreateModel would have been told of it. Raises ValidationException."""
     url = container.get("ArtifactUrl")

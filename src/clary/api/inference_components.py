@@ -15,7 +15,7 @@ from clary.api.crud import AmendableStore, Answer, Crud, Request
 from clary.api.endpoints import DEPLOYMENT, Endpoints, Notify
 from clary.api.models import Models, deployable
 from clary.api.world import World
-from clary.core.component import ENDPOINT_KEY, REVISION, REVISIONS
+from clary.core.component import BASE, ENDPOINT_KEY, REVISION, REVISIONS
 from clary.core.ports import ListQuery
 from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, Partition, Resource
 from clary.errors import ValidationException
@@ -65,8 +65,13 @@ class InferenceComponents(Crud):
         definition = await self._definition(request, endpoint, variant)
         if definition is None:
             raise ValidationException("Specify either Specification or Specifications.")
+        base = definition["Specification"].get("BaseInferenceComponentName")
+        if base is not None:
+            await self._check_base(base, endpoint, variant)
+            copies = 0  # of its own: it is loaded into those of its base
         await quota.check_copies(self._store, copies, str(variant.get("InstanceType", "")), DEPLOYMENT)
         return {
+            **({} if base is None else {BASE: base}),
             "InferenceComponentName": request["InferenceComponentName"],
             "EndpointName": endpoint.name,
             "VariantName": variant["VariantName"],
@@ -122,7 +127,10 @@ class InferenceComponents(Crud):
         spec: Any = resource.spec
         endpoint = await self._endpoints.get(spec["EndpointName"])
         definition = await self._definition(request, endpoint, _variant(endpoint, spec["VariantName"]))
-        copies = request.get("RuntimeConfig", {}).get("CopyCount")
+        copies = None if BASE in spec else request.get("RuntimeConfig", {}).get("CopyCount")
+        base = None if definition is None else definition["Specification"].get("BaseInferenceComponentName")
+        if definition is not None and base != spec.get(BASE):
+            raise ValidationException("An update cannot change BaseInferenceComponentName.")
         if definition is None and copies is None:
             raise ValidationException("Specify at least one of Specification, Specifications and RuntimeConfig.")
         changed = _changed(resource, definition, copies)
@@ -133,6 +141,8 @@ class InferenceComponents(Crud):
     async def update_runtime_config(self, caller: Caller, request: Request) -> Answer:
         """Change the number of copies."""
         resource = await self._at_rest(request["InferenceComponentName"])
+        if BASE in resource.spec:
+            raise ValidationException("An adapter inference component has as many copies as its base.")
         return await self._amend(resource, _changed(resource, None, request["DesiredRuntimeConfig"]["CopyCount"]))
 
     async def delete(self, caller: Caller, request: Request) -> None:
@@ -144,6 +154,12 @@ class InferenceComponents(Crud):
         if resource.deleting:
             raise ValidationException(
                 f'Cannot delete inference component "{resource.arn}": its status is DELETE_IN_PROGRESS.'
+            )
+        query = ListQuery(limit=100, members=((BASE, resource.name),))
+        if any(not each.deleting for each in (await self._store.list(self.kind, query)).resources):
+            raise ValidationException(
+                f'Cannot delete inference component "{resource.arn}": it is a base inference component for one or more '
+                "associated adapter inference components. Delete them first."
             )
         status = {**resource.status, "InferenceComponentStatus": "Deleting"}
         if await self._store.mark_deleting(self.kind, resource.name, status) is None:
@@ -188,7 +204,10 @@ class InferenceComponents(Crud):
         specification = component_specs.chosen(request, variant.get("InstanceType", ""))
         if specification is None:
             return None
-        component_specs.check(specification)
+        if "BaseInferenceComponentName" in specification:
+            component_specs.check_adapter(specification)
+        else:
+            component_specs.check(specification)
         if (name := specification.get("ModelName")) is not None:
             model = deployable((await self._models.get(name)).spec)
             component_specs.check_model(name, model)
@@ -202,6 +221,21 @@ class InferenceComponents(Crud):
         if "Specifications" in request:
             definition["Specifications"] = request["Specifications"]
         return definition
+
+    async def _check_base(self, name: str, endpoint: Resource, variant: Mapping[str, Any]) -> None:
+        """Check that there is such a base for an adapter. Raises ValidationException."""
+        base = await self.get(name)
+        place = (endpoint.name, variant["VariantName"])
+        if BASE in base.spec or (base.spec["EndpointName"], base.spec["VariantName"]) != place:
+            raise ValidationException(
+                f'Inference component "{base.arn}" is no base inference component on variant {place[1]} of endpoint '
+                f'"{endpoint.arn}".'
+            )
+        state = base.status["InferenceComponentStatus"]
+        if state not in ("InService", "Updating"):
+            raise ValidationException(
+                f'Base inference component "{base.arn}" must be InService; its status is {state}.'
+            )
 
 
 def _variant(endpoint: Resource, name: str | None) -> Mapping[str, Any]:

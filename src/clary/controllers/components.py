@@ -7,29 +7,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from clary.controllers.desired import Refused, Request, containers, network_of
-from clary.core.component import ENDPOINT_KEY, REVISION, REVISIONS, Component, Revision, Rolling, Size
+from clary.core.adapters import Loads
+from clary.core.component import BASE, ENDPOINT_KEY, REVISION, REVISIONS, Adapter, Component, Revision, Rolling, Size
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Observed
 from clary.core.occupancy import Occupied, occupancy
-from clary.core.packing import Packed, pack
+from clary.core.packing import Packed, Surroundings, pack
 from clary.core.placement import Compute, Strategy
 from clary.core.ports import Engine, ListQuery, ModelData, ResourceStore
 from clary.core.resources import INFERENCE_COMPONENT, Resource
 from clary.telemetry import logger
 
 _MIB = 1024 * 1024
+ADAPTER_TIMEOUT = 300.0
+"""Seconds for an adapter's download, and as many for loading it, where nothing is said."""
 
 
 class Components:
     """The components of endpoints: reads them, plans them, writes them."""
 
-    def __init__(self, store: ResourceStore, engine: Engine) -> None:
+    def __init__(self, store: ResourceStore, engine: Engine, clock: Callable[[], float]) -> None:
         self._store = store
         self._engine = engine
+        self._clock = clock
         self._log = logger("components")
 
     async def endpoints(self) -> set[str]:
@@ -41,12 +45,13 @@ class Components:
         return await self._list(((ENDPOINT_KEY, key),))
 
     async def pack(
-        self, endpoint: Resource, wanted: Desired, resources: Sequence[Resource], observed: Observed, now: float
+        self, endpoint: Resource, wanted: Desired, resources: Sequence[Resource], observed: Observed, loads: Loads
     ) -> Packed:
         """Plan them all."""
         config = cast("Request", endpoint.spec)["_Deployment"]["EndpointConfig"]
         capacities = await self._capacities(wanted)
-        return pack(wanted, [_component(each, config) for each in resources], observed, capacities, now)
+        around = Surroundings(observed, capacities, loads, self._clock())
+        return pack(wanted, [_component(each, config) for each in resources], around)
 
     async def occupancy(self, endpoint: Resource, wanted: Desired, resources: Sequence[Resource]) -> list[Occupied]:
         """Tell what is on each instance."""
@@ -57,17 +62,17 @@ class Components:
     async def write(self, resources: Sequence[Resource], packed: Packed) -> bool:
         """Write their statuses and remove what is gone; False where one was changed meanwhile."""
         stored = {each.name: each for each in resources}
-        for outcome in packed.outcomes:
-            resource = stored[outcome.component.name]
-            touch = state(outcome.status) != state(resource.status)
-            if not outcome.status:
+        for name, status in packed.statuses.items():
+            resource = stored[name]
+            touch = state(status) != state(resource.status)
+            if not status:
                 await self._store.remove(INFERENCE_COMPONENT, resource.name)
-            elif outcome.status == resource.status:
+            elif status == resource.status:
                 continue
-            elif not await self._store.set_status(resource, outcome.status, touch=touch):
+            elif not await self._store.set_status(resource, status, touch=touch):
                 return False
-            if touch or not outcome.status:
-                self._report(resource, outcome.status)
+            if touch or not status:
+                self._report(resource, status)
         return True
 
     def _report(self, resource: Resource, status: Mapping[str, object]) -> None:
@@ -106,11 +111,15 @@ def _component(resource: Resource, config: Request) -> Component:
     """Translate a component. Never raises: what is not understood is refused."""
     spec = cast("Request", resource.spec)
     revisions: dict[int, Revision] = {}
+    adapters: dict[int, Adapter] = {}
     refusal, rolling = None, Rolling()
     try:
         rolling = _rolling(spec.get("DeploymentConfig"))
         for number, definition in spec[REVISIONS].items():
-            revisions[int(number)] = _revision(int(number), definition, config)
+            if BASE in spec:
+                adapters[int(number)] = _adapter(definition["Specification"], config)
+            else:
+                revisions[int(number)] = _revision(int(number), definition, config)
     except Refused as reason:
         refusal = str(reason)
     except Exception as error:  # whatever is wrong with it, the component must end as Failed and not stay Creating
@@ -130,6 +139,17 @@ def _component(resource: Resource, config: Request) -> Component:
         rolling=rolling,
         deleting=resource.deleting,
         refusal=refusal,
+        base=str(spec.get(BASE, "")),
+        adapters=adapters,
+    )
+
+
+def _adapter(specification: Request, config: Request) -> Adapter:
+    url, start = specification["Container"]["ArtifactUrl"], specification.get("StartupParameters") or {}
+    return Adapter(
+        ModelData(url, "prefix" if url.endswith("/") else "archive"),
+        config.get("ExecutionRoleArn"),
+        float(start.get("ModelDataDownloadTimeoutInSeconds", ADAPTER_TIMEOUT)),
     )
 
 

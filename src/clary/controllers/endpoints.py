@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
+from clary.controllers.adapters import AdapterHands
 from clary.controllers.components import Components, state
 from clary.controllers.desired import desired
 from clary.controllers.fleet import Fleet, Surroundings
@@ -19,7 +20,7 @@ from clary.core.describe import ready_before
 from clary.core.endpoint import plan
 from clary.core.memory import attempts_of, with_attempts
 from clary.core.packing import Packed, adjusted, joined
-from clary.core.ports import Engine, ListQuery, ResourceStore
+from clary.core.ports import Engine, HoldsModels, ListQuery, ResourceStore
 from clary.core.resources import ENDPOINT, Resource
 from clary.errors import SerializationException
 from clary.telemetry import logger
@@ -50,7 +51,7 @@ class EndpointController:
         self.residency: Residency | None = None
         """Is told which multi-model containers are ready; None: the engine runs none. To be set before `run`."""
         self._store = store
-        self._components = Components(store, engine)
+        self._components = Components(store, engine, clock)
         self._routes = routes
         self._grace = grace
         self._clock = clock
@@ -58,6 +59,8 @@ class EndpointController:
         self._loop = Loop(self._reconcile, self._keys, clock)
         around = Surroundings(clock, self._loop.notify, routes.delivered)
         self._fleet = Fleet(engine, Prober(self.container_changed, ask), around)
+        holder = engine if isinstance(engine, HoldsModels) else None
+        self.adapters = AdapterHands(holder, clock, self._loop.notify)
         self._log = logger("endpoints")
 
     async def run(self) -> None:
@@ -65,6 +68,7 @@ class EndpointController:
         try:
             await self._loop.run(self._open)
         finally:
+            await self.adapters.close()
             await self._fleet.close()
 
     def _open(self) -> None:
@@ -126,6 +130,8 @@ class EndpointController:
             return None
         for action in decided.actions:
             await self._act(key, resource, action)
+        for work in (work for each in (packed.tended if packed else ()) for work in each.works):
+            self.adapters.do(key, work)
         return decided.wake_at
 
     async def _plan(self, key: str, resource: Resource, components: Sequence[Resource]) -> tuple[Plan, Packed | None]:
@@ -136,7 +142,7 @@ class EndpointController:
         observed = Observed(resource.status, sightings, attempts_of(resource.status))
         packed = None
         if wanted.packed and not wanted.deleting:
-            packed = await self._components.pack(resource, wanted, components, observed, self._clock())
+            packed = await self._components.pack(resource, wanted, components, observed, self.adapters.seen(key))
             wanted = adjusted(wanted, packed)
         decided = plan(wanted, observed, self._clock())
         decided = replace(decided, status=with_attempts(decided.status, decided.attempts))
@@ -177,6 +183,7 @@ class EndpointController:
     def _forget(self, key: str) -> None:
         self._phases.pop(key, None)
         self._fleet.forget(key)
+        self.adapters.forget(key)
 
     def _age(self, resource: Resource) -> float:
         return round(self._clock() - resource.created_at, 3)
@@ -202,6 +209,6 @@ def _comes_into_service(
     resource: Resource, decided: Plan, components: Sequence[Resource], packed: Packed | None
 ) -> bool:
     """Tell whether somebody may be about to be told that something serves which did not before."""
-    after = {each.component.name: each.status for each in packed.outcomes} if packed else {}
+    after = packed.statuses if packed else {}
     changes = [(resource.status, decided.status), *((each.status, after.get(each.name, {})) for each in components)]
     return any(state(was) != "InService" and state(becomes) == "InService" for was, becomes in changes)

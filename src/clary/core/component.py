@@ -15,12 +15,12 @@ from typing import Any, Literal, cast
 
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate
 from clary.core.placement import Compute, Item, Strategy
-from clary.core.ports import ContainerSpec, Network, Share
+from clary.core.ports import ContainerSpec, ModelData, Network, Share
 
-ENDPOINT_KEY, REVISION, REVISIONS = "_Endpoint", "_Revision", "_Revisions"
-"""Private members of the spec, which the API writes and the controller reads: the endpoint's name in lower case, to be
-found by; the number of the revision that is wanted; and each revision's definition by its number as a text,
-`{"Specification": {...}, "Model": {...}, "CopyCount": n}`."""
+ENDPOINT_KEY, BASE, REVISION, REVISIONS = "_Endpoint", "_Base", "_Revision", "_Revisions"
+"""Private members of the spec, which the API writes and the controller reads: the endpoint's name in lower case, and
+an adapter's base, to be found by; the number of the revision that is wanted; and each revision's definition by its
+number as a text, `{"Specification": {...}, "Model": {...}, "CopyCount": n}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,16 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """What is loaded into each copy of the base."""
+
+    data: ModelData
+    role_arn: str | None = None
+    timeout: float = DOWNLOAD_TIMEOUT
+    """Seconds for the download, and as many for the container to load it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Component:
     """What was asked for, and the status as it was last written."""
 
@@ -87,6 +97,9 @@ class Component:
     deleting: bool = False
     refusal: str | None = None
     """A sentence that says why Clary cannot run this at all."""
+    base: str = ""
+    """Of an adapter, the component into whose copies it is loaded; it has `adapters` for `revisions`."""
+    adapters: Mapping[int, Adapter] = field(default_factory=dict)
 
     def id_of(self, copy: Copy) -> str:
         """Give the id of a copy's container."""

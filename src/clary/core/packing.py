@@ -1,4 +1,4 @@
-"""What to do next for the inference components of an endpoint: `pack(endpoint, components, observed, capacities, now)`.
+"""What to do next for the inference components of an endpoint: `pack(endpoint, components, around)`.
 
 A pure function, like `core.endpoint.plan`, next to which it stands. All components of an endpoint are looked at
 together, for they share its instances: what is being stopped takes room until it is gone, and whoever has waited longer
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
+from clary.core.adapters import Base, Loads, Tended, furnished, tend
 from clary.core.component import Bench, Component
 from clary.core.deployment import Action, Desired, Observed, Plan, Variant
 from clary.core.judgement import stop_all
@@ -27,45 +29,83 @@ class Packed:
     """What to do, say and route now."""
 
     outcomes: tuple[Outcome, ...]
+    tended: tuple[Tended, ...]
+    """The adapters."""
     strays: tuple[Action, ...]
     routes: Mapping[str, EndpointRoute]
     instances: Mapping[str, tuple[int, ...]]
     """The numbers of the instances that each variant has now."""
     wake_at: float | None
 
+    @property
+    def statuses(self) -> Mapping[str, Mapping[str, object]]:
+        """Give what is to be written of each component, by name; nothing where the record can go."""
+        own = {each.component.name: each.status for each in self.outcomes}
+        return own | {each.component.name: each.status for each in self.tended}
 
-def pack(
-    endpoint: Desired,
-    components: Sequence[Component],
-    observed: Observed,
-    capacities: Mapping[str, Compute],
-    now: float,
-) -> Packed:
-    """Decide. `capacities` are by instance type; `observed` has the containers of the endpoint, of all components."""
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What there is beside the endpoint and its components."""
+
+    observed: Observed
+    """The containers of the endpoint, of all components."""
+    capacities: Mapping[str, Compute]
+    """By instance type."""
+    loads: Loads
+    now: float
+
+
+def pack(endpoint: Desired, components: Sequence[Component], around: Surroundings) -> Packed:
+    """Decide."""
     outcomes: list[Outcome] = []
     instances: dict[str, tuple[int, ...]] = {}
     routes: dict[str, EndpointRoute] = {}
+    adapters = [each for each in components if each.base]
     for variant in endpoint.variants:
-        bench = _bench(endpoint, variant, capacities[variant.instance_type])
-        mine = [each for each in components if each.variant == variant.name]
+        bench = _bench(endpoint, variant, around.capacities[variant.instance_type])
+        mine = [each for each in components if each.variant == variant.name and not each.base]
         drafts = sorted(
-            (begin(each, bench, observed, now) for each in mine),
+            (begin(each, bench, around.observed, around.now) for each in mine),
             key=lambda draft: (_RANKS[draft.phase], draft.component.created_at, draft.component.name),
         )
         found, instances[variant.name] = _place(variant, bench, drafts)
-        hindered = any(draft.component.id_of(each) in observed.containers for draft in drafts for each in draft.retired)
-        ended = [finish(draft, found, hindered=hindered) for draft in drafts]
-        outcomes += ended
-        routes |= {each.component.name: _route(endpoint, variant, each) for each in ended if each.status}
+        hindered = any(
+            draft.component.id_of(each) in around.observed.containers for draft in drafts for each in draft.retired
+        )
+        for draft in drafts:
+            own = [each for each in adapters if each.base == draft.component.name]
+            ended = finish(draft, found, hindered=hindered, furnished=partial(furnished, own, around.loads))
+            outcomes.append(ended)
+            if ended.status:
+                routes[ended.component.name] = _route(endpoint, variant, ended)
+    tended = _tend(adapters, outcomes, routes, around)
+    routes |= {each.component.name: each.route for each in tended if each.route is not None}
     known = {each.component.id_of(copy) for each in outcomes for copy in each.copies}
-    wakes = [each.wake_at for each in outcomes if each.wake_at is not None]
+    wakes = [*(each.wake_at for each in outcomes), *(each.wake_at for each in tended)]
     return Packed(
         tuple(outcomes),
-        stop_all(observed.containers, "replace", keep=known),
+        tended,
+        stop_all(around.observed.containers, "replace", keep=known),
         routes,
         instances,
-        min(wakes, default=None),
+        min((at for at in wakes if at is not None), default=None),
     )
+
+
+def _tend(
+    adapters: Sequence[Component],
+    outcomes: Sequence[Outcome],
+    routes: Mapping[str, EndpointRoute],
+    around: Surroundings,
+) -> tuple[Tended, ...]:
+    bases = {each.component.name: each for each in outcomes}
+    found = []
+    for adapter in adapters:
+        base = bases.get(adapter.base)
+        copies = [box for each in base.ready if (box := each.judgement.container) is not None] if base else []
+        found.append(tend(adapter, Base(routes.get(adapter.base), copies), around.loads, around.now))
+    return tuple(found)
 
 
 def adjusted(endpoint: Desired, packed: Packed) -> Desired:

@@ -142,6 +142,11 @@ class ContainerSpec:
     """When the transform job was created, in seconds since the epoch: a part of its log streams' names."""
 
     @property
+    def takes_files(self) -> bool:
+        """Tell whether models or adapters are placed for it below /opt/ml/models while it runs."""
+        return self.models is not None or bool(self.component)
+
+    @property
     def log_group(self) -> str:
         if self.kind == TRANSFORM_JOB.name:
             return TRANSFORM_LOGS

@@ -7,7 +7,7 @@ policy allows and as there is room for, then the old ones that they replace go; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from clary.core.failure import LONGEST, Scene, failure_reason, shorten
 from clary.core.judgement import View, is_hopeless, judge, stop_all
 from clary.core.memory import attempts_of, with_attempts
 from clary.core.placement import surplus
+from clary.core.ports import Container
 
 NO_HARDWARE = (
     "There is not enough hardware resources on the instances for this endpoint to create a copy of the inference "
@@ -190,6 +191,10 @@ def _judged(component: Component, bench: Bench, copy: Copy, view: View, memory: 
 # -- what follows ------------------------------------------------------------------------------------------------------
 
 
+def _all(copies: list[Container]) -> set[str]:
+    return {box.id for box in copies}
+
+
 @dataclass(slots=True)
 class _Next:
     """What `finish` works at."""
@@ -203,10 +208,13 @@ class _Next:
         self.status = "InService"
 
 
-def finish(draft: Draft, places: Mapping[str, int], *, hindered: bool) -> Outcome:
+def finish(
+    draft: Draft, places: Mapping[str, int], *, hindered: bool, furnished: Callable[[list[Container]], set[str]] = _all
+) -> Outcome:
     """Decide. `places` gives instances, by number, of the proposed copies that were placed, by their containers' ids.
 
-    `hindered`: others are just leaving the instances, and there may be room once they have.
+    `hindered`: others are just leaving the instances, and there may be room once they have. `furnished` tells which of
+    the copies that are ready have the adapters that the old ones have: only these may take their place.
     """
     component = draft.component
     if draft.revision is None:
@@ -219,6 +227,8 @@ def finish(draft: Draft, places: Mapping[str, int], *, hindered: bool) -> Outcom
     waits = len(placed) < len(draft.proposed) and hindered
     step = _Next(replace(draft.memory, images=_images(draft, arriving)), "Updating")
     if draft.phase == "update":
+        boxes = [box for each in arriving if each.ready and (box := each.judgement.container) is not None]
+        waits = waits or len(furnished(boxes)) < len(boxes)
         leaving = _update(draft, step, arriving, lacks_room=lacks_room, waits=waits)
     elif draft.phase == "rollback":
         leaving = _go_back(draft, step, arriving, lacks_room=lacks_room and not placed)

@@ -100,6 +100,8 @@ class EndpointRoute:
     variant, whose targets are the copies."""
     copies: int = 1
     """Of the component, that there are to be; with none, callers are told so."""
+    adapter: str = ""
+    """What the containers call it, where the component is an adapter: they get it with each request."""
     asynchronous: AsyncInference | None = None
     """None: requests are answered while the caller waits."""
 
@@ -150,6 +152,7 @@ class RouteDocument(TypedDict):
     instances: list[str]
     components: dict[str, RouteDocument] | None
     copies: int
+    adapter: str
     asynchronous: AsyncDocument | None
 
 
@@ -194,6 +197,7 @@ def _route_document(route: EndpointRoute) -> RouteDocument:
         "instances": list(route.instances),
         "components": None if components is None else {name: _route_document(r) for name, r in components.items()},
         "copies": route.copies,
+        "adapter": route.adapter,
         "asynchronous": _async_document(route.asynchronous),
     }
 
@@ -210,6 +214,7 @@ def _route(name: str, document: RouteDocument, component: str = "") -> EndpointR
         None if components is None else {each: _route(name, found, each) for each, found in components.items()},
         component,
         document["copies"],
+        document["adapter"],
         _asynchronous(document["asynchronous"]),
     )
 

@@ -187,7 +187,7 @@ class ProcessEngine:
         try:
             artifacts = await self._artifacts.collect(spec, progress)
             trees = {place: artifact.path for place, artifact in artifacts.items()}
-            if spec.models is not None:
+            if spec.takes_files:
                 trees[PLACE] = self._models.create(spec.id)
             folders = self._folders(spec.id)
             folders.create(trees)

@@ -7,7 +7,7 @@ answer has come. The other operations that invoke differ in how they read the re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import random
 from time import perf_counter
 from typing import ClassVar, Protocol
@@ -19,7 +19,7 @@ from clary.gateway import answers, shadows
 from clary.gateway.capture import Captured, Draft
 from clary.gateway.meter import Answered
 from clary.gateway.multi_model import MultiModel
-from clary.gateway.passage import CARRIED, HopTooLarge, Lines, Passage
+from clary.gateway.passage import CARRIED, HopTooLarge, Lines, Passage, for_adapter
 from clary.gateway.placement import CONTAINER
 from clary.gateway.state import Overdue
 from clary.gateway.upstream import UpstreamConnection, is_ours
@@ -101,10 +101,14 @@ class Invocation(MultiModel):
             capture = route.capture
             if capture is not None and self.CAPTURES and random() * 100 < capture.percentage:  # noqa: S311
                 self._captured = self._state.capture.draft()
+        headers: Mapping[bytes, bytes] = self._head.headers
+        lines = self.LINES
+        if route.adapter:
+            headers, lines = for_adapter(headers, lines, route.adapter, route.component)
         self._sent_at = perf_counter()
-        self._passage = Passage(self._state, self._target.hops, self.LINES, self)
+        self._passage = Passage(self._state, self._target.hops, lines, self)
         self._passage.model = self._resident
-        self._passage.begin(self._head.headers, self._payload, fresh=self._tried is not None)
+        self._passage.begin(headers, self._payload, fresh=self._tried is not None)
 
     def go_on(self, plain: PlainInvocation) -> None:
         """Take over an invocation that was sent the short way."""

@@ -32,6 +32,20 @@ CARRIED: Lines = (
 """For every container; everything else is stripped, as the service does."""
 
 
+_IDENTIFIER, _ALIAS = b"x-amzn-sagemaker-adapter-identifier", b"x-amzn-sagemaker-adapter-alias"
+_ADAPTER: Lines = (
+    (_IDENTIFIER, b"\r\nX-Amzn-SageMaker-Adapter-Identifier: "),
+    (_ALIAS, b"\r\nX-Amzn-SageMaker-Adapter-Alias: "),
+)
+
+
+def for_adapter(
+    headers: Mapping[bytes, bytes], lines: Lines, identifier: str, alias: str
+) -> tuple[Mapping[bytes, bytes], Lines]:
+    """Give headers and lines that tell the container which adapter a request is for."""
+    return {**headers, _IDENTIFIER: identifier.encode(), _ALIAS: alias.encode()}, (*lines, *_ADAPTER)
+
+
 class HopTooLarge(Exception):
     """A container's answer is more than the next one is given. The message is the service's."""
 

@@ -211,7 +211,7 @@ class DockerEngine:
         self, here: _Connected, spec: ContainerSpec, image: ResolvedImage, artifacts: Mapping[str, Artifact]
     ) -> Container:
         trees = {"model": self._empty, **{place: artifact.path for place, artifact in artifacts.items()}}
-        if spec.models is not None:
+        if spec.takes_files:
             trees[PLACE] = self._models.create(spec.id)
         variables = self._context.role_variables(spec)
         attachment = await here.networks.attach(spec, wants_credentials=bool(variables))
