@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,11 @@ def predict_fn(data, model):
     return os.getpid()
 """
 
+HANGING = """
+def model_fn(model_dir): return model_dir
+def predict_fn(data, model): return wait(model)
+"""
+
 SLOW = """
 import time
 def model_fn(model_dir): return None
@@ -69,6 +75,13 @@ class TestModules:
                 "import os\ndef model_fn(d): return os.environ['SM_MODEL_DIR'] == d\ndef predict_fn(x, m): return m",
             )
             assert many.invoke(name) == (200, True)
+
+    def test_models_have_random_numbers_of_their_own(self, many: Many) -> None:
+        script = "import numpy, random\ndef model_fn(d): return [numpy.random.random(), random.random()]\n"
+        for name in ("a", "b"):
+            many.add(name, script + "def predict_fn(x, m): return m")
+        numbers = [number for name in ("a", "b") for number in many.invoke(name)[1]]
+        assert len(set(numbers)) == 4
 
 
 class TestLoads:
@@ -105,6 +118,18 @@ class TestLoads:
         (gate / "go").touch()
         assert many.load("gated")[0] == 200
 
+    def test_a_load_that_takes_long_keeps_no_other_from_its_own(self, launch_many: Callable[..., Many]) -> None:
+        many = launch_many(CLARY_SERVING_MODEL_LOADS="1")
+        gate = many.write("gated", GATED)
+        with ThreadPoolExecutor(1) as pool:
+            load = pool.submit(many.load, "gated")
+            until((gate / "loading").exists)
+            many.add("other", PID)
+            assert not load.done()
+            (gate / "go").touch()
+            assert load.result()[0] == 200
+        many.server.stop()
+
     @pytest.mark.parametrize(
         ("script", "status", "told"),
         [
@@ -117,7 +142,8 @@ class TestLoads:
             ("import os; os.kill(os.getpid(), 11)", 500, "was killed by SIGSEGV"),
             ("import os; os.kill(os.getpid(), 9)", 507, "where memory is short"),
             ("def model_fn(d): raise MemoryError", 507, "MemoryError"),
-            ("def model_fn(d): raise Exception('x' * 50000)", 500, "Exception: xxx"),
+            ("def model_fn(d): raise Exception('\U0001f600' * 50000)", 500, "Exception: \U0001f600"),
+            ("def model_fn(d): raise Exception('\\udc80')", 500, "Exception: \udc80"),
         ],
     )
     def test_a_load_that_fails_says_why_and_leaves_nothing(
@@ -144,6 +170,14 @@ class TestCrashes:
         assert many.invoke("fragile")[1] != before[0]
         assert many.names() == ["fragile", "other"]
         assert "A process of model fragile exited with 7; it is started again." in many.server.log
+
+    def test_one_that_crashes_all_the_time_is_given_time_between(self, many: Many, tmp_path: Path) -> None:
+        loads = tmp_path / "loads"
+        script = f"import os, threading, time\nprint(time.time(), file=open({str(loads)!r}, 'a'))\n"
+        many.add("short", script + "def model_fn(d): threading.Timer(0.02, os._exit, [1]).start()")
+        until(lambda: len(loads.read_text().split()) >= 3)
+        times = [float(text) for text in loads.read_text().split()]
+        assert all(later - earlier > 0.9 for earlier, later in pairwise(times))
 
     def test_one_that_cannot_come_back_is_no_longer_loaded(self, many: Many) -> None:
         many.add("fragile", FRAGILE)
@@ -196,11 +230,26 @@ class TestManyAtOnce:
     def test_a_queue_before_one_model_holds_up_no_other(self, many: Many) -> None:
         many.add("slow", SLOW.replace("0.4", "0.02"))
         many.add("quick", PID)
-        with ThreadPoolExecutor(150) as pool:
-            answers = [pool.submit(many.invoke, "slow") for _ in range(150)]
+        with ThreadPoolExecutor(90) as pool:
+            answers = [pool.submit(many.invoke, "slow") for _ in range(90)]
             assert many.invoke("quick")[0] == 200
             assert not all(answer.done() for answer in answers)
             assert {answer.result()[0] for answer in answers} == {200}
+
+
+def test_a_model_that_hangs_takes_no_more_than_its_share_of_the_server(launch_many: Callable[..., Many]) -> None:
+    many = launch_many(SM_NUM_CPUS="1")
+    gate = many.write("stuck", None)
+    many.add("stuck", GATED.replace("model_fn(model_dir)", "wait(model_dir)") + HANGING)
+    many.add("quick", PID)
+    with ThreadPoolExecutor(130) as pool:
+        answers = [pool.submit(many.invoke, "stuck") for _ in range(130)]
+        until(lambda: sum(answer.done() for answer in answers) == 30)
+        assert many.invoke("quick")[0] == 200
+        (gate / "go").touch()
+        statuses = [answer.result()[0] for answer in answers]
+    assert (statuses.count(200), statuses.count(503)) == (100, 30)
+    many.server.stop()
 
 
 def running(pid: int) -> bool:

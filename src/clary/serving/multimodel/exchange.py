@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 from ..messages import Headers, Request, Response
 
-LARGEST_PACKET = 64 * 1024
+LARGEST_PACKET = 192 * 1024
+"""Bytes; Linux takes a little more. The largest is a page of a hundred models with long names."""
 LONGEST_MESSAGE = 16 * 1024
 """Characters of an error's text; of a longer one the middle is left out."""
 KEEPER = "keeper"
@@ -67,7 +68,8 @@ def packet_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def packet(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message).encode()
+    # A lone surrogate, of bytes that were no text, becomes the escape that JSON has for it.
+    return json.dumps(message, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def place(folder: int, name: str) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,6 +23,9 @@ from .keeper import LARGEST_PAGE, socket_name
 # A thread each is held by whoever waits for a model, or for a load; beside them there are idle connections.
 THREADS = 1000
 CONNECTIONS = 2 * THREADS
+# Invocations of one model that one worker lets wait, so that a model that hangs does not take all threads.
+QUEUE = 100
+LONGEST_NAME = 1024
 
 
 class Front(WsgiApplication):
@@ -28,6 +33,8 @@ class Front(WsgiApplication):
 
     def __init__(self, folder: int) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
 
     def respond(self, environ: Mapping[str, Any]) -> Response:
         segments = environ["PATH_INFO"].split("/")[1:]
@@ -67,6 +74,8 @@ class Front(WsgiApplication):
         for member in ("model_name", "url"):
             if not isinstance(body, dict) or not isinstance(body.get(member), str) or not body[member]:
                 return _error(400, "BadRequestException", f"Parameter {member} is required.")
+            if len(body[member]) > LONGEST_NAME:
+                return _error(400, "BadRequestException", f"Parameter {member} is longer than {LONGEST_NAME}.")
         return self._ask(do="load", name=body["model_name"], url=body["url"])
 
     def _model(self, method: str, name: str) -> Response:
@@ -76,6 +85,20 @@ class Front(WsgiApplication):
 
     def _invoke(self, name: str, environ: Mapping[str, Any]) -> Response:
         request = Request(Headers.from_environ(environ), environ["wsgi.input"].read())
+        with self._lock:
+            if self._waiting[name] >= QUEUE:
+                text = f"No worker is available to serve request for model: {name}: {QUEUE} requests wait for it."
+                return _error(503, "ServiceUnavailableException", text)
+            self._waiting[name] += 1
+        try:
+            return self._pass(name, request)
+        finally:
+            with self._lock:
+                self._waiting[name] -= 1
+                if not self._waiting[name]:
+                    del self._waiting[name]
+
+    def _pass(self, name: str, request: Request) -> Response:
         with socket.socket(socket.AF_UNIX) as connection:
             try:
                 connection.connect(place(self._folder, socket_name(name)))

@@ -11,8 +11,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ WATCH = 0.1
 """Seconds between two looks at the memory of a model that is being loaded."""
 LEAVE = 30.0
 """Seconds that an unloaded model has for what it is still answering."""
+TURN = 3.0
+"""Seconds after which a load no longer keeps others from theirs: it is likely to wait for something else than a CPU."""
+BREATH = 1.0
+"""Seconds between two starts of a process that crashes again and again."""
 MEASURING = 0.01
 """The share of one CPU that measuring the loaded models may take."""
 LARGEST_PAGE = 100
@@ -48,7 +52,6 @@ class Resident:
         self.name = name
         self.url = url
         self.processes: list[Process] = []
-        self.started: dict[int, float] = {}
         self.loaded = False
         self.leaving = False
         self.outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -121,7 +124,7 @@ class Keeper:
         workers = [
             {
                 "id": str(process.pid),
-                "startTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(resident.started[process.pid])),
+                "startTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(process.started)),
                 "status": "READY",
                 "gpu": False,
                 "memoryUsage": memory.own(process.pid),
@@ -138,7 +141,7 @@ class Keeper:
         """Load a model, and say what came of it. Where it fails nothing is left of it."""
         answer = _error(500, f"Model {resident.name} could not be loaded.")
         try:
-            async with self._turns:
+            async with self._turn():
                 if not self._budget.admit(resident, resident.name, memory.size_of(Path(resident.url))):
                     raise Refused(507, f"No memory for model {resident.name} beside those that are loaded.")
                 for _ in range(self._workers):
@@ -162,7 +165,6 @@ class Keeper:
         except OSError as error:
             raise Refused(507, f"No process for model {resident.name}: {error}") from error
         resident.processes.append(process)
-        resident.started[process.pid] = time.time()
         said = asyncio.ensure_future(process.said())
         either: set[asyncio.Future[Any]] = {said, process.ended}
         try:
@@ -181,6 +183,25 @@ class Keeper:
             raise Refused(outcome["status"], outcome["message"])
         _do(resident, self._watch(resident, process))
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until few enough others load."""
+        await self._turns.acquire()
+        kept = True
+
+        def give_back() -> None:
+            nonlocal kept
+            if kept:
+                kept = False
+                self._turns.release()
+
+        timer = asyncio.get_running_loop().call_later(TURN, give_back)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_back()
+
     async def _watch(self, resident: Resident, process: Process) -> None:
         """Bring a process back that ends although nobody unloaded its model; what asks for it waits in the queue."""
         status = await process.end()
@@ -189,8 +210,9 @@ class Keeper:
         _log(f"A process of model {resident.name} {_how(status)}; it is started again.")
         resident.processes.remove(process)
         process.dismiss()
+        await asyncio.sleep(max(0.0, process.started + BREATH - time.time()))
         try:
-            async with self._turns:
+            async with self._turn():
                 if not resident.leaving:
                     await self._start(resident)
                     self._budget.hold(resident, resident.name, self._require_room(resident))

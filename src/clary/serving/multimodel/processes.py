@@ -6,16 +6,18 @@ import asyncio
 import itertools
 import json
 import socket
+import time
 from typing import Any
 
 from .exchange import LARGEST_PACKET, packet, packet_pair
 
 
 class Process:
-    """A running model process. `ended` is its wait status once it has ended."""
+    """A running model process. `ended` is its wait status once it has ended; `started` is seconds since the epoch."""
 
     def __init__(self, pid: int, line: socket.socket, processes: Processes) -> None:
         self.pid = pid
+        self.started = time.time()
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._line = line
         self._processes = processes
