@@ -552,6 +552,21 @@ async def test_histograms_are_in_seconds_and_cumulative(cloudwatch: CloudWatch) 
     assert samples(ledger.exposition())["clary_model_latency_seconds_sum"] == pytest.approx(90.082)
 
 
+async def test_whatever_unit_cloudwatch_has_prometheus_gets_seconds(cloudwatch: CloudWatch) -> None:
+    ledger = Ledger(cloudwatch.store)
+    waited, age = Statistics(), Statistics()
+    waited.extend([40.0, 2_000.0])
+    age.add(7.0)
+    points = [Point(series(INVOCATIONS, "TimeInBacklog", "e", "v"), START, waited)]
+    await ledger.record([*points, Point(series(INVOCATIONS, "ApproximateAgeOfOldestRequest", "e"), START, age)])
+    found = samples(ledger.exposition())
+    assert found["clary_time_in_backlog_seconds_sum"] == pytest.approx(2.04)
+    assert found["clary_approximate_age_of_oldest_request_seconds"] == 7.0
+    (family,) = (f for f in text_string_to_metric_families(ledger.exposition().decode()) if "in_backlog" in f.name)
+    buckets = {s.labels["le"]: s.value for s in family.samples if s.name.endswith("_bucket")}
+    assert (buckets["0.025"], buckets["0.05"], buckets["2.5"]) == (0, 1, 2)
+
+
 async def test_endpoints_that_are_gone_are_forgotten(cloudwatch: CloudWatch) -> None:
     ledger = Ledger(cloudwatch.store)
     await ledger.record([invocations(1.0)])

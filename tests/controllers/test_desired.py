@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,7 @@ from clary.controllers.desired import desired
 from clary.core.deployment import ContainerTemplate, Variant
 from clary.core.ports import ModelData, ModelDataForm, Network, Repository
 from clary.core.resources import Resource
-from clary.core.routing import DataCapture
+from clary.core.routing import AsyncInference, DataCapture
 
 SPEC: dict[str, Any] = {
     "EndpointName": "ep",
@@ -152,6 +153,34 @@ def test_shadow_variants_strategies_and_capture_are_carried_over() -> None:
     assert wanted.capture == DataCapture("s3://b/p", 20, True, False, ("text/csv",))
     spec["_Deployment"]["EndpointConfig"]["DataCaptureConfig"]["EnableCapture"] = False
     assert desired(endpoint(spec)).capture is None
+
+
+def test_an_asynchronous_configuration_is_carried_over() -> None:
+    spec = copy.deepcopy(SPEC)
+    assert desired(endpoint(spec)).asynchronous is None
+    spec["_Deployment"]["EndpointConfig"]["AsyncInferenceConfig"] = {"OutputConfig": {}}
+    least = desired(endpoint(spec)).asynchronous
+    assert least is not None
+    assert (least.output_path, least.failure_path, least.concurrency, least.success_topic) == ("", "", 4, "")
+    spec["_Deployment"]["EndpointConfig"]["AsyncInferenceConfig"] = {
+        "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 9},
+        "OutputConfig": {
+            "S3OutputPath": "s3://b/out",
+            "S3FailurePath": "s3://b/failed",
+            "NotificationConfig": {
+                "SuccessTopic": "arn:ok",
+                "ErrorTopic": "arn:bad",
+                "IncludeInferenceResponseIn": ["ERROR_NOTIFICATION_TOPIC"],
+            },
+        },
+    }
+    assert desired(endpoint(spec)).asynchronous == AsyncInference(
+        least.queue, "s3://b/out", "s3://b/failed", 9, "arn:ok", "arn:bad", include_success=False, include_error=True
+    )
+    namesake = replace(endpoint(spec), created_at=6.0)
+    later = desired(namesake).asynchronous
+    assert later is not None
+    assert later.queue != least.queue
 
 
 S3 = {"S3Uri": "s3://b/m/", "S3DataType": "S3Prefix", "CompressionType": "None"}

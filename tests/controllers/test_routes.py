@@ -29,6 +29,21 @@ async def test_nothing_is_published_before_it_is_open() -> None:
 
 
 @in_virtual_time
+async def test_who_waits_for_a_newer_table_gets_it_once_it_is_there() -> None:
+    routes = Routes()
+    waiting = asyncio.ensure_future(routes.newer(-1))
+    await asyncio.sleep(100)
+    assert not waiting.done()
+    routes.open()
+    table = await waiting
+    again = asyncio.ensure_future(routes.newer(table.revision))
+    await asyncio.sleep(100)
+    assert not again.done()
+    routes.put("ep", route("ep", "a"))
+    assert (await again).endpoints.keys() == {"ep"}
+
+
+@in_virtual_time
 async def test_a_subscriber_gets_the_newest_table_and_skips_what_it_was_too_slow_for() -> None:
     routes = Routes()
     routes.open()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from botocore.model import StructureShape
 
 from clary.errors import SerializationException
+
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 
 def decode(shape: StructureShape, headers: Mapping[bytes, bytes], body: bytes) -> dict[str, Any]:
@@ -29,6 +32,6 @@ def decode(shape: StructureShape, headers: Mapping[bytes, bytes], body: bytes) -
 def _scalar(kind: str, text: str, name: str) -> Any:
     if kind != "integer":
         return text
-    if not text.strip().lstrip("-").isdecimal() or len(text) > 10:
+    if _INTEGER.fullmatch(text) is None:
         raise SerializationException(f"{name} must be an integer, not {text!r}")
     return int(text)
