@@ -221,3 +221,32 @@ def test_auto_takes_docker_where_it_answers_and_processes_where_not(tmp_path: Pa
             # The banner is printed after the record that says that Clary is up.
             wait_until(lambda: "Ctrl-C stops it" in started.output(), "the banner is out", started.output)
             assert f"Engine   {engine}" in started.output()
+
+
+def test_an_asynchronous_request_is_answered_and_one_that_kills_every_container_fails(clary: Clary, image: str) -> None:
+    sagemaker, runtime = clary.client("sagemaker"), clary.client("sagemaker-runtime")
+    clary.upload("keep", b"", bucket="results")
+    url = clary.upload("docker/model.tar.gz", model_archive("later"))
+    container = {"Image": image, "ModelDataUrl": url}
+    sagemaker.create_model(ModelName="later", PrimaryContainer=container, ExecutionRoleArn=ROLE)
+    shape = {"VariantName": "A", "ModelName": "later", "InstanceType": "ml.clary.local", "InitialInstanceCount": 1}
+    output = {"S3OutputPath": "s3://results/out", "S3FailurePath": "s3://results/failed"}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="later", ProductionVariants=[shape], AsyncInferenceConfig={"OutputConfig": output}
+    )
+    sagemaker.create_endpoint(EndpointName="later", EndpointConfigName="later")
+    clary.wait("later")
+    location = clary.upload("input", b"from an object", bucket="results")
+    good = runtime.invoke_endpoint_async(EndpointName="later", InputLocation=location)
+    bad = runtime.invoke_endpoint_async(EndpointName="later", Body=b"die")
+    results = clary.data / "s3"
+    answer = results / good["OutputLocation"].removeprefix("s3://")
+    failure = results / bad["FailureLocation"].removeprefix("s3://")
+    wait_until(answer.exists, "the answer is there", clary.output)
+    assert json.loads(answer.read_text())["got"] == "from an object"
+    wait_until(failure.exists, "the failure is there", clary.output)
+    assert "could not get a response from the later endpoint" in failure.read_text()
+    after = runtime.invoke_endpoint_async(EndpointName="later", Body=b"still here")
+    later = results / after["OutputLocation"].removeprefix("s3://")
+    wait_until(later.exists, "the next one is answered", clary.output)
+    clary.delete("later")
