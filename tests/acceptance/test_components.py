@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.acceptance.conftest import IMAGE, ROLE, Clary, model_archive, model_processes, wait_until
+from tests.acceptance.conftest import (
+    IMAGE,
+    ROLE,
+    Clary,
+    model_archive,
+    model_processes,
+    running_on_docker,
+    wait_until,
+)
 from tests.acceptance.test_kill import Traffic
+from tests.containers import build, docker, needs_docker
 
 pytestmark = pytest.mark.acceptance
 
+DOCKER_SERVER = """#!/usr/bin/env python3
+import http.server, json, socket
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"host": socket.gethostname()}).encode())
+
+http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+"""
 LEAST = {"MinMemoryRequiredInMb": 128, "NumberOfCpuCoresRequired": 0.25}
 
 
@@ -72,6 +98,21 @@ def invoke(clary: Clary, endpoint: str, name: str, body: bytes = b"hello") -> di
     return dict(json.loads(answer["Body"].read()))
 
 
+def counted(clary: Clary, metric: str, component: str) -> float:
+    """Give the sum of a component's metric over the last hour."""
+    now = datetime.now(UTC)
+    points = clary.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/SageMaker",
+        MetricName=metric,
+        Dimensions=[{"Name": "InferenceComponentName", "Value": component}],
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(minutes=2),
+        Period=60,
+        Statistics=["Sum"],
+    )["Datapoints"]
+    return sum(point["Sum"] for point in points)
+
+
 def remove(clary: Clary, endpoint: str, *names: str) -> None:
     sagemaker = clary.client("sagemaker")
     for name in names:
@@ -119,8 +160,17 @@ def test_components_share_an_instance_and_are_invoked_by_name(clary: Clary) -> N
     assert [(each["InferenceComponentName"], each["VariantName"]) for each in listed] == [
         ("first", "AllTraffic"), ("second", "AllTraffic"),
     ]  # fmt: skip
+    told = clary.clary("doctor", "shared")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "Component second: InService, 1 of 1 copies" in told.stdout
+    assert "ml.m5.xlarge, variant AllTraffic" in told.stdout
+    assert "A first: 1 copy of 0.25 CPU, 0.125 GiB" in told.stdout
+    assert "loading second" in clary.clary("logs", "second").stdout
     with pytest.raises(ClientError, match="delete its inference components first: first, second"):
         clary.client("sagemaker").delete_endpoint(EndpointName="shared")
+    wait_until(lambda: counted(clary, "Invocations", "first") == 2, "invocations were counted", clary.output)
+    assert counted(clary, "InvocationModelErrors", "first") == 1
+    assert counted(clary, "InvocationsPerCopy", "second") == 2
     remove(clary, "shared", "first", "second")
 
 
@@ -171,6 +221,9 @@ def test_with_the_aws_cli_a_model_is_packed_scaled_to_zero_and_back(clary: Clary
     assert wait(clary, "packed")["RuntimeConfig"]["CurrentCopyCount"] == 0
     with pytest.raises(ClientError, match="Inference Component has no capacity to process this request"):
         invoke(clary, "cli", "packed")
+    wait_until(
+        lambda: counted(clary, "NoCapacityInvocationFailures", "packed") == 1, "the refusal was counted", clary.output
+    )
     aws(
         "update-inference-component-runtime-config", "--inference-component-name", "packed",
         "--desired-runtime-config", "CopyCount=1",
@@ -230,3 +283,36 @@ def test_the_control_plane_is_killed_while_components_come_serve_and_go(own_clar
     wait_until(lambda: gone(clary, "slow"), "slow is gone", clary.output)
     remove(clary, "kill")
     wait_until(lambda: not model_processes(clary), "every copy has ended", clary.output)
+
+
+@needs_docker
+def test_on_docker_copies_are_containers_with_a_share_of_their_instance() -> None:
+    with running_on_docker() as clary:
+        image = build("clary/test-component:1", {"server.py": DOCKER_SERVER}, 'ENTRYPOINT ["/server.py"]')
+        sagemaker = clary.client("sagemaker")
+        host(clary, "boxes")
+        needs = {"MinMemoryRequiredInMb": 256, "MaxMemoryRequiredInMb": 300, "NumberOfCpuCoresRequired": 0.5}
+        url = clary.upload("boxes/model.tar.gz", model_archive("boxed"))
+        sagemaker.create_inference_component(
+            InferenceComponentName="boxed",
+            EndpointName="boxes",
+            Specification={"Container": {"Image": image, "ArtifactUrl": url}, "ComputeResourceRequirements": needs},
+            RuntimeConfig={"CopyCount": 2},
+        )
+        described = wait(clary, "boxed")
+        assert described["Specification"]["Container"]["DeployedImage"]["ResolvedImage"].startswith(
+            "clary/test-component@"
+        )
+        assert len({invoke(clary, "boxes", "boxed")["host"] for _ in range(8)}) == 2
+        boxes = ("ps", "-q", "--filter", "label=clary.inference-component=boxed")
+        ids = docker(*boxes).split()
+        limits = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", ids[0]))
+        assert (limits["NanoCpus"], limits["Memory"]) == (500_000_000, 300 * 1024 * 1024)
+        clary.kill_control()
+        wait(clary, "boxed")
+        assert set(docker(*boxes).split()) == set(ids)
+        sagemaker.update_inference_component_runtime_config(
+            InferenceComponentName="boxed", DesiredRuntimeConfig={"CopyCount": 0}
+        )
+        assert wait(clary, "boxed")["RuntimeConfig"]["CurrentCopyCount"] == 0
+        remove(clary, "boxes", "boxed")

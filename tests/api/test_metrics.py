@@ -599,5 +599,7 @@ def test_names_for_prometheus_are_unique_and_follow_its_rules() -> None:
         f"clary_{part}" for part in (
             "invocation_4xx_errors_total", "invocation_5xx_errors_total", "invocation_model_errors_total",
             "container_invocation_4xx_errors_total", "container_invocation_5xx_errors_total",
+            "component_invocation_4xx_errors_total", "component_invocation_5xx_errors_total",
+            "component_invocation_model_errors_total",
         )
     }  # fmt: skip

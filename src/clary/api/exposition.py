@@ -23,7 +23,13 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 _SECOND: Mapping[str, float] = {"Microseconds": 1e6, "Milliseconds": 1e3, "Seconds": 1.0}
 """How many of a unit are the base unit."""
 _WORD = re.compile(r"\d[A-Z]+(?=[A-Z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_LABELS = {"EndpointName": "endpoint", "VariantName": "variant", "ContainerName": "container", "Kind": "kind"}
+_LABELS = {
+    "EndpointName": "endpoint",
+    "VariantName": "variant",
+    "ContainerName": "container",
+    "InferenceComponentName": "component",
+    "Kind": "kind",
+}
 
 
 def name_of(metric: Known) -> str:
@@ -31,6 +37,8 @@ def name_of(metric: Known) -> str:
     words = [word.lower() for word in _WORD.findall(metric.name)]
     if "ContainerName" in metric.dimensions and words[0] != "container":
         words.insert(0, "container")  # a label that only some series of a name have makes sums count twice
+    if "InferenceComponentName" in metric.dimensions:
+        words.insert(0, "component")
     suffix = ["seconds"] if metric.unit in _SECOND else ["percent"] if metric.unit == "Percent" else []
     return "_".join(["clary", *words, *suffix, *(["total"] if metric.kind == "sum" else [])])
 

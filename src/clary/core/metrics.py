@@ -28,6 +28,7 @@ _OFFSET = 20_000
 ENDPOINT = ("EndpointName",)
 VARIANT = (*ENDPOINT, "VariantName")
 CONTAINER = (*VARIANT, "ContainerName")
+COMPONENT = ("InferenceComponentName",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Metric:
 
 _ANSWERED = "the model (Clary, where the model was not asked) answered with a"
 _ONE_CONTAINER = "The same of one container of a pipeline that was invoked by its name."
+
+_ONE_COMPONENT = "The same of one inference component."
 
 
 def _count(name: str, meaning: str, dimensions: tuple[str, ...] = VARIANT) -> Metric:
@@ -115,6 +118,17 @@ METRICS: tuple[Metric, ...] = (
     _latency("ResponseUploadLatency", "Time from the end of the model's answer until it was in S3."),
     _duration("TimeInBacklog", "How long an asynchronous request waited for an instance."),
     _duration("TotalProcessingTime", "Time from the acknowledgement of an asynchronous request to its end."),
+    _count("Invocations", _ONE_COMPONENT, COMPONENT),
+    _count("Invocation4XXErrors", _ONE_COMPONENT, COMPONENT),
+    _count("Invocation5XXErrors", _ONE_COMPONENT, COMPONENT),
+    _count("InvocationModelErrors", _ONE_COMPONENT, COMPONENT),
+    _count("InvocationsPerCopy", "1 divided by the number of active copies, for each request.", COMPONENT),
+    _latency("ModelLatency", _ONE_COMPONENT, COMPONENT),
+    _latency("OverheadLatency", _ONE_COMPONENT, COMPONENT),
+    _count(
+        "NoCapacityInvocationFailures",
+        "Requests for the component that were refused because it has been scaled to no copies.", COMPONENT,
+    ),
     Metric(
         INSTANCES, "CPUUtilization", VARIANT, "Percent",
         "CPU time of an instance's containers; 100 is one core in full, so four cores make 400.", kind="gauge",

@@ -366,7 +366,10 @@ class Invocation(MultiModel):
         now = perf_counter()
         model = now - self._sent_at if self._sent_at else 0.0
         answered = Answered(status, failed, model, now - self._arrived - model, len(variant.targets))
-        meter, passage = self._state.meter, self._passage
+        meter, passage, route = self._state.meter, self._passage, self._route
+        if route is not None and route.component:
+            meter.component(route.component, answered, has_capacity=route.copies > 0)
+            answered = answered._replace(active_instances=0)  # copies are no instances
         meter.count(self._endpoint, variant.name, answered)
         if self._target_model is not None:
             meter.model(self._endpoint, variant.name, self._waited)

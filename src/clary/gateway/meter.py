@@ -49,7 +49,8 @@ _BATCH = 512
 """Answers that are added up at once, in a third of a millisecond."""
 _MICROS = 1e6
 _Key = tuple[str, str, str]
-"""Endpoint, variant, and the container that was invoked by its name, else empty."""
+"""Endpoint, variant, and the container that was invoked by its name, else empty. Of an inference component, its name
+alone, in the last place."""
 
 
 class Answered(NamedTuple):
@@ -97,6 +98,8 @@ class Meter:
         self._seconds: dict[_Key, list[float]] = {}
         self._waits: dict[tuple[str, str], list[float]] = {}
         self._dropped: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        """For want of copies, by component."""
         self._start = self._minute()
 
     def count(self, route: str, variant: str, answer: Answered, container: str = "") -> None:
@@ -112,6 +115,12 @@ class Meter:
         answers.append(answer)
         if len(answers) >= _BATCH:
             self._tally(key)
+
+    def component(self, name: str, answer: Answered, *, has_capacity: bool) -> None:
+        """Count an invocation of an inference component; without capacity it was refused, for there are no copies."""
+        self.count("", "", answer, name)
+        if not has_capacity:
+            self._refused[name] += 1
 
     def count_all(self, route: str, variant: str, answers: Sequence[Answered]) -> None:
         """Count many invocations of a variant."""
@@ -145,6 +154,7 @@ class Meter:
         seconds, self._seconds = self._seconds, {}
         waits, self._waits = self._waits, {}
         dropped, self._dropped = self._dropped, Counter()
+        refused, self._refused = self._refused, Counter()
         points = [Point(of, start, found) for key, tally in tallies.items() for of, found in _of_tally(key, tally)]
         for names, values in seconds.items():
             latency = Statistics()
@@ -152,6 +162,9 @@ class Meter:
             points.append(Point(series(INVOCATIONS, "ContainerLatency", *names), start, latency))
         for variant, values in waits.items():
             points.extend(Point(of, start, found) for of, found in _of_waits(variant, values))
+        for component, number in refused.items():
+            of = series(INVOCATIONS, "NoCapacityInvocationFailures", component)
+            points.append(Point(of, start, _repeated({1.0: number})))
         for kind, number in dropped.items():
             points.append(Point(series(CLARY, "Dropped", kind), start, _repeated({float(number): 1})))
         return points
@@ -164,7 +177,8 @@ class Meter:
 
 
 def _of_tally(key: _Key, tally: _Tally) -> Iterator[tuple[Series, Statistics]]:
-    names = key if key[2] else key[:2]
+    is_component = not key[0]
+    names = key[2:] if is_component else key if key[2] else key[:2]
 
     def named(name: str) -> Series:
         return series(INVOCATIONS, name, *names)
@@ -176,11 +190,11 @@ def _of_tally(key: _Key, tally: _Tally) -> Iterator[tuple[Series, Statistics]]:
     yield named("Invocation4XXErrors"), flags(tally.client_errors)
     yield named("Invocation5XXErrors"), flags(tally.server_errors)
     yield named("OverheadLatency"), tally.overhead
-    if not key[2]:
+    if is_component or not key[2]:
         yield named("InvocationModelErrors"), flags(tally.model_errors)
         shares = {1.0 / active: number for active, number in tally.instances.items() if active > 0}
         if shares:
-            yield named("InvocationsPerInstance"), _repeated(shares)
+            yield named("InvocationsPerCopy" if is_component else "InvocationsPerInstance"), _repeated(shares)
         if tally.model.count:
             yield named("ModelLatency"), tally.model
 
@@ -223,7 +237,9 @@ class Concurrency:
             self._table = table
             self._owners = {
                 target.id: (route.name, variant.name)
-                for route in table.endpoints.values()
+                for each in table.endpoints.values()
+                for route in (each, *(each.components or {}).values())
+                if not route.adapter  # its targets are its base's
                 for variant in (*route.variants, *route.shadows)
                 for target in variant.targets
             }
