@@ -171,8 +171,8 @@ def test_no_instance_ever_gets_more_than_its_concurrency_and_none_is_idle_while_
 # -- after an attempt
 
 
-def verdict(outcome: Any, attempts: int = 1, breaks: int = 0, *, planned: bool = False) -> object:
-    return judge(REQUEST, outcome, attempts, breaks, planned=planned)
+def verdict(outcome: Any, attempts: int = 1, breaks: int = 0, *, removed: bool = False) -> object:
+    return judge(REQUEST, outcome, attempts, breaks, removed=removed)
 
 
 def test_a_whole_answer_is_the_end() -> None:
@@ -193,7 +193,7 @@ def test_a_container_that_breaks_is_asked_again_and_then_given_up_in_the_service
 
 def test_what_says_nothing_of_the_request_is_tried_for_ever() -> None:
     assert isinstance(verdict(Broken("primary", reached=False), 50, 0), Again)
-    assert isinstance(verdict(Broken("primary"), 50, 50, planned=True), Again)
+    assert isinstance(verdict(Broken("primary"), 50, 50, removed=True), Again)
     assert isinstance(verdict(Unavailable("S3 is away"), 50), Again)
 
 

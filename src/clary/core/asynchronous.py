@@ -226,10 +226,10 @@ class Again(NamedTuple):
 
 
 def judge(
-    request: AsyncRequest, outcome: Outcome, attempts: int, breaks: int, *, planned: bool
+    request: AsyncRequest, outcome: Outcome, attempts: int, breaks: int, *, removed: bool
 ) -> Completed | Failed | Again:
     """Decide after an attempt. `attempts` counts all, this one included, `breaks` those that ended with a broken
-    container; `planned`: the instance has left the routes meanwhile, so that its end says nothing of the request.
+    container; `removed`: its instance is to be there no more, so that its end says nothing of the request.
 
     Nothing of an answer is seen before it is whole, so a broken one may be asked for again.
     """
@@ -241,7 +241,7 @@ def judge(
         case Broken(reached=False):
             return Again(_delay(attempts))
         case Broken(container=container):
-            if planned or breaks < MAX_ATTEMPTS:
+            if removed or breaks < MAX_ATTEMPTS:
                 return Again(_delay(attempts))
             return _model_failure(container, 0, model_error.no_answer(request.endpoint).encode())
         case Refused(container, status, body):

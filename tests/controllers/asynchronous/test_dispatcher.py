@@ -99,7 +99,7 @@ class World:
         targets = tuple(Target(id, (Hop(id, "127.0.0.1", 9000),)) for id in ids)
         config = AsyncInference(f"q-{name}", "s3://b", concurrency=concurrency, success_topic=topic)
         variant = VariantRoute("v", 1.0, targets)
-        self.routes.put(name, EndpointRoute(name, status, (variant,), asynchronous=config))
+        self.routes.put(name, EndpointRoute(name, status, (variant,), instances=ids, asynchronous=config))
 
     async def ask(
         self, name: str, number: int = 1, *, ttl: float = 3600.0, body: bytes = b"", topic: str = ""
@@ -259,6 +259,24 @@ async def test_what_breaks_every_container_fails_and_the_others_go_on(tmp_path: 
         await until(lambda: world.done(ids))
     assert list(world.attempts.reported) == ["ep-1"]
     assert Counter(id for id, _ in world.attempts.made)["ep-1"] == 3
+
+
+@in_virtual_time
+async def test_an_instance_that_is_being_restarted_has_its_end_held_against_the_request(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.route("ep", "a")
+
+    def behaviour(request: AsyncRequest, instance: str) -> Outcome | float:
+        world.routes.put("ep", replace(world.routes.table.endpoints["ep"], variants=()))  # it exits, and is not ready
+        asyncio.get_running_loop().call_later(0.5, world.route, "ep", "a")
+        return Broken("primary")
+
+    world.attempts.behaviour = behaviour
+    async with world.running():
+        ids = await world.ask("ep")
+        await until(lambda: world.done(ids))
+    assert len(world.attempts.made) == 3
+    assert list(world.attempts.reported) == ids
 
 
 @in_virtual_time

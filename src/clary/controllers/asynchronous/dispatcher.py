@@ -257,8 +257,8 @@ class Dispatcher:
         if isinstance(outcome, Broken) and outcome.reached:
             entry.breaks += 1
         route = self._route(request)
-        planned = route is None or all(place.target.id != each.id for v in route.variants for each in v.targets)
-        verdict = judge(request, outcome, entry.attempts, entry.breaks, planned=planned)
+        removed = route is None or place.target.id not in route.instances
+        verdict = judge(request, outcome, entry.attempts, entry.breaks, removed=removed)
         if isinstance(verdict, Again):
             self._log.info("a request is tried again", request=request.id, outcome=str(outcome), attempt=entry.attempts)
             await asyncio.sleep(verdict.delay)
