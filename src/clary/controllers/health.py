@@ -14,9 +14,9 @@ from clary.core.ports import Container
 
 TIMEOUT = 2.0
 """Seconds that an answer may take (AWS's documentation)."""
-FIRST_PAUSE, LONGEST_PAUSE, PAUSE_GROWTH = 0.02, 0.3, 1.15
-"""Seconds between pings of a container that starts: it should be in service as soon as it can, half a second later at
-the most, and that is the longest pause and all that follows a good ping."""
+FIRST_PAUSE, LONGEST_PAUSE, PAUSE_GROWTH = 0.02, 0.3, 1.05
+"""Seconds between pings of a container that starts: it should be in service as soon as it can. A twentieth of the time
+that it has taken is what a pause may add, and never more than the longest."""
 READY_PAUSE = 5.0
 """Seconds between pings of a container that was ready (observed at AWS)."""
 
