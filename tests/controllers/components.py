@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from clary.api.app import Store, operations
+from clary.controllers.adapters import AdapterHands
 from clary.controllers.endpoints import EndpointController, Grace
+from clary.controllers.model_api import Said
 from clary.controllers.routes import Routes
-from clary.core.placement import Compute
-from clary.core.ports import ContainerSpec
+from clary.core.ports import Container, ContainerSpec, ModelData, Placed
 from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, Partition, Resource
 from clary.core.routing import EndpointRoute, Target
+from clary.errors import LaunchFailure
 from clary.testing import FakeEngine, MemoryStore, now
 from clary.wire.dispatch import Caller
 
@@ -43,6 +45,43 @@ def rolling(size: int, wait: int = 0, kind: str = "COPY_COUNT", **members: Any) 
 
 
 @dataclass
+class FakeAdapters:
+    """Containers' adapter API and the placing of files, for containers that take any adapter but those named broken."""
+
+    loaded: dict[tuple[str, float], set[str]] = field(default_factory=dict)
+    """By container and the time of its start: one that was started anew has none."""
+    files: dict[str, set[str]] = field(default_factory=dict)
+    takes: float = 0.5
+
+    async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
+        await asyncio.sleep(self.takes)
+        if "missing" in data.url:
+            raise LaunchFailure("download", f"no such key: {data.url}")
+        self.files.setdefault(id, set()).add(model)
+        return Placed(data.url, 1)
+
+    async def discard(self, id: str, model: str) -> None:
+        self.files.get(id, set()).discard(model)
+
+    async def placed(self, id: str) -> dict[str, Placed]:
+        return {model: Placed(model, 1) for model in self.files.get(id, ())}
+
+    async def load(self, container: Container, name: str, path: str, timeout: float) -> Said:
+        await asyncio.sleep(self.takes)
+        there = self.loaded.setdefault((container.id, container.started_at), set())
+        if "broken" in path or name in there:
+            return Said(400, "no weights")
+        there.add(name)
+        return Said(200)
+
+    async def unload(self, container: Container, name: str) -> Said:
+        there = self.loaded.setdefault((container.id, container.started_at), set())
+        known = name in there
+        there.discard(name)
+        return Said(200 if known else 404)
+
+
+@dataclass
 class World:
     """What outlives a control process."""
 
@@ -50,6 +89,7 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     routes: Routes = field(default_factory=Routes)
     file: Path | None = None
+    adapters: FakeAdapters = field(default_factory=FakeAdapters)
     controller: EndpointController | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +108,7 @@ class World:
         self.routes = Routes(self.file)
         grace = Grace(replace=30.0, delete=3.0)
         controller = EndpointController(self.store, self.engine, self.routes, grace, self.engine.ping, now)
+        controller.adapters = AdapterHands(self.adapters, now, controller.notify, self.adapters)
         self.engine.on_change = controller.container_changed
         self.controller = controller
         task = asyncio.create_task(controller.run())
@@ -98,6 +139,24 @@ class World:
             Specification=specification(**members),
             RuntimeConfig={"CopyCount": copies},
         )
+
+    async def adapt(self, name: str = "a", url: str = "s3://b/a.tar.gz", base: str = "c") -> None:
+        """Create an adapter."""
+        wanted = {"BaseInferenceComponentName": base, "Container": {"ArtifactUrl": url}}
+        await self.call(
+            "CreateInferenceComponent", InferenceComponentName=name, EndpointName="ep", Specification=wanted
+        )
+
+    def speaks(self, name: str = "a") -> set[str]:
+        """Give the copies to which requests for an adapter go; all of them must have it loaded."""
+        route = self.route(name)
+        found = set()
+        for target in self.targets(name):
+            container = self.engine.containers[target.id]
+            assert route is not None
+            assert route.adapter in self.adapters.loaded.get((container.id, container.started_at), ())
+            found.add(target.id)
+        return found
 
     async def describe(self, name: str = "c") -> dict[str, Any]:
         return await self.call("DescribeInferenceComponent", InferenceComponentName=name)
@@ -146,19 +205,6 @@ class World:
 
     def images(self) -> Counter[str]:
         return Counter(container.image for container in self.engine.containers.values())
-
-    async def needed(self, spec: ContainerSpec) -> Compute:
-        """Give what is set aside for a container, by the component's definition."""
-        resource = await self.store.get(INFERENCE_COMPONENT, spec.component)
-        assert resource is not None, spec.component
-        definitions: Any = resource.spec["_Revisions"]
-        (found,) = {
-            (given.get("NumberOfCpuCoresRequired", 0.0), given["MinMemoryRequiredInMb"] * MIB)
-            for each in definitions.values()
-            if each["Specification"]["Container"]["Image"] == spec.image
-            for given in [each["Specification"]["ComputeResourceRequirements"]]
-        }
-        return Compute(*found)
 
     async def endpoint(self, name: str = "ep") -> Resource | None:
         return await self.store.get(ENDPOINT, name)
