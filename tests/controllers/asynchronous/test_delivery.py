@@ -322,6 +322,17 @@ async def test_the_models_role_is_asked_about_both_objects(bench: Bench) -> None
         await bench.delivery.report(REQUEST, Failed("model", "text", "reason"), "arn:role")
 
 
+async def test_an_answer_that_is_there_already_is_found_by_its_requests_id_alone(bench: Bench) -> None:
+    assert await bench.delivery.found(REQUEST) is None
+    bench.store.objects["s3://b/out/id.out"] = (b"answer", "text/x-answer")
+    bench.store.objects["s3://b/out/mine.txt"] = (b"of another request", "text/x-answer")
+    assert await bench.delivery.found(REQUEST) == Completed("text/x-answer")
+    assert await bench.delivery.found(replace(REQUEST, output_location="s3://b/out/mine.txt")) is None
+    bench.store.open_error = Transient("away")
+    with pytest.raises(Transient):
+        await bench.delivery.found(REQUEST)
+
+
 async def test_a_failure_is_written_down(bench: Bench) -> None:
     await bench.delivery.report(REQUEST, Failed("model", "wörds", "reason"), "arn:role")
     assert bench.store.objects["s3://b/failed/id-error.out"] == ("wörds".encode(), "text/plain; charset=utf-8")

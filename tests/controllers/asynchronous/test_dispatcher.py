@@ -39,6 +39,8 @@ class FakeAttempts:
     """Request and instance, in the order in which they began."""
     running: Counter[str] = field(default_factory=Counter)
     most: Counter[str] = field(default_factory=Counter)
+    answered: set[str] = field(default_factory=set)
+    """Requests that were answered in an earlier life."""
     reported: dict[str, str] = field(default_factory=dict)
     report_errors: list[Exception] = field(default_factory=list)
     bodies: dict[str, bytes] = field(default_factory=dict)
@@ -57,6 +59,9 @@ class FakeAttempts:
             return outcome, Times()
         finally:
             self.running[instance] -= 1
+
+    async def found(self, request: AsyncRequest) -> Completed | None:
+        return Completed("text/plain") if request.id in self.answered else None
 
     async def report(self, request: AsyncRequest, failed: Failed, role: str) -> None:
         if self.report_errors:
@@ -151,6 +156,22 @@ async def test_requests_are_done_once_and_in_order_those_of_an_earlier_life_firs
         after = await world.ask("ep", 250)
         await until(lambda: world.done([*before, *after]))
     assert [id for id, _ in world.attempts.made] == [*before, *after]
+
+
+@in_virtual_time
+async def test_what_was_answered_in_an_earlier_life_is_not_asked_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.route("ep", "a")
+    before = await world.ask("ep", 3, topic="arn:t")
+    world.attempts.answered = {before[1]}
+    await asyncio.sleep(1)
+    async with world.running():
+        await asyncio.sleep(1)
+        after = await world.ask("ep", 2)
+        world.attempts.answered |= set(after)  # nobody looks
+        await until(lambda: world.done([*before, *after]))
+    assert [id for id, _ in world.attempts.made] == [before[0], before[2], *after]
+    assert len(world.queue.notifications) == 3
 
 
 @in_virtual_time

@@ -7,6 +7,7 @@ and is done by the next one.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from clary.core.asynchronous import (
     Invoke,
     Outcome,
     Settled,
+    Unavailable,
     Wait,
     judge,
     next_step,
@@ -54,6 +56,8 @@ class Attempts(Protocol):
     """What makes attempts (`Delivery`)."""
 
     async def attempt(self, request: AsyncRequest, place: Invoke, inline: bytes) -> tuple[Outcome, Times]: ...
+
+    async def found(self, request: AsyncRequest) -> Completed | None: ...
 
     async def report(self, request: AsyncRequest, failed: Failed, role: str) -> None: ...
 
@@ -102,6 +106,8 @@ class Dispatcher:
         self._permits = asyncio.Semaphore(AT_ONCE)
         self._lanes: dict[str, Lane] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._since = math.inf
+        """When this began: what was acknowledged before may have been worked at in an earlier life."""
         self._log = logger("asynchronous")
 
     def notify(self, queue: str) -> None:
@@ -112,6 +118,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Work until cancelled; nothing is begun before the routes are known."""
         await self._routes.newer(-1)
+        self._since = self._now()
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
@@ -247,8 +254,9 @@ class Dispatcher:
     async def _try(self, lane: Lane, entry: Entry, place: Invoke) -> None:
         request, begun = entry.request, self._now()
         try:
-            inline = b"" if request.input_location else await self._queue.body(request.id)
-            outcome, times = await self._attempts.attempt(request, place, inline)
+            outcome, times = await self._attempt(entry, place)
+        except Transient as trouble:
+            outcome, times = Unavailable(trouble.message), Times()
         except Exception:
             self._log.exception("an attempt failed for a reason of our own", request=request.id)
             outcome, times = Broken(place.target.hops[0].name), Times()
@@ -267,6 +275,13 @@ class Dispatcher:
         ending = Ending(place.variant.name, place.variant.role_arn, place.target.id, times, begun)
         await self._end(entry, verdict, ending)
         lane.forget(entry)
+
+    async def _attempt(self, entry: Entry, place: Invoke) -> tuple[Outcome, Times]:
+        request = entry.request
+        if request.accepted_at < self._since and (found := await self._attempts.found(request)) is not None:
+            return found, Times()
+        inline = b"" if request.input_location else await self._queue.body(request.id)
+        return await self._attempts.attempt(request, place, inline)
 
     async def _fail(self, lane: Lane, entry: Entry, failed: Failed, route: EndpointRoute | None) -> None:
         """End a request that no instance gets."""
