@@ -153,6 +153,15 @@ class JobFolder:
         return self.path / "lock"
 
 
+def find(folders: Path, name: str) -> JobFolder | None:
+    """Give the folder of the job of this name; None where it is not under way."""
+    for folder in map(JobFolder, folders.glob("*/")):
+        with contextlib.suppress(FileNotFoundError):
+            if str(folder.job()["name"]).lower() == name.lower():
+                return folder
+    return None
+
+
 def _replace(file: Path, document: Record) -> None:
     fresh = file.with_suffix(".new")
     fresh.write_text(json.dumps(document))

@@ -35,6 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.body()
         print("request of", len(body), "bytes,", body.count(b"\\n"), "lines,", self.headers["Accept"], flush=True)
+        time.sleep(float(os.environ.get("PAUSE", "0")))
         if b"die" in body:
             os._exit(9)
         if b"bad" in body:

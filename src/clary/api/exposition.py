@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clary.core.metrics import METRICS, Series, Statistics, middle
+from clary.core.metrics import METRICS, TRANSFORMS, Series, Statistics, middle
 from clary.core.metrics import Metric as Known
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -29,6 +29,7 @@ _LABELS = {
     "ContainerName": "container",
     "InferenceComponentName": "component",
     "Kind": "kind",
+    "Host": "host",
 }
 
 
@@ -39,6 +40,8 @@ def name_of(metric: Known) -> str:
         words.insert(0, "container")  # a label that only some series of a name have makes sums count twice
     if "InferenceComponentName" in metric.dimensions:
         words.insert(0, "component")
+    if metric.namespace == TRANSFORMS:
+        words.insert(0, "transform")
     suffix = ["seconds"] if metric.unit in _SECOND else ["percent"] if metric.unit == "Percent" else []
     return "_".join(["clary", *words, *suffix, *(["total"] if metric.kind == "sum" else [])])
 

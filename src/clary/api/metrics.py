@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from clary.core.metrics import CLARY, INSTANCES, MINUTE, Point, Selection, Series, Statistics
+from clary.core.metrics import CLARY, INSTANCES, MINUTE, TRANSFORMS, Point, Selection, Series, Statistics
 from clary.core.ports import MetricStore
 from clary.errors import AwsError
 from clary.wire.dispatch import Caller, Handler
@@ -117,7 +117,7 @@ class Metrics:
     async def put(self, caller: Caller, request: Request) -> None:
         """Add somebody's own numbers. What belongs to an entity counts as well; the entity is not kept."""
         namespace = request["Namespace"]
-        if namespace.startswith("AWS/") or namespace in (INSTANCES, CLARY):
+        if namespace.startswith("AWS/") or namespace in (INSTANCES, TRANSFORMS, CLARY):
             raise refused("InvalidParameterValue", f"The value {namespace} for parameter Namespace is reserved.")
         data = [("MetricData", request.get("MetricData") or ())]
         for number, entity in enumerate(request.get("EntityMetricData") or (), 1):

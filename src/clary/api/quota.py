@@ -13,11 +13,14 @@ from typing import Any, cast
 from clary.api.definition import containers
 from clary.core.component import REVISION, REVISIONS
 from clary.core.ports import ListQuery, ResourceStore
-from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, Kind, Resource
+from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, TRANSFORM_JOB, Kind, Resource
 from clary.errors import AwsError
 
 LIMIT = 200
-"""Containers, of all endpoints together."""
+"""Containers, of all endpoints and transform jobs together."""
+JOB_MODEL = "_Model"
+"""Private member of a transform job's spec: the model as it was when the job was created, so that deleting it breaks
+nothing that runs."""
 
 Deployment = Mapping[str, Any]
 
@@ -38,6 +41,16 @@ async def check_copies(store: ResourceStore, copies: int, instance_type: str, me
     _refuse_beyond(await _used(store, member), copies, instance_type)
 
 
+async def check_job(store: ResourceStore, job: Mapping[str, Any], model: Mapping[str, Any], member: str) -> None:
+    """Raise ResourceLimitExceeded where there is no room for the containers of a transform job."""
+    more = _of_job(job, model)
+    _refuse_beyond(await _used(store, member), more, job["TransformResources"]["InstanceType"], "transform job")
+
+
+def _of_job(job: Mapping[str, Any], model: Mapping[str, Any]) -> int:
+    return int(job["TransformResources"]["InstanceCount"]) * len(containers(dict(model)))
+
+
 async def _used(store: ResourceStore, member: str) -> int:
     used = 0
     async for endpoint in _all(store, ENDPOINT):
@@ -46,6 +59,8 @@ async def _used(store: ResourceStore, member: str) -> int:
     async for component in _all(store, INFERENCE_COMPONENT):
         if component.status.get("InferenceComponentStatus") != "Failed":
             used += copies(component.spec)
+    async for job in _all(store, TRANSFORM_JOB, "InProgress"):
+        used += _of_job(job.spec, cast("Deployment", job.spec[JOB_MODEL]))
     return used
 
 
@@ -54,10 +69,10 @@ def copies(component: Mapping[str, Any]) -> int:
     return int(component[REVISIONS][str(component[REVISION])]["CopyCount"])
 
 
-def _refuse_beyond(used: int, more: int, kind: str) -> None:
+def _refuse_beyond(used: int, more: int, kind: str, user: str = "endpoint") -> None:
     if used + more > LIMIT:
         raise AwsError(
-            f"The account-level service limit '{kind} for endpoint usage' is {LIMIT} Instances, with current "
+            f"The account-level service limit '{kind} for {user} usage' is {LIMIT} Instances, with current "
             f"utilization of {used} Instances and a request delta of {more} Instances. Please use AWS "
             "Service Quotas to request an increase for this quota. If AWS Service Quotas is not available, contact "
             "AWS support to request an increase for this quota. (Clary counts containers, of all types.)",
@@ -78,8 +93,8 @@ def _containers(deployment: Deployment) -> Counter[str]:
     return found
 
 
-async def _all(store: ResourceStore, kind: Kind) -> AsyncIterator[Resource]:
-    query = ListQuery(limit=100)
+async def _all(store: ResourceStore, kind: Kind, status: str | None = None) -> AsyncIterator[Resource]:
+    query = ListQuery(limit=100, status_equals=status)
     while True:
         page = await store.list(kind, query)
         for each in page.resources:

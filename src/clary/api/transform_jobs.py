@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from clary.api import definition
+from clary.api import definition, quota
 from clary.api.crud import AmendableStore, Answer, Crud, Request
-from clary.api.endpoints import Notify
+from clary.api.endpoints import DEPLOYMENT, Notify
 from clary.api.models import Models, deployable
 from clary.core.jsonpath import Path, PathRefused
 from clary.core.resources import TRANSFORM_JOB, Partition, Resource
@@ -16,8 +16,6 @@ from clary.core.transform import PRODUCT
 from clary.errors import ValidationException
 from clary.wire.dispatch import Caller
 
-MODEL = "_Model"
-"""Private member of the spec: the model as it was when the job was created. Deleting it breaks nothing that runs."""
 STOP = "_Stop"
 """Private member of the spec: StopTransformJob was called."""
 
@@ -41,6 +39,7 @@ class TransformJobs(Crud):
         _check_input(request)
         _check_sizes(request)
         _check_processing(request)
+        await quota.check_job(self._store, request, model, DEPLOYMENT)
         given, output = request["TransformInput"], request["TransformOutput"]
         return {
             **request,
@@ -49,7 +48,7 @@ class TransformJobs(Crud):
             "DataProcessing": {
                 "InputFilter": "$", "OutputFilter": "$", "JoinSource": "None", **request.get("DataProcessing", {})
             },
-            MODEL: model,
+            quota.JOB_MODEL: model,
         }  # fmt: skip
 
     async def create(self, caller: Caller, request: Request) -> Answer:

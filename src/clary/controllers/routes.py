@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Routes:
         self._readers: set[_Reader] = set()
         self._moved = asyncio.Event()
         self.table = _read(file)
+        self._jobs: dict[str, tuple[str, ...]] = {}
         self._routes = {key_of(name): route for name, route in self.table.endpoints.items()}
 
     def keys(self) -> set[str]:
@@ -56,6 +57,14 @@ class Routes:
             del self._routes[key]
         else:
             self._routes[key] = route
+        if self.is_open:
+            self._publish()
+
+    def put_job(self, key: str, instances: Collection[str]) -> None:
+        """Set the instances of one transform job (none: it is over), and publish if that changes anything."""
+        if self._jobs.get(key, ()) == tuple(instances):
+            return
+        self._jobs[key] = tuple(instances)
         if self.is_open:
             self._publish()
 
@@ -100,7 +109,9 @@ class Routes:
 
     def _publish(self) -> None:
         # Gateways may outlive the control plane, so revisions go on where the last life ended.
-        self.table = RouteTable(self.table.revision + 1, {route.name: route for route in self._routes.values()})
+        endpoints = {route.name: route for route in self._routes.values()}
+        jobs = tuple(id for instances in self._jobs.values() for id in instances)
+        self.table = RouteTable(self.table.revision + 1, endpoints, jobs)
         self._write()
         self._wake()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, assert_never, cast
 
@@ -17,7 +17,7 @@ from clary.controllers.endpoints import Grace
 from clary.controllers.fleet import Fleet, Surroundings
 from clary.controllers.health import Ask, Prober
 from clary.controllers.loop import Loop
-from clary.controllers.routes import key_of
+from clary.controllers.routes import Routes, key_of
 from clary.core.deployment import Action, Attempts, Launch, Observed, Remove, Stop, Variant
 from clary.core.ports import Engine, ListQuery, ResourceStore
 from clary.core.resources import TRANSFORM_JOB, Resource
@@ -36,19 +36,20 @@ class TransformJobController:
         self,
         store: ResourceStore,
         engine: Engine,
+        routes: Routes,
         means: Means,
         grace: Grace,
         ask: Ask | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._routes = routes
         self._store = store
         self._folders = means.folders
         self._role = means.role
         self._grace = grace
-        self._clock = clock
+        self._clock = time.time
         self._attempts: dict[str, Mapping[str, Attempts]] = {}
-        self._loop = Loop(self._reconcile, self._keys, clock)
-        around = Surroundings(clock, self._loop.notify, _nobody_routes, TRANSFORM_JOB.name)
+        self._loop = Loop(self._reconcile, self._keys)
+        around = Surroundings(time.time, self._loop.notify, _nobody_routes, TRANSFORM_JOB.name)
         self._fleet = Fleet(engine, Prober(self.container_changed, ask), around)
         self._agents = Agents(means, self._loop.notify)
         self._log = logger("transform")
@@ -114,6 +115,8 @@ class TransformJobController:
         folder = self._folder(resource)
         if not decided.works:
             await self._agents.end(key, folder)
+        instances = job_of(resource).instances if decided.works else ()
+        self._routes.put_job(key, instances)  # before their containers are launched: then they ask for credentials
         if not await self._write(resource, decided.status):
             self._loop.notify(key)  # it was told to stop meanwhile: decide again, act then
             return None

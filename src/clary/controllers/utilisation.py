@@ -7,8 +7,9 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
-from clary.core.metrics import INSTANCES, MINUTE, Point, Statistics, merged, series
-from clary.core.ports import Meters, Usage
+from clary.core.metrics import INSTANCES, MINUTE, TRANSFORMS, Point, Statistics, merged, series
+from clary.core.ports import Container, Meters, Usage
+from clary.core.resources import TRANSFORM_JOB
 from clary.errors import Transient
 from clary.telemetry import logger
 
@@ -45,21 +46,32 @@ class Utilisation:
         """Look once, and count what is seen. CPU time needs two looks."""
         usage = await self._engine.usage()
         now = asyncio.get_running_loop().time()
-        instances: defaultdict[tuple[str, str, str], list[tuple[Usage, float | None]]] = defaultdict(list)
+        instances: defaultdict[tuple[tuple[str, ...], str], list[tuple[Usage, float | None]]] = defaultdict(list)
         before, self._before = self._before, {}
         for container in await self._engine.observe():
             if (used := usage.get(container.id)) is not None:
                 cores = _cores(before.get(container.id), used, now)
-                instances[container.endpoint, container.variant, container.instance_id].append((used, cores))
+                instances[_place(container), container.instance_id].append((used, cores))
                 self._before[container.id] = (used.cpu_seconds, now)
         start = int(self._clock()) // MINUTE * MINUTE
         points = [
-            Point(series(INSTANCES, name, endpoint, variant), start, statistics)
-            for (endpoint, variant, _), found in instances.items()
+            Point(series(namespace, name, *dimensions), start, statistics)
+            for ((namespace, *dimensions), _), found in instances.items()
             for name, statistics in _of_instance(found)
+            if namespace == INSTANCES or name in _OF_TRANSFORMS
         ]
         if points:
             await self._record(merged(points))
+
+
+_OF_TRANSFORMS = ("CPUUtilization", "MemoryUtilization")
+
+
+def _place(container: Container) -> tuple[str, ...]:
+    """Give the namespace and the dimensions of an instance's numbers."""
+    if container.kind == TRANSFORM_JOB.name:
+        return TRANSFORMS, f"{container.endpoint}/{container.instance_id}"
+    return INSTANCES, container.endpoint, container.variant
 
 
 def _cores(before: tuple[float, float] | None, used: Usage, now: float) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 INVOCATIONS = "AWS/SageMaker"
 INSTANCES = "/aws/sagemaker/Endpoints"
+TRANSFORMS = "/aws/sagemaker/TransformJobs"
 CLARY = "Clary"
 
 MINUTE = 60
@@ -143,6 +144,14 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         INSTANCES, "LoadedModelCount", VARIANT, "None", "Models that a multi-model container has loaded.", kind="gauge"
+    ),
+    Metric(
+        TRANSFORMS, "CPUUtilization", ("Host",), "Percent",
+        "The same of an instance of a transform job; the host is `<job>/<instance id>`.", kind="gauge",
+    ),
+    Metric(
+        TRANSFORMS, "MemoryUtilization", ("Host",), "Percent", "The same of an instance of a transform job.",
+        kind="gauge",
     ),
     Metric(
         CLARY, "Dropped", ("Kind",), "Count",

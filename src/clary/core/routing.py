@@ -161,6 +161,7 @@ class TableDocument(TypedDict):
 
     revision: int
     endpoints: dict[str, RouteDocument]
+    jobs: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,22 +170,26 @@ class RouteTable:
 
     revision: int
     endpoints: Mapping[str, EndpointRoute]
+    jobs: tuple[str, ...] = ()
+    """The ids of the instances of transform jobs, which have roles like others and are not invoked."""
 
     def has_instance(self, id: str) -> bool:
         """Tell whether there is an instance of this id, or is to be one."""
-        return any(id in route.instances for route in self.endpoints.values())
+        return id in self.jobs or any(id in route.instances for route in self.endpoints.values())
 
     def to_json(self) -> TableDocument:
         """Give the table as plain JSON values."""
         return {
             "revision": self.revision,
             "endpoints": {name: _route_document(route) for name, route in self.endpoints.items()},
+            "jobs": list(self.jobs),
         }
 
     @classmethod
     def from_json(cls, document: TableDocument) -> RouteTable:
         """Read what `to_json` gave. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
-        return cls(document["revision"], {name: _route(name, each) for name, each in document["endpoints"].items()})
+        endpoints = {name: _route(name, each) for name, each in document["endpoints"].items()}
+        return cls(document["revision"], endpoints, tuple(document["jobs"]))
 
 
 def _route_document(route: EndpointRoute) -> RouteDocument:

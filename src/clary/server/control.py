@@ -63,7 +63,7 @@ async def control(settings: Settings) -> None:
     engine = _engine(settings, identities, sessions, losses, lambda id: [tell(id) for tell in changed])
     grace = Grace(replace=settings.stop_grace, delete=settings.delete_grace)
     controller = EndpointController(store, engine, routes, grace)
-    jobs = TransformJobController(store, engine, _agents(settings, identities), grace)
+    jobs = TransformJobController(store, engine, routes, _agents(settings, identities), grace)
     changed += [controller.container_changed, jobs.container_changed]
     if isinstance(engine, HoldsModels):
         bounds = Bounds(settings.artifact_cache * GIB, max(1, (os.cpu_count() or 1) // 2))
