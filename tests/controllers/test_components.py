@@ -55,6 +55,29 @@ async def test_a_copy_gets_its_share_of_the_instance() -> None:
 
 
 @in_virtual_time
+async def test_each_copy_has_accelerators_of_its_own() -> None:
+    world = World()  # whose instances have two
+    async with world.control():
+        await world.host()
+        wanted = {"MinMemoryRequiredInMb": 1024, "NumberOfAcceleratorDevicesRequired": 1}
+        await world.add(copies=2, ComputeResourceRequirements=wanted)
+        await world.rests()
+        shares = [spec.share for spec in world.engine.launched]
+        assert sorted(share.devices for share in shares if share is not None) == [(0,), (1,)]
+        await world.scale(3)
+        assert (await world.rests())["FailureReason"].startswith("There is not enough hardware")
+        await world.scale(1)
+        await world.rests()
+        await until(lambda: len(world.engine.containers) == 1)
+        ((kept,),) = world.running().values()
+        await world.scale(2)
+        await world.rests()
+        other = world.engine.launched[-1]
+        assert kept.share is not None and other.share is not None
+        assert {*kept.share.devices, *other.share.devices} == {0, 1}
+
+
+@in_virtual_time
 async def test_a_component_without_room_fails_in_the_services_words_and_leaves_nothing() -> None:
     world = World()
     async with world.control():

@@ -77,8 +77,12 @@ SPECIFICATIONS = st.builds(
 )
 
 
+ARTIFACTS = st.sampled_from(["s3://b/a.tar.gz", "s3://b/b.tar.gz", "s3://b/broken.tar.gz", "s3://b/missing.tar.gz"])
+
+
 class Interleavings(RuleBasedStateMachine):
     components = Bundle("components")
+    adapters = Bundle("adapters")
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +109,13 @@ class Interleavings(RuleBasedStateMachine):
         try:
             self.runner.run(self.world.call(operation, **members))
         except ValidationException as refused:
-            words = ("Cannot update", "DELETE_IN_PROGRESS", "Could not find")
+            words = (
+                "Cannot update",
+                "DELETE_IN_PROGRESS",
+                "Could not find",
+                "must be InService",
+                "is a base inference",
+            )
             assert any(each in refused.message for each in words), refused.message
 
     @rule(target=components, wanted=SPECIFICATIONS, copies=st.integers(1, 5))
@@ -142,6 +152,27 @@ class Interleavings(RuleBasedStateMachine):
     def delete(self, name: str) -> None:
         self.call("DeleteInferenceComponent", InferenceComponentName=name)
 
+    @rule(target=adapters, base=components, url=ARTIFACTS)
+    def adapt(self, base: str, url: str) -> tuple[str, str]:
+        self.number += 1
+        name = f"c{self.number}"
+        self.call(
+            "CreateInferenceComponent",
+            InferenceComponentName=name,
+            EndpointName="ep",
+            Specification={"BaseInferenceComponentName": base, "Container": {"ArtifactUrl": url}},
+        )
+        return name, base
+
+    @rule(adapter=adapters, url=ARTIFACTS)
+    def update_adapter(self, adapter: tuple[str, str], url: str) -> None:
+        wanted = {"BaseInferenceComponentName": adapter[1], "Container": {"ArtifactUrl": url}}
+        self.call("UpdateInferenceComponent", InferenceComponentName=adapter[0], Specification=wanted)
+
+    @rule(adapter=consumes(adapters))
+    def delete_adapter(self, adapter: tuple[str, str]) -> None:
+        self.call("DeleteInferenceComponent", InferenceComponentName=adapter[0])
+
     @rule(which=st.integers(0, 30))
     def crash(self, which: int) -> None:
         self.runner.run(self._crash(which))
@@ -173,7 +204,13 @@ class Interleavings(RuleBasedStateMachine):
         route = self.world.routes.table.endpoints.get("ep")
         for component in (route.components or {}).values() if route else ():
             for target in component.variants[0].targets:
-                assert self.world.spec(target.id).component == component.component
+                if component.adapter:
+                    container = self.engine.containers.get(target.id)
+                    there = self.world.adapters.loaded
+                    if container is not None and (container.id, container.started_at) in there:
+                        assert component.adapter in there[container.id, container.started_at]
+                else:
+                    assert self.world.spec(target.id).component == component.component
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -199,11 +236,15 @@ class Interleavings(RuleBasedStateMachine):
             if await self._status(name) == "InService":
                 described = await world.describe(name)
                 runtime = described["RuntimeConfig"]
+                if "BaseInferenceComponentName" in described["Specification"]:
+                    base = described["Specification"]["BaseInferenceComponentName"]
+                    assert len(world.speaks(name)) == len(world.targets(base)), name
+                    continue
                 assert runtime["CurrentCopyCount"] == len(world.targets(name)), name
                 if runtime["CurrentCopyCount"] < runtime["DesiredCopyCount"]:
                     needs = described["Specification"]["ComputeResourceRequirements"]
                     self._has_no_room(Compute(needs["NumberOfCpuCoresRequired"], needs["MinMemoryRequiredInMb"] * MIB))
-        for name in there:
+        for name in sorted(there, key=lambda name: int(name[1:]), reverse=True):  # adapters come after their bases
             if await self._status(name) is not None:
                 await world.call("DeleteInferenceComponent", InferenceComponentName=name)
         await world.call("DeleteEndpoint", EndpointName="ep")

@@ -1,9 +1,11 @@
 """What instance types have, as AWS publishes it."""
 
+from dataclasses import replace
+
 import pytest
 
-from clary.core.ports import LOCAL
-from clary.engines.instance_types import GIB, limits
+from clary.core.ports import LOCAL, Capacity, ContainerSpec, Share
+from clary.engines.instance_types import GIB, Limits, bounds, capacity, limits
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,17 @@ def test_gpus_are_counted(name: str, gpus: int) -> None:
     found = limits(name)
     assert found is not None
     assert found.gpus == gpus
+
+
+def test_a_share_of_an_instance_is_what_a_container_may_use() -> None:
+    whole = ContainerSpec("c", "ep", "v", "i-1", "image", instance_type="ml.g5.12xlarge")
+    part = replace(whole, share=Share(2.0, GIB, (1, 3)))
+    assert bounds(whole) == limits("ml.g5.12xlarge")
+    assert bounds(part) == Limits(2.0, GIB, 2, (1, 3))
+    assert bounds(replace(whole, instance_type=LOCAL)) is None
+
+
+def test_an_instance_has_what_its_type_has_and_else_what_the_machine_has() -> None:
+    machine = Capacity(2.0, 8 * GIB, ("a note",))
+    assert capacity(machine, "ml.g5.12xlarge") == Capacity(48.0, 192 * GIB, ("a note",), 4)
+    assert capacity(machine, LOCAL) == machine

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from clary.core.routing import EndpointRoute, RouteTable
+from clary.core.routing import EndpointRoute, Hop, RouteTable, Target, VariantRoute
+from clary.gateway.meter import Concurrency
 from tests.gateway.conftest import Container, Gateway, answer, says, variant
 from tests.gateway.test_pipeline import header
 
@@ -107,6 +108,15 @@ async def test_invocations_are_counted_for_the_component_too(gateway: Gateway) -
     assert told["InvocationsPerCopy", ("llm",)] == 1
     assert told["NoCapacityInvocationFailures", ("llm",)] == 1
     assert ("InvocationsPerInstance", ("demo", "v")) not in told
+
+
+def test_concurrency_is_also_counted_by_copy() -> None:
+    copies = tuple(Target(each, (Hop(each, "127.0.0.1", 1),)) for each in ("a", "b"))
+    base = EndpointRoute("demo", "InService", (VariantRoute("v", 1.0, copies),), component="llm", copies=2)
+    adapter = replace(base, component="tongue", adapter="tongue-1")
+    endpoint = EndpointRoute("demo", "InService", (), components={"llm": base, "tongue": adapter})
+    found = Concurrency().of(RouteTable(1, {"demo": endpoint}), {"a": 3, "gone": 5})
+    assert found == {("demo", "v"): 3, ("", "llm"): 1.5}
 
 
 def test_routes_of_components_survive_the_way_to_the_gateways() -> None:

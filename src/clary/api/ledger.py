@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clary.core.metrics import (
+    COMPONENT,
     INVOCATIONS,
     METRICS,
     VARIANT,
@@ -31,6 +32,7 @@ SILENCE = 30.0
 """Seconds after which a gateway process that says nothing, or an instance, is taken to be gone."""
 
 _CONCURRENT = next(metric for metric in METRICS if metric.name == "ConcurrentRequestsPerModel")
+_PER_COPY = next(metric for metric in METRICS if metric.name == "ConcurrentRequestsPerCopy")
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ class Ledger:
         self._forget_silent(now)
         self._looks += 1
         for names, number in self._concurrency().items():
-            self._sampled.setdefault(series(INVOCATIONS, _CONCURRENT.name, *names), Statistics()).add(float(number))
+            self._sampled.setdefault(_concurrent(*names), Statistics()).add(number)
 
     async def finish(self) -> None:
         """Record the samples of the span that is under way."""
@@ -110,11 +112,11 @@ class Ledger:
         if points:
             await self.record(points)
 
-    def keep(self, endpoints: Iterable[str]) -> None:
-        """Forget the totals of endpoints that are gone: Prometheus has what it wanted of them."""
-        there = set(endpoints)
+    def keep(self, owners: Iterable[str]) -> None:
+        """Forget the totals of endpoints and components that are gone: Prometheus has what it wanted of them."""
+        there = set(owners)
         for totals in (self._totals, self._newest):
-            for each in [each for each in totals if _endpoint(each) not in (None, *there)]:
+            for each in [each for each in totals if _owner(each) not in (None, *there)]:
                 del totals[each]
 
     def exposition(self) -> bytes:
@@ -135,24 +137,25 @@ class Ledger:
             "plain_requests": ("Invocations that went the short way, since the gateways that are there began.", plain),
             "route_table_revision": ("The oldest route table that a gateway serves from.", min(revisions, default=0.0)),
         }
-        concurrent = {
-            series(INVOCATIONS, _CONCURRENT.name, *names): float(n) for names, n in self._concurrency().items()
-        }
+        concurrent = {_concurrent(*names): number for names, number in self._concurrency().items()}
         measured = {each: value for each, (value, at) in self._newest.items() if now - at <= SILENCE}
         return exposition.text(self._totals, {**measured, **concurrent}, gauges)
 
     def _add(self, points: Sequence[Point]) -> None:
         for point in points:
             metric = point.series.metric
-            if metric is None or metric is _CONCURRENT:  # Prometheus asks for concurrency at moments of its own
+            if metric is None or metric in (
+                _CONCURRENT,
+                _PER_COPY,
+            ):  # Prometheus asks for concurrency at moments of its own
                 continue
             if metric.kind == "gauge":
                 self._newest[point.series] = (point.statistics.sum / point.statistics.count, self._clock())
             else:
                 self._totals.setdefault(point.series, Statistics()).merge(point.statistics)
 
-    def _concurrency(self) -> Counter[tuple[str, str]]:
-        found: Counter[tuple[str, str]] = Counter()
+    def _concurrency(self) -> dict[tuple[str, str], float]:
+        found: defaultdict[tuple[str, str], float] = defaultdict(float)
         for gateway in self._gateways.values():
             for endpoint, variant, number in gateway.last.concurrency:
                 found[endpoint, variant] += number
@@ -163,5 +166,14 @@ class Ledger:
             del self._gateways[source]
 
 
-def _endpoint(of: Series) -> str | None:
-    return dict(of.dimensions).get(VARIANT[0])
+def _concurrent(endpoint: str, name: str) -> Series:
+    """Name the concurrency of a variant, or of a component, which stands under no endpoint."""
+    if not endpoint:
+        return series(INVOCATIONS, _PER_COPY.name, name)
+    return series(INVOCATIONS, _CONCURRENT.name, endpoint, name)
+
+
+def _owner(of: Series) -> str | None:
+    """Give the endpoint or the inference component that a series is of."""
+    dimensions = dict(of.dimensions)
+    return dimensions.get(VARIANT[0]) or dimensions.get(COMPONENT[0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -166,7 +167,7 @@ def _revision(number: int, definition: Request, config: Request) -> Revision:
         needs=Compute(
             float(needs.get("NumberOfCpuCoresRequired", 0.0)),
             int(needs["MinMemoryRequiredInMb"]) * _MIB,
-            float(needs.get("NumberOfAcceleratorDevicesRequired", 0.0)),
+            float(math.ceil(needs.get("NumberOfAcceleratorDevicesRequired", 0.0))),  # devices are whole
         ),
         memory_limit=int(most) * _MIB if most else None,
         strategy=cast("Strategy", scheduling.get("PlacementStrategy", "SPREAD")),

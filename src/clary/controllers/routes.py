@@ -49,6 +49,11 @@ class Routes:
         """Give the keys of the endpoints that have a route."""
         return set(self._routes)
 
+    def owners(self) -> set[str]:
+        """Give the names of all endpoints and inference components that there are."""
+        endpoints = self.table.endpoints
+        return {*endpoints, *(name for route in endpoints.values() for name in route.components or ())}
+
     def put(self, key: str, route: EndpointRoute | None) -> None:
         """Set the route of one endpoint (None: there is no such endpoint), and publish if that changes anything."""
         if self._routes.get(key) == route:

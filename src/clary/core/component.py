@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, cast
 
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate
@@ -122,6 +122,8 @@ class Copy:
     needs: Compute
     instance: int = -1
     """Its number in the variant; -1: none yet."""
+    devices: tuple[int, ...] = ()
+    """The numbers of the instance's accelerators that are its own."""
     retired: bool = False
     """It is being stopped for good, and takes room until it is gone."""
 
@@ -155,7 +157,7 @@ class Bench:
             share=Share(
                 needs.cpus or self.capacity.cpus,
                 revision.memory_limit or self.capacity.memory,
-                math.ceil(needs.accelerators),
+                copy.devices,
             ),
             download_timeout=revision.download_timeout,
             deployment=revision.fingerprint,
@@ -190,8 +192,8 @@ class Memory:
         progress = given.get("_Progress") or {}
         return cls(
             tuple(
-                Copy(revision, number, Compute(*needs), instance, retired)
-                for revision, number, needs, instance, retired in given.get("_Copies", ())
+                Copy(revision, number, Compute(*needs), instance, tuple(devices), retired)
+                for revision, number, needs, instance, devices, retired in given.get("_Copies", ())
             ),
             progress.get("serving", 0),
             progress.get("abandoned", 0),
@@ -207,7 +209,7 @@ class Memory:
         """Give the members of the status that keep this; values are JSON's own."""
         kept: dict[str, object] = {
             "_Copies": [
-                [c.revision, c.number, [c.needs.cpus, c.needs.memory, c.needs.accelerators], c.instance, c.retired]
+                [c.revision, c.number, list(astuple(c.needs)), c.instance, list(c.devices), c.retired]
                 for c in self.copies
             ],
             "_Progress": {

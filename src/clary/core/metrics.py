@@ -131,6 +131,11 @@ METRICS: tuple[Metric, ...] = (
         "Requests for the component that were refused because it has been scaled to no copies.", COMPONENT,
     ),
     Metric(
+        INVOCATIONS, "ConcurrentRequestsPerCopy", COMPONENT, "None",
+        "Requests for the component that are under way or wait for a place, divided by its active copies; looked at "
+        "once a second.", resolution=10, kind="gauge",
+    ),
+    Metric(
         INSTANCES, "CPUUtilization", VARIANT, "Percent",
         "CPU time of an instance's containers; 100 is one core in full, so four cores make 400.", kind="gauge",
     ),
@@ -327,7 +332,7 @@ class Delivery(NamedTuple):
     number: int
     points: Sequence[Point]
     gauges: Mapping[str, float]
-    concurrency: Sequence[tuple[str, str, int]]
+    concurrency: Sequence[tuple[str, str, float]]
     """Endpoint, variant, requests under way."""
 
     def to_json(self) -> dict[str, object]:
@@ -342,5 +347,5 @@ class Delivery(NamedTuple):
             int(document["number"]),
             [Point.from_json(point) for point in document["points"]],
             {str(name): float(value) for name, value in document["gauges"].items()},
-            [(str(endpoint), str(variant), int(number)) for endpoint, variant, number in document["concurrency"]],
+            [(str(endpoint), str(variant), float(number)) for endpoint, variant, number in document["concurrency"]],
         )

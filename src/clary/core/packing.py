@@ -7,17 +7,18 @@ comes first.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 
 from clary.core.adapters import Base, Loads, Tended, furnished, tend
 from clary.core.component import Bench, Component
 from clary.core.deployment import Action, Desired, Observed, Plan, Variant
 from clary.core.judgement import stop_all
 from clary.core.placement import Compute, Item, Node, place
-from clary.core.rollout import Draft, Judged, Outcome, begin, finish
+from clary.core.rollout import Draft, Judged, Outcome, Seat, begin, finish
 from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
 
 _RANKS = {"over": 0, "steady": 1, "rollback": 1, "update": 2, "create": 3}
@@ -134,8 +135,8 @@ def _bench(endpoint: Desired, variant: Variant, capacity: Compute) -> Bench:
     return Bench(variant.name, variant.instance_type, capacity, ids)
 
 
-def _place(variant: Variant, bench: Bench, drafts: Sequence[Draft]) -> tuple[dict[str, int], tuple[int, ...]]:
-    """Give an instance's number for each proposed copy that fits, by its id, and the numbers of all instances."""
+def _place(variant: Variant, bench: Bench, drafts: Sequence[Draft]) -> tuple[dict[str, Seat], tuple[int, ...]]:
+    """Give a place for each proposed copy that fits, by its id, and the numbers of all instances."""
     there = [(draft.component.item(each), str(each.instance)) for draft in drafts for each in draft.kept]
     wanted: list[Item] = [draft.component.item(each) for draft in drafts for each in draft.proposed]
     least = range(variant.scaling[0] if variant.scaling else variant.count)
@@ -150,7 +151,17 @@ def _place(variant: Variant, bench: Bench, drafts: Sequence[Draft]) -> tuple[dic
     places = {id: int(number) for id, number in found.items()}
     if variant.scaling:
         opened = {*least, *there_now, *places.values()}
-    return places, tuple(sorted(opened))
+    taken: defaultdict[int, set[int]] = defaultdict(set)
+    for each in (copy for draft in drafts for copy in draft.kept):
+        taken[each.instance].update(each.devices)
+    seats = {}
+    for item in (item for item in wanted if item.id in places):
+        number = places[item.id]
+        free = (device for device in range(int(bench.capacity.accelerators)) if device not in taken[number])
+        devices = tuple(islice(free, int(item.needs.accelerators)))
+        taken[number].update(devices)
+        seats[item.id] = Seat(number, devices)
+    return seats, tuple(sorted(opened))
 
 
 def _route(endpoint: Desired, variant: Variant, outcome: Outcome) -> EndpointRoute:

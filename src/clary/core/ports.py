@@ -99,7 +99,8 @@ class Share:
 
     cpus: float
     memory: int
-    accelerators: int = 0
+    devices: tuple[int, ...] = ()
+    """The numbers of the instance's accelerators that are its own."""
 
 
 @dataclass(frozen=True, slots=True)

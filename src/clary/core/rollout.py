@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from clary.core.component import Bench, Component, Copy, Memory, Revision
 from clary.core.deployment import Action, Attempts, Judgement, LaunchFailed, Observed, Sighting
@@ -191,6 +191,13 @@ def _judged(component: Component, bench: Bench, copy: Copy, view: View, memory: 
 # -- what follows ------------------------------------------------------------------------------------------------------
 
 
+class Seat(NamedTuple):
+    """A place for a copy: an instance by its number, and which of its accelerators."""
+
+    instance: int
+    devices: tuple[int, ...] = ()
+
+
 def _all(copies: list[Container]) -> set[str]:
     return {box.id for box in copies}
 
@@ -209,9 +216,9 @@ class _Next:
 
 
 def finish(
-    draft: Draft, places: Mapping[str, int], *, hindered: bool, furnished: Callable[[list[Container]], set[str]] = _all
+    draft: Draft, places: Mapping[str, Seat], *, hindered: bool, furnished: Callable[[list[Container]], set[str]] = _all
 ) -> Outcome:
-    """Decide. `places` gives instances, by number, of the proposed copies that were placed, by their containers' ids.
+    """Decide. `places` has those of the proposed copies that were placed, by their containers' ids.
 
     `hindered`: others are just leaving the instances, and there may be room once they have. `furnished` tells which of
     the copies that are ready have the adapters that the old ones have: only these may take their place.
@@ -219,7 +226,8 @@ def finish(
     component = draft.component
     if draft.revision is None:
         return _end(draft)
-    placed = [replace(c, instance=places[id]) for c in draft.proposed if (id := component.id_of(c)) in places]
+    seats = ((copy, places.get(component.id_of(copy))) for copy in draft.proposed)
+    placed = [replace(copy, instance=seat.instance, devices=seat.devices) for copy, seat in seats if seat is not None]
     fresh = (_judged(component, draft.bench, each, draft.view, draft.memory) for each in placed)
     arriving = (*draft.arriving, *fresh)
     leaving = draft.leaving

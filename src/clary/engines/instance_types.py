@@ -21,6 +21,8 @@ class Limits:
     cpus: float
     memory: int
     gpus: int = 0
+    devices: tuple[int, ...] | None = None
+    """Which ones; None: any."""
 
 
 _SIZES = {"medium": 1, "large": 2, "xlarge": 4}
@@ -78,7 +80,7 @@ def bounds(spec: ContainerSpec) -> Limits | None:
     """Give what a container may use: its share of its instance where it has one, else all of it."""
     if spec.share is None:
         return limits(spec.instance_type)
-    return Limits(spec.share.cpus, spec.share.memory, spec.share.accelerators)
+    return Limits(spec.share.cpus, spec.share.memory, len(spec.share.devices), spec.share.devices)
 
 
 def capacity(machine: Capacity, instance_type: str) -> Capacity:

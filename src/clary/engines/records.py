@@ -73,7 +73,9 @@ def _spec(given: dict[str, Any]) -> ContainerSpec:
     wanted = given["network"]
     network = Network(wanted["isolated"], tuple(wanted["subnets"]), tuple(wanted["security_groups"]))
     data = tuple(ModelData(*each) for each in given["model_data"])
-    share = Share(**given["share"]) if given.get("share") else None  # an older record has none
+    share = None
+    if wanted_share := given.get("share"):  # an older record has none
+        share = Share(**{**wanted_share, "devices": tuple(wanted_share["devices"])})
     models = ModelPrefix(*given["models"]) if given.get("models") else None
     repository = Repository(**given["repository"])
     read = {"model_data": data, "models": models, "repository": repository, "network": network, "share": share}

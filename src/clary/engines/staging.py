@@ -144,6 +144,8 @@ class Staged:
         variables |= {"HOME": str(self.folders.work)}
         if self.limits is not None:
             variables["SM_NUM_CPUS"] = str(min(math.ceil(self.limits.cpus), os.cpu_count() or 1))
+            if self.limits.devices:  # a request and no wall, like all that keeps processes apart
+                variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self.limits.devices))
         variables |= self.role_variables
         variables |= given
         if self.recipe.runtime == "script":

@@ -12,7 +12,7 @@ import asyncio
 import json
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -220,7 +220,7 @@ class Snapshot(NamedTuple):
     """What a gateway process is like at one moment."""
 
     gauges: dict[str, float]
-    concurrency: dict[tuple[str, str], int]
+    concurrency: dict[tuple[str, str], float]
     """Requests under way by endpoint and variant, shadows included."""
 
 
@@ -230,9 +230,14 @@ class Concurrency:
     def __init__(self) -> None:
         self._table: RouteTable | None = None
         self._owners: dict[str, tuple[str, str]] = {}
+        self._copies: dict[str, tuple[str, int]] = {}
+        """The component of each of its copies, and how many there are."""
 
-    def of(self, table: RouteTable, load: Mapping[str, int]) -> dict[tuple[str, str], int]:
-        """Give the requests under way; those on instances that have left the table since count no more."""
+    def of(self, table: RouteTable, load: Mapping[str, int]) -> dict[tuple[str, str], float]:
+        """Give the requests under way; those on instances that have left the table since count no more.
+
+        Beside the variants' numbers those of components stand under no endpoint, divided by their copies.
+        """
         if table is not self._table:
             self._table = table
             self._owners = {
@@ -243,10 +248,20 @@ class Concurrency:
                 for variant in (*route.variants, *route.shadows)
                 for target in variant.targets
             }
-        found: Counter[tuple[str, str]] = Counter()
+            self._copies = {
+                target.id: (route.component, len(variant.targets))
+                for each in table.endpoints.values()
+                for route in (each.components or {}).values()
+                if not route.adapter
+                for variant in route.variants
+                for target in variant.targets
+            }
+        found: defaultdict[tuple[str, str], float] = defaultdict(int)
         for id, number in load.items():
             if (owner := self._owners.get(id)) is not None:
                 found[owner] += number
+            if (copy := self._copies.get(id)) is not None:
+                found["", copy[0]] += number / copy[1]
         return dict(found)
 
 

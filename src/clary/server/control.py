@@ -86,7 +86,7 @@ async def control(settings: Settings) -> None:
         controller.run(),
         jobs.run(),
         Upkeep(logs, settings.log_size * MIB, settings.log_retention).run(),
-        ledger.run(settings.metrics_retention * DAY, lambda: routes.table.endpoints),
+        ledger.run(settings.metrics_retention * DAY, routes.owners),
         losses.run(),
         *([Utilisation(engine, ledger.record).run()] if isinstance(engine, Meters) else []),
         *([controller.residency.run()] if controller.residency is not None else []),

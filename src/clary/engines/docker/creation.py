@@ -114,5 +114,6 @@ class Creation:
         if limits.gpus:
             if self.machine.podman:
                 raise LaunchFailure("create", f"{self.spec.instance_type} has GPUs, and {_NO_GPUS}")
-            bounds["DeviceRequests"] = [{"Count": limits.gpus, "Capabilities": [["gpu"]]}]
+            which = {"Count": limits.gpus} if limits.devices is None else {"DeviceIDs": [*map(str, limits.devices)]}
+            bounds["DeviceRequests"] = [{**which, "Capabilities": [["gpu"]]}]
         return bounds
