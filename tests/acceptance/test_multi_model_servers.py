@@ -1,4 +1,7 @@
-"""Multi-model endpoints with real servers: Clary's own on the process engine, AWS's Java server on Docker."""
+"""Multi-model endpoints with real servers: Clary's own on the process engine, AWS's Java server on Docker.
+
+At the end adapters, as Clary's own takes them: its environment is there already.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.acceptance.conftest import ROLE, Clary, running, running_on_docker, wait_until
+from tests.acceptance.test_components import LEAST, gone, host, invoke, remove, wait
 from tests.containers import containers_of
 from tests.servers import multi_model_toolkit
 
@@ -31,6 +35,18 @@ def predict_fn(data, model):
     if data.size and data.flat[0] == 13:
         os._exit(1)
     return model
+"""
+ADAPTED = """
+import os
+def model_fn(model_dir):
+    return {}
+def load_adapter_fn(model, name, adapter_dir):
+    model[name] = open(os.path.join(adapter_dir, "words.txt")).read()
+def unload_adapter_fn(model, name):
+    del model[name]
+def predict_fn(data, model, context):
+    name = context.get_request_header(0, "X-Amzn-SageMaker-Adapter-Identifier")
+    return {"says": model.get(name), "pid": os.getpid()}
 """
 BROKEN = "def model_fn(model_dir): raise ValueError('no weights in here')"
 CATALOGUE = """\
@@ -172,3 +188,38 @@ def answered_by_another(clary: Clary, word: str, pid: int) -> bool:
     except ClientError:
         return False
     return answer[0] == word and answer[1] != pid
+
+
+def test_a_script_takes_adapters_in_all_workers(place: Place) -> None:
+    clary, image = place
+    if image != "scripts:1":
+        pytest.skip("AWS's toolkit has no adapters")
+    sagemaker = clary.client("sagemaker")
+    host(clary, "tongues")
+    container = {"Image": image, "ArtifactUrl": clary.upload("llm.tar.gz", packed({"code/inference.py": ADAPTED}))}
+    base = {"Container": {**container, "Environment": {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}}}
+    french = {"ArtifactUrl": clary.upload("french.tar.gz", packed({"words.txt": "bonjour"}))}
+    for name, specification in (
+        ("llm", {**base, "ComputeResourceRequirements": LEAST}),
+        ("french", {"BaseInferenceComponentName": "llm", "Container": french}),
+    ):
+        counted = {"RuntimeConfig": {"CopyCount": 1}} if name == "llm" else {}
+        sagemaker.create_inference_component(
+            InferenceComponentName=name, EndpointName="tongues", VariantName="AllTraffic",
+            Specification=specification, **counted,
+        )  # fmt: skip
+        wait(clary, name)
+    answered: set[int] = set()
+
+    def both_have() -> bool:
+        with ThreadPoolExecutor(8) as pool:
+            for said in pool.map(lambda _: invoke(clary, "tongues", "french", b"[]"), range(16)):
+                assert said["says"] == "bonjour"
+                answered.add(said["pid"])
+        return len(answered) == 2
+
+    wait_until(both_have, "both workers have the adapter", clary.output)
+    assert invoke(clary, "tongues", "llm", b"[]")["says"] is None
+    sagemaker.delete_inference_component(InferenceComponentName="french")
+    wait_until(lambda: gone(clary, "french"), "french is gone", clary.output)
+    remove(clary, "tongues", "llm")
