@@ -5,11 +5,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 _SPELLING = {"sagemaker": "SageMaker", "id": "Id"}
 
 
+@lru_cache(maxsize=1024)
 def spell(variable: str) -> str:
     """Give back a header's own name from its WSGI variable: `X_AMZN_SAGEMAKER_TARGET_MODEL`, `CONTENT_TYPE`."""
     words = variable.lower().split("_")
@@ -34,12 +36,16 @@ class Headers(Mapping[str, str]):
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, Any]) -> Headers:
-        """Collect the request's fields from a WSGI environment."""
-        fields = {spell(key[5:]): str(value) for key, value in environ.items() if key.startswith("HTTP_")}
-        for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            if environ.get(key):
-                fields[spell(key)] = str(environ[key])
-        return cls(fields)
+        return cls(fields_of(environ))
+
+
+def fields_of(environ: Mapping[str, Any]) -> dict[str, str]:
+    """Collect the request's header fields from a WSGI environment."""
+    fields = {spell(key[5:]): str(value) for key, value in environ.items() if key.startswith("HTTP_")}
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(key):
+            fields[spell(key)] = str(environ[key])
+    return fields
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, TypeVar
 
 from ..messages import Headers, Request, Response
 
@@ -18,48 +18,63 @@ KEEPER = "keeper"
 """The name of the keeper's socket among those of the models."""
 
 _LENGTHS = struct.Struct(">IQ")
+_AT_ONCE = 64 * 1024
 
 
-def send_request(connection: socket.socket, request: Request) -> None:
-    _send(connection, dict(request.headers), request.body)
+def send_request(connection: socket.socket, fields: Mapping[str, str], body: bytes) -> None:
+    _send(connection, fields, body)
 
 
-def receive_request(stream: BinaryIO) -> Request:
+def receive_request(connection: socket.socket) -> Request:
     """Read a request. Raises EOFError where the other side went away."""
-    headers, body = _receive(stream)
+    headers, body = _receive(connection)
     return Request(Headers(headers), body)
 
 
 def send_response(connection: socket.socket, response: Response) -> None:
-    _send(connection, {"status": response.status, "headers": dict(response.headers)}, response.body)
+    _send(connection, [response.status, response.headers], response.body)
 
 
-def receive_response(stream: BinaryIO) -> Response:
+def receive_response(connection: socket.socket) -> Response:
     """Read an answer. Raises EOFError where the model's process ended before it had given one."""
-    head, body = _receive(stream)
-    return Response(head["status"], body, head["headers"])
+    (status, headers), body = _receive(connection)
+    return Response(status, body, headers)
 
 
-def _send(connection: socket.socket, head: Mapping[str, Any], body: bytes) -> None:
+def _send(connection: socket.socket, head: Any, body: bytes) -> None:
     text = json.dumps(head).encode()
     start = _LENGTHS.pack(len(text), len(body)) + text
-    if len(body) < LARGEST_PACKET:  # one call, and no copy that would cost anything
+    if len(body) < _AT_ONCE:  # one call, and no copy that would cost anything
         connection.sendall(start + body)
     else:
         connection.sendall(start)
         connection.sendall(body)
 
 
-def _receive(stream: BinaryIO) -> tuple[Any, bytes]:
-    head, body = _LENGTHS.unpack(_exactly(stream, _LENGTHS.size))
-    return json.loads(_exactly(stream, head)), _exactly(stream, body)
+def _receive(connection: socket.socket) -> tuple[Any, bytes]:
+    """Read a frame: nearly always with one call, which is why there is no buffered reader."""
+    data = _some(connection.recv(_AT_ONCE))
+    while len(data) < _LENGTHS.size:
+        data += _some(connection.recv(_AT_ONCE))
+    head, body = _LENGTHS.unpack_from(data)
+    begin, end = _LENGTHS.size + head, _LENGTHS.size + head + body
+    if len(data) < end:
+        whole = bytearray(end)
+        whole[: len(data)] = data
+        rest = memoryview(whole)[len(data) :]
+        while rest:
+            rest = rest[_some(connection.recv_into(rest)) :]
+        data = bytes(whole)
+    return json.loads(data[_LENGTHS.size : begin]), data[begin:end]
 
 
-def _exactly(stream: BinaryIO, length: int) -> bytes:
-    data = stream.read(length)
-    if len(data) < length:
+_Received = TypeVar("_Received", int, bytes)
+
+
+def _some(received: _Received) -> _Received:
+    if not received:
         raise EOFError
-    return data
+    return received
 
 
 def packet_pair() -> tuple[socket.socket, socket.socket]:

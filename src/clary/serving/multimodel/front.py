@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from ..http_server import HttpServer
-from ..messages import Headers, Request, Response
+from ..messages import Response, fields_of
 from ..wsgi import WsgiApplication
 from .control import ask
 from .exchange import place, receive_response, send_request
@@ -84,30 +84,29 @@ class Front(WsgiApplication):
         return self._ask(do="describe" if method == "GET" else "unload", name=name)
 
     def _invoke(self, name: str, environ: Mapping[str, Any]) -> Response:
-        request = Request(Headers.from_environ(environ), environ["wsgi.input"].read())
+        fields, body = fields_of(environ), environ["wsgi.input"].read()
         with self._lock:
             if self._waiting[name] >= QUEUE:
                 text = f"No worker is available to serve request for model: {name}: {QUEUE} requests wait for it."
                 return _error(503, "ServiceUnavailableException", text)
             self._waiting[name] += 1
         try:
-            return self._pass(name, request)
+            return self._pass(name, fields, body)
         finally:
             with self._lock:
                 self._waiting[name] -= 1
                 if not self._waiting[name]:
                     del self._waiting[name]
 
-    def _pass(self, name: str, request: Request) -> Response:
+    def _pass(self, name: str, fields: Mapping[str, str], body: bytes) -> Response:
         with socket.socket(socket.AF_UNIX) as connection:
             try:
                 connection.connect(place(self._folder, socket_name(name)))
             except (FileNotFoundError, ConnectionRefusedError):
                 return _error(404, "ModelNotFoundException", f"Model not found: {name}")
             try:
-                send_request(connection, request)
-                with connection.makefile("rb") as stream:
-                    return receive_response(stream)
+                send_request(connection, fields, body)
+                return receive_response(connection)
             except (EOFError, ConnectionError):
                 return _error(500, "InternalServerException", f"Worker died: the process of model {name} has ended.")
 

@@ -98,9 +98,7 @@ def _answer_all(model: Model, listener: socket.socket, line: socket.socket) -> N
 
 def _answer(model: Model, connection: socket.socket) -> None:
     try:
-        with connection.makefile("rb") as stream:
-            request = receive_request(stream)
-        send_response(connection, _invoke(model, request))
+        send_response(connection, _invoke(model, receive_request(connection)))
     except (EOFError, ConnectionError):
         return  # the front went away; nobody is there to be told
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,7 @@ def _do(resident: Resident, work: Coroutine[Any, Any, None]) -> None:
     task.add_done_callback(resident.work.discard)
 
 
+@lru_cache(maxsize=10_000)
 def socket_name(model: str) -> str:
     """Give the name of a model's socket: an id may be longer than a file's name may be."""
     return sha256(model.encode("utf-8", "surrogateescape")).hexdigest()[:32]
