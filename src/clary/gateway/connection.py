@@ -257,6 +257,7 @@ class Connection(asyncio.Protocol):
         """Take in an exchange whose request did not come through the parser, as the only one; it has begun."""
         self._exchanges.append((exchange, self.adopted))
         self._begun, self._wrote = True, False
+        self._fruitless = 0
 
     def succeed(self, exchange: Exchange, head: Head) -> None:
         """Let another exchange go on in the place of the oldest, which was adopted."""

@@ -10,7 +10,7 @@ everything that goes wrong.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from hashlib import sha256
 from random import random
@@ -21,6 +21,7 @@ cdef object EMPTY = sha256()
 cdef enum:
     BATCH = 512
     MOST_KEPT = 4096
+    MOST_HEAD = 16 * 1024
     MOST_HEADERS = 40
     NAMES_SIZE = 1024
     MOST_CANONICAL = 16 * 1024
@@ -87,6 +88,9 @@ cdef int kind_of(const unsigned char *name, Py_ssize_t size) noexcept nogil:
     elif size == 14:
         if same(name, b"content-length", 14):
             return LENGTH
+    elif size == 16:
+        if same(name, b"proxy-connection", 16):  # to the parser of the long way another Connection
+            return FOREIGN
     elif size == 17:
         if same(name, b"transfer-encoding", 17):
             return FOREIGN
@@ -154,7 +158,7 @@ cdef bint parse(bytes data, Message *message) noexcept:
         if header.value_size == 0 or (here - 1)[0] == 32:
             return False
         header.kind = kind_of(header.name, header.name_size)
-        if header.kind == FOREIGN:
+        if header.kind == FOREIGN or header.kind == HOST and memchr(header.value, 44, header.value_size) != NULL:
             return False
         for i in range(message.count):
             if (message.headers[i].name_size == header.name_size
@@ -163,7 +167,7 @@ cdef bint parse(bytes data, Message *message) noexcept:
         message.places[header.kind] = message.count
         message.count += 1
     message.body = here - start
-    return framed(message)
+    return message.body <= MOST_HEAD and framed(message)
 
 
 cdef bint framed(Message *message) noexcept:
@@ -209,8 +213,6 @@ cdef class Path:
     cdef tuple only
     """The variant and the target of a route that has no other."""
     cdef bint plain
-    cdef dict answers
-    """What was answered since the meter asked last, by variant."""
 
 
 cdef class Key:
@@ -233,7 +235,7 @@ cdef class Shortcut:
     """
     cdef Message message
     cdef object way, state, load, deadlines, routes, take_connection, clock, outliers, next_number
-    cdef dict paths, keys, beginnings
+    cdef dict paths, keys, beginnings, noted
     cdef tuple lines
     cdef bytes prefix
     cdef double timeout
@@ -263,6 +265,7 @@ cdef class Shortcut:
         self.paths = {}
         self.keys = {}
         self.beginnings = {}
+        self.noted = {}
         self.taken = 0
 
     def take(self, bytes data, client):
@@ -338,10 +341,7 @@ cdef class Shortcut:
                 return None
             path = Path.__new__(Path)
             path.endpoint, path.target = found
-            path.answers = {}
             if len(self.paths) >= MOST_KEPT:
-                for told in self.answers():
-                    self.state.meter.count_all(*told)
                 self.paths.clear()
             self.paths[line] = path
         route = self.routes.table.endpoints.get(path.endpoint)
@@ -353,25 +353,22 @@ cdef class Shortcut:
 
     # -- the numbers ---------------------------------------------------------------------------------------------------
 
-    cdef int count(self, Path path, variant, tuple answered) except -1:
+    cdef int count(self, str endpoint, str variant, tuple answered) except -1:
         """Note an answer, as `Answered` has it."""
-        cdef list noted = path.answers.get(variant.name)
+        cdef tuple key = (endpoint, variant)
+        cdef list noted = self.noted.get(key)
         if noted is None:
-            noted = path.answers[variant.name] = []
+            noted = self.noted[key] = []
         noted.append(answered)
         if len(noted) >= BATCH:
-            del path.answers[variant.name]
-            self.state.meter.count_all(path.endpoint, variant.name, noted)
+            del self.noted[key]
+            self.state.meter.count_all(endpoint, variant, noted)
         return 0
 
     def answers(self):
-        """Hand over what was noted: endpoint, variant, answers."""
-        cdef Path path
-        handed = []
-        for path in self.paths.values():
-            handed += [(path.endpoint, variant, noted) for variant, noted in path.answers.items()]
-            path.answers = {}
-        return handed
+        """Hand over what was noted since the meter asked last: endpoint, variant, answers."""
+        noted, self.noted = self.noted, {}
+        return [(endpoint, variant, answers) for (endpoint, variant), answers in noted.items()]
 
     # -- the signature -----------------------------------------------------------------------------------------------
 
@@ -613,10 +610,12 @@ cdef class Plain:
             self.remaining -= size
             self.client.write(data)
             return True
-        self.upstream.leave()
         if size > self.remaining:  # it says more than it was asked
             self.upstream.transport.close()
-        self.end(data[:self.remaining])
+            data = data[:self.remaining]
+        self.upstream.leave()
+        self.remaining = 0
+        self.end(data)
         return True
 
     cdef int end(self, bytes last) except -1:
@@ -635,7 +634,7 @@ cdef class Plain:
             shortcut.outliers.answered(id, self.answered_at - self.sent_at)
         now = perf_counter()
         model = now - self.sent_at
-        shortcut.count(self.path, self.variant, (200, False, model, now - self.arrived - model, len(self.variant.targets)))
+        shortcut.count(self.path.endpoint, self.variant.name, (200, False, model, now - self.arrived - model, len(self.variant.targets)))
         self.client.finish()
         return 0
 

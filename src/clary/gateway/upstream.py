@@ -124,15 +124,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a stream socket's is a Transport
 
     def data_received(self, data: bytes) -> None:
-        if self._plain is not None and self._plain.answered(data):
-            self._answered = True
+        plain, self._answered = self._plain, True  # before the end of an answer lets the next request begin here
+        if plain is not None and plain.answered(data):
             return
         answer = self._answer
         if answer is None:  # bytes that nobody asked for: the connection cannot be trusted any more
             self._pool.forget(self)
             self.transport.abort()
             return
-        self._answered = True
         self._fruitless += len(data)
         try:
             self._parser.feed_data(data)
