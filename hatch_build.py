@@ -5,7 +5,10 @@ same, and slower at invocations. `CLARY_COMPILE=0` leaves it out, `CLARY_COMPILE
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
+from shutil import copyfile
+from sysconfig import get_config_var
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,11 +23,15 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         wish = os.environ.get("CLARY_COMPILE", "auto")
-        if self.target_name != "wheel" or wish == "0":
+        if self.target_name != "wheel":
             return
         folder = Path(self.root) / PACKAGE
+        built = folder / f"shortcut{get_config_var('EXT_SUFFIX')}"
+        built.unlink(missing_ok=True)  # what an earlier build has left would be installed, or used, all the same
+        if wish == "0":
+            return
         try:
-            built = compile_extension(folder / "shortcut.pyx", folder)
+            compile_extension(folder / "shortcut.pyx", built)
         except Exception as error:  # whatever keeps it from being compiled, Clary runs without
             if wish == "1":
                 raise
@@ -36,27 +43,19 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             build_data["infer_tag"] = True
 
 
-def compile_extension(source: Path, folder: Path) -> Path:
-    """Compile a Cython module into a folder; give the file."""
+def compile_extension(source: Path, built: Path) -> None:
+    """Compile a Cython module, which then knows the hash of its source: an old one is told from it (`short.py`)."""
     from Cython.Build import cythonize
     from setuptools import Extension
     from setuptools.command.build_ext import build_ext
     from setuptools.dist import Distribution
 
+    stamp = [("CLARY_SOURCE", f'"{sha256(source.read_bytes()).hexdigest()}"')]
     with TemporaryDirectory() as name:
-        extension = Extension(MODULE, [str(source)], extra_compile_args=["-O2"])
+        extension = Extension(MODULE, [str(source)], define_macros=stamp, extra_compile_args=["-O2"])
         modules = cythonize([extension], build_dir=name, quiet=True, language_level=3)
         command = build_ext(Distribution({"name": "clary", "ext_modules": modules}))
         command.build_lib, command.build_temp = name, name
         command.ensure_finalized()
         command.run()
-        made = Path(command.get_ext_fullpath(MODULE))
-        for old in folder.glob("shortcut.*.so"):
-            old.unlink()
-        return made.replace(folder / made.name) if made.stat().st_dev == folder.stat().st_dev else _moved(made, folder)
-
-
-def _moved(file: Path, folder: Path) -> Path:
-    copy = folder / file.name
-    copy.write_bytes(file.read_bytes())
-    return copy
+        copyfile(command.get_ext_fullpath(MODULE), built)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,6 +114,18 @@ async def test_whoever_asks_for_many_endpoints_that_are_not_there_makes_no_numbe
     assert (await asking).status == 200
     counted = {point.series.name: point.statistics for point in gateway.state.meter.take()}
     assert counted["Invocations"].count == 3
+
+
+@pytest.mark.parametrize(
+    "loaded", [None, SimpleNamespace(SOURCE="0"), SimpleNamespace()], ids=["absent", "old", "older"]
+)
+async def test_what_is_compiled_is_used_only_where_it_is_of_this_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: object
+) -> None:
+    assert short.is_compiled()
+    monkeypatch.setitem(sys.modules, "clary.gateway.shortcut", loaded)
+    assert not short.is_compiled()
+    assert short.way(State(PARTITION, None, tmp_path, Limits(1, 1.0))) is None
 
 
 async def test_a_route_that_changes_is_followed_at_once(gateway: Gateway) -> None:

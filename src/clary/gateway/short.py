@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 
 from clary.core import routing
 from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
@@ -22,24 +24,34 @@ from clary.gateway.passage import beginning
 from clary.gateway.state import State
 from clary.wire.signer import KnownSigner
 
-_MODULE = "clary.gateway.shortcut"
 _LINE = re.compile(rb"POST (/endpoints/([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})/invocations) HTTP/1\.1")
 _CARRIED = (b"content-type", b"x-amzn-sagemaker-custom-attributes", b"x-amzn-sagemaker-inference-id", b"accept")
 
 
 def is_compiled() -> bool:
     """Tell whether this installation has the short way."""
-    return find_spec(_MODULE) is not None
+    return _compiled() is not None
 
 
 def way(state: State) -> Callable[[bytes, Connection], bool] | None:
     """Give what takes plain requests (see `Connection`); None where it is not compiled, or instances have limits."""
-    if state.admission is not None or not is_compiled():
+    compiled = _compiled()
+    if state.admission is not None or compiled is None:
         return None
-    shortcut = import_module(_MODULE).Shortcut(LongWay(state))
+    shortcut = compiled.Shortcut(LongWay(state))
     state.plain_requests = lambda: shortcut.taken
     take: Callable[[bytes, Connection], bool] = shortcut.take
     return take
+
+
+def _compiled() -> ModuleType | None:
+    """Give the compiled part; None where it is absent, not for this machine, or made of another source than is here."""
+    try:
+        module = import_module("clary.gateway.shortcut")
+    except ImportError:
+        return None
+    source = Path(__file__).with_name("shortcut.pyx")
+    return module if getattr(module, "SOURCE", "") == sha256(source.read_bytes()).hexdigest() else None
 
 
 class LongWay:

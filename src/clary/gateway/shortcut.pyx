@@ -16,6 +16,12 @@ from hashlib import sha256
 from random import random
 from time import perf_counter, time
 
+cdef extern from *:
+    const char *CLARY_SOURCE
+
+SOURCE = CLARY_SOURCE.decode()
+"""The SHA-256 of the file that this was compiled from."""
+
 cdef object EMPTY = sha256()
 
 cdef enum:
