@@ -180,17 +180,13 @@ class Pair:
     short: Gateway
     long: Gateway
 
-    async def both(self, raw: bytes, *, half_close: bool = False) -> tuple[list[bytes], list[bytes]]:
+    async def both(self, raw: bytes) -> tuple[list[bytes], list[bytes]]:
         """Send the same bytes to each; give what each answers, but for what is of its time."""
         said = []
         for gateway in (self.short, self.long):
             reader, writer = await gateway.connect()
             writer.write(raw)
-            answer = b""
-            if not half_close:
-                with contextlib.suppress(TimeoutError):  # there is none where the request is not whole
-                    async with asyncio.timeout(0.2):
-                        answer = await reader.read(1)
+            answer = await reader.read(1)  # an end that comes before it would close the connection
             writer.write_eof()
             said.append(_timeless(answer + await reader.read()))
             writer.close()
