@@ -98,11 +98,11 @@ def invoke(clary: Clary, endpoint: str, name: str, body: bytes = b"hello") -> di
     return dict(json.loads(answer["Body"].read()))
 
 
-def counted(clary: Clary, metric: str, component: str) -> float:
+def counted(clary: Clary, metric: str, component: str, namespace: str = "AWS/SageMaker") -> float:
     """Give the sum of a component's metric over the last hour."""
     now = datetime.now(UTC)
     points = clary.client("cloudwatch").get_metric_statistics(
-        Namespace="AWS/SageMaker",
+        Namespace=namespace,
         MetricName=metric,
         Dimensions=[{"Name": "InferenceComponentName", "Value": component}],
         StartTime=now - timedelta(hours=1),
@@ -278,6 +278,14 @@ def test_the_control_plane_is_killed_while_components_come_serve_and_go(own_clar
             assert wait(clary, "slow")["RuntimeConfig"]["CurrentCopyCount"] == 2
     assert traffic.failures == []
     assert set(model_processes(clary)) == before, "what runs is adopted, not started again"
+    measured = "MemoryUtilizationNormalized", "slow", "/aws/sagemaker/InferenceComponents"
+    wait_until(lambda: counted(clary, *measured) > 0, "copies are measured", clary.output)
+    for copies in (0, 1):
+        clary.client("sagemaker").update_inference_component_runtime_config(
+            InferenceComponentName="slow", DesiredRuntimeConfig={"CopyCount": copies}
+        )
+        clary.kill_control()
+        assert wait(clary, "slow")["RuntimeConfig"] == {"DesiredCopyCount": copies, "CurrentCopyCount": copies}
     clary.client("sagemaker").delete_inference_component(InferenceComponentName="slow")
     clary.kill_control()
     wait_until(lambda: gone(clary, "slow"), "slow is gone", clary.output)

@@ -15,10 +15,11 @@ from clary.controllers.health import Ask, Prober
 from clary.controllers.loop import Loop
 from clary.controllers.residency import Residency
 from clary.controllers.routes import Routes, key_of
-from clary.core.deployment import Action, Launch, Observed, Plan, Remove, Stop, Stopping
+from clary.core.deployment import Action, Desired, Launch, Observed, Plan, Remove, Stop, Stopping
 from clary.core.describe import ready_before
 from clary.core.endpoint import plan
 from clary.core.memory import attempts_of, with_attempts
+from clary.core.occupancy import Occupied
 from clary.core.packing import Packed, adjusted, joined
 from clary.core.ports import Engine, HoldsModels, ListQuery, ResourceStore
 from clary.core.resources import ENDPOINT, Resource
@@ -93,11 +94,18 @@ class EndpointController:
         """
         if not isinstance(document, dict) or not isinstance(name := document.get("EndpointName"), str):
             raise SerializationException("This does not name an endpoint.")
+        return [each.to_json() for each in await self._occupancy(name)]
+
+    async def occupancies(self) -> list[tuple[str, Occupied]]:
+        """Give the instances that components share, each with its endpoint."""
+        packed = [name for name, route in self._routes.table.endpoints.items() if route.components is not None]
+        return [(name, instance) for name in packed for instance in await self._occupancy(name)]
+
+    async def _occupancy(self, name: str) -> list[Occupied]:
         resource = await self._store.get(ENDPOINT, name)
         if resource is None or not (wanted := desired(resource)).packed:
             return []
-        found = await self._components.occupancy(resource, wanted, await self._components.of(key_of(name)))
-        return [each.to_json() for each in found]
+        return await self._components.occupancy(resource, wanted, await self._components.of(key_of(name)))
 
     async def _keys(self) -> set[str]:
         # Containers and routes without an endpoint are found here: the former are stopped, the latter go.
@@ -115,8 +123,9 @@ class EndpointController:
         if resource is None:
             await self._stop_orphans(key)
             return None
-        components = await self._components.of(key)
-        decided, packed = await self._plan(key, resource, components)
+        wanted = desired(resource)
+        components = await self._components.of(key) if wanted.packed else []
+        decided, packed = await self._plan(key, resource, wanted, components)
         self._report(key, resource, decided)
         # What serves is routed to before it is said to be in service, and out of the routes before it is stopped.
         self._routes.put(key, decided.route)
@@ -134,8 +143,10 @@ class EndpointController:
             self.adapters.do(key, work)
         return decided.wake_at
 
-    async def _plan(self, key: str, resource: Resource, components: Sequence[Resource]) -> tuple[Plan, Packed | None]:
-        wanted, ready = desired(resource), ready_before(resource.status)
+    async def _plan(
+        self, key: str, resource: Resource, wanted: Desired, components: Sequence[Resource]
+    ) -> tuple[Plan, Packed | None]:
+        ready = ready_before(resource.status)
         on_trial = any(state(each.status) in ("Creating", "Updating") for each in (resource, *components))
         ready = ready.union(*(ready_before(each.status) for each in components))
         sightings = await self._fleet.sightings(key, ready, with_logs=on_trial)

@@ -7,7 +7,9 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
+from clary.controllers.reservation import numbers
 from clary.core.metrics import INSTANCES, MINUTE, TRANSFORMS, Point, Statistics, merged, series
+from clary.core.occupancy import Occupied
 from clary.core.ports import Container, Meters, Usage
 from clary.core.resources import TRANSFORM_JOB
 from clary.errors import Transient
@@ -24,10 +26,13 @@ class Utilisation:
         engine: Meters,
         record: Callable[[Sequence[Point]], Awaitable[None]],
         clock: Callable[[], float] = time.time,
+        packed: Callable[[], Awaitable[Sequence[tuple[str, Occupied]]]] | None = None,
     ) -> None:
+        """`packed` tells of the instances that components share, each with its endpoint."""
         self._engine = engine
         self._record = record
         self._clock = clock
+        self._packed = packed
         self._before: dict[str, tuple[float, float]] = {}
         """CPU seconds of each container, and when (in the loop's time)."""
 
@@ -46,20 +51,28 @@ class Utilisation:
         """Look once, and count what is seen. CPU time needs two looks."""
         usage = await self._engine.usage()
         now = asyncio.get_running_loop().time()
+        packed = await self._packed() if self._packed is not None else ()
+        shared = {instance.id for _, instance in packed}
+        measured: dict[str, tuple[Usage, float | None]] = {}
         instances: defaultdict[tuple[tuple[str, ...], str], list[tuple[Usage, float | None]]] = defaultdict(list)
         before, self._before = self._before, {}
         for container in await self._engine.observe():
             if (used := usage.get(container.id)) is not None:
                 cores = _cores(before.get(container.id), used, now)
+                measured[container.id] = (used, cores)
                 instances[_place(container), container.instance_id].append((used, cores))
                 self._before[container.id] = (used.cpu_seconds, now)
         start = int(self._clock()) // MINUTE * MINUTE
         points = [
             Point(series(namespace, name, *dimensions), start, statistics)
-            for ((namespace, *dimensions), _), found in instances.items()
+            for ((namespace, *dimensions), id), found in instances.items()
             for name, statistics in _of_instance(found)
             if namespace == INSTANCES or name in _OF_TRANSFORMS
+            # The limits of copies are not those of their instance.
+            if id not in shared or name != "MemoryUtilization"
         ]
+        for endpoint, instance in packed:
+            points += [Point(of, start, _one(value)) for of, value in numbers(endpoint, instance, measured)]
         if points:
             await self._record(merged(points))
 
@@ -94,7 +107,11 @@ def _of_instance(found: Sequence[tuple[Usage, float | None]]) -> list[tuple[str,
         values["CPUUtilization"] = 100.0 * sum(cores)
     statistics = []
     for name, value in values.items():
-        one = Statistics()
-        one.add(value)
-        statistics.append((name, one))
+        statistics.append((name, _one(value)))
     return statistics
+
+
+def _one(value: float) -> Statistics:
+    one = Statistics()
+    one.add(value)
+    return one

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 INVOCATIONS = "AWS/SageMaker"
 INSTANCES = "/aws/sagemaker/Endpoints"
+COMPONENTS = "/aws/sagemaker/InferenceComponents"
 TRANSFORMS = "/aws/sagemaker/TransformJobs"
 CLARY = "Clary"
 
@@ -146,6 +147,21 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         INSTANCES, "DiskUtilization", VARIANT, "Percent", "How full the disk is that the containers use.", kind="gauge"
+    ),
+    *(
+        Metric(
+            INSTANCES, f"{what}Reservation", VARIANT, "Percent",
+            f"{words} of an instance that is set aside for copies of inference components.", kind="gauge",
+        )
+        for what, words in (("CPU", "CPU"), ("Memory", "Memory"), ("GPU", "Accelerators"))
+    ),
+    Metric(
+        COMPONENTS, "CPUUtilizationNormalized", COMPONENT, "Percent",
+        "CPU time of a copy, of what is set aside for it (of the instance's, where nothing is).", kind="gauge",
+    ),
+    Metric(
+        COMPONENTS, "MemoryUtilizationNormalized", COMPONENT, "Percent",
+        "Memory of a copy, of what is set aside for it.", kind="gauge",
     ),
     Metric(
         INSTANCES, "LoadedModelCount", VARIANT, "None", "Models that a multi-model container has loaded.", kind="gauge"

@@ -21,6 +21,8 @@ class Occupant:
     component: str
     needs: Compute
     state: State
+    id: str = ""
+    """Of its container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,15 @@ class Occupied:
             "variant": self.variant,
             "instance_type": self.instance_type,
             "capacity": _amounts(self.capacity),
-            "occupants": [[each.component, _amounts(each.needs), each.state] for each in self.occupants],
+            "occupants": [[each.component, _amounts(each.needs), each.state, each.id] for each in self.occupants],
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Occupied:
         """Read what `to_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
         occupants = (
-            Occupant(str(component), Compute(*needs), cast("State", state))
-            for component, needs, state in document["occupants"]
+            Occupant(str(component), Compute(*needs), cast("State", state), str(id))
+            for component, needs, state, id in document["occupants"]
         )
         return cls(
             document["id"],
@@ -89,8 +91,9 @@ def _occupants(component: Component) -> list[tuple[int, Occupant]]:
     ready = ready_before(component.status)
     found = []
     for copy in Memory.of(component.status).copies:
-        state: State = "ready" if component.id_of(copy) in ready else "starting"
-        found.append((copy.instance, Occupant(component.name, copy.needs, "leaving" if copy.retired else state)))
+        id = component.id_of(copy)
+        state: State = "leaving" if copy.retired else "ready" if id in ready else "starting"
+        found.append((copy.instance, Occupant(component.name, copy.needs, state, id)))
     return found
 
 

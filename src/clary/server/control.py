@@ -88,7 +88,11 @@ async def control(settings: Settings) -> None:
         Upkeep(logs, settings.log_size * MIB, settings.log_retention).run(),
         ledger.run(settings.metrics_retention * DAY, routes.owners),
         losses.run(),
-        *([Utilisation(engine, ledger.record).run()] if isinstance(engine, Meters) else []),
+        *(
+            [Utilisation(engine, ledger.record, packed=controller.occupancies).run()]
+            if isinstance(engine, Meters)
+            else []
+        ),
         *([controller.residency.run()] if controller.residency is not None else []),
     ]
     asked_to_stop = await _serve(app, control_socket(settings), work)
