@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from aiohttp import web
 
+from clary.controllers.asynchronous import delivery
 from clary.controllers.asynchronous.delivery import Delivery, Times
 from clary.core.asynchronous import (
     AsyncRequest,
@@ -242,6 +244,19 @@ async def test_a_container_that_hangs_up_is_broken_and_one_that_is_not_there_was
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     assert (await bench.attempt(port))[0] == Broken("primary", reached=False)
+
+
+async def test_a_container_that_takes_no_connection_was_not_reached(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "CONNECT_TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as busy, contextlib.ExitStack() as stack:
+        for _ in range(3):  # what waits to be accepted is as much as may
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(busy.getsockname())
+        outcome, _ = await bench.attempt(busy.getsockname()[1])
+    assert outcome == Broken("primary", reached=False)
 
 
 async def test_half_an_answer_leaves_no_object(bench: Bench) -> None:

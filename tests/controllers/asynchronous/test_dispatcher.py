@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clary.controllers.asynchronous import dispatcher as module
 from clary.controllers.asynchronous.datalog import DataLog
@@ -96,9 +99,13 @@ class World:
         self.numbers = Numbers(record, now)
         self.log = DataLog(LogFolder(tmp_path, now), now)
         self.notifier = Notifier(self.queue, Nowhere(), lambda endpoint, variant: None)
-        around = Surroundings(gone, self.numbers, self.log, self.notifier, "us-east-1", now)
-        self.dispatcher = Dispatcher(self.queue, self.routes, self.attempts, around)
+        self._around = Surroundings(gone, self.numbers, self.log, self.notifier, "us-east-1", now)
+        self.reborn()
         self._count = 0
+
+    def reborn(self) -> None:
+        """Begin anew, with what is in the store."""
+        self.dispatcher = Dispatcher(self.queue, self.routes, self.attempts, self._around)
 
     def route(self, name: str, *ids: str, concurrency: int = 1, topic: str = "", status: str = "InService") -> None:
         targets = tuple(Target(id, (Hop(id, "127.0.0.1", 9000),)) for id in ids)
@@ -492,3 +499,44 @@ async def test_ends_are_in_the_data_log_of_the_instance(tmp_path: Path) -> None:
     assert list(world.log._waiting) == [("/aws/sagemaker/Endpoints/ep", "v/a/data-log")]
     assert b"[mine-ep-1] Received server error (500) from primary with message" in lines[0]
     assert b"[sagemaker logs] [mine-ep-2] Inference request succeeded. ModelLatency: 1000000 us" in lines[1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    lives=st.lists(st.floats(0.1, 20.0), max_size=4),
+    seconds=st.lists(st.floats(0.0, 8.0), min_size=1, max_size=12),
+    breaks=st.sets(st.integers(1, 12), max_size=3),
+)
+def test_however_often_it_dies_every_request_ends_once(
+    lives: list[float], seconds: list[float], breaks: set[int]
+) -> None:
+    """Requests of so many seconds each; some break their first container; the dispatcher lives so long each time."""
+
+    @in_virtual_time
+    async def check() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            world = World(Path(folder))
+            world.route("ep", "a", "b", concurrency=2)
+            broken: set[str] = set()
+
+            def behaviour(request: AsyncRequest, instance: str) -> Outcome | float:
+                number = int(request.id.removeprefix("ep-"))
+                if number in breaks and request.id not in broken:
+                    broken.add(request.id)
+                    return Broken("primary")
+                return seconds[number - 1]
+
+            world.attempts.behaviour = behaviour
+            ids = await world.ask("ep", len(seconds), topic="arn:t")
+            for life in lives:
+                async with world.running():
+                    await asyncio.sleep(life)
+                world.reborn()
+            async with world.running():
+                await until(lambda: world.done(ids))
+            assert world.attempts.reported == {}
+            told = Counter(each.notification.message["inferenceId"] for each in world.queue.notifications.values())
+            assert told == Counter(f"mine-{id}" for id in ids)
+            assert all(number <= 2 for number in world.attempts.most.values())
+
+    check()

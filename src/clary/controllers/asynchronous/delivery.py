@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -129,6 +130,8 @@ class Delivery:
         try:
             async with asyncio.timeout(attempt.request.timeout):
                 return await self._pass_through(attempt, place, inline)
+        except aiohttp.ServerTimeoutError:  # of the connection: a request that was sent has the limit above alone
+            return Broken(attempt.container, reached=False)
         except TimeoutError:
             return TimedOut(attempt.container)
         except _Unusable as error:
@@ -197,7 +200,30 @@ class Delivery:
 
     # -- the containers ----------------------------------------------------------------------------------------------
 
-    def _sent(self, attempt: _Attempt, hop: Hop, body: _Body, accept: str) -> _Sent:
+    @asynccontextmanager
+    async def _sent(
+        self, attempt: _Attempt, hop: Hop, body: _Body, accept: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a container its request, and give the head of its answer; the time until that is the model's."""
+        request, times = attempt.request, attempt.times
+        attempt.container = hop.name
+        headers = {
+            "Content-Type": body.content_type,
+            "Accept": accept,
+            "X-Amzn-SageMaker-Custom-Attributes": request.custom_attributes,
+            "X-Amzn-SageMaker-Inference-Id": request.inference_id,
+        }
+        given = {name: value for name, value in headers.items() if value} | {"Content-Length": str(body.size)}
+        url = f"http://{hop.host}:{hop.port}/invocations"
+        begun, downloaded = time.perf_counter(), times.download
+        try:
+            answer = await self._client().post(url, data=body.pieces, headers=given, allow_redirects=False)
+        finally:
+            times.model += time.perf_counter() - begun - (times.download - downloaded)
+        async with answer:
+            yield answer
+
+    def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             # A connection for each request: one that a container has just closed would look like one that broke.
             connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -207,36 +233,7 @@ class Delivery:
                 auto_decompress=False,
                 skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             )
-        attempt.container = hop.name
-        request = attempt.request
-        headers = {
-            "Content-Type": body.content_type,
-            "Accept": accept,
-            "X-Amzn-SageMaker-Custom-Attributes": request.custom_attributes,
-            "X-Amzn-SageMaker-Inference-Id": request.inference_id,
-        }
-        given = {name: value for name, value in headers.items() if value} | {"Content-Length": str(body.size)}
-        url = f"http://{hop.host}:{hop.port}/invocations"
-        post = self._session.post(url, data=body.pieces, headers=given, allow_redirects=False)
-        return _Sent(attempt.times, post)
-
-
-class _Sent:
-    """A request that is sent, as the context of its answer; the time until the answer begins is the model's."""
-
-    def __init__(self, times: Times, post: aiohttp.client._RequestContextManager) -> None:
-        self._times = times
-        self._post = post
-
-    async def __aenter__(self) -> aiohttp.ClientResponse:
-        begun, downloaded = time.perf_counter(), self._times.download
-        try:
-            return await self._post.__aenter__()
-        finally:
-            self._times.model += time.perf_counter() - begun - (self._times.download - downloaded)
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._post.__aexit__(*error)  # type: ignore[arg-type]
+        return self._session
 
 
 class _Kept:
