@@ -13,20 +13,8 @@ from typing import Any, ParamSpec
 
 from clary.core.asynchronous import AsyncRequest, Backlog, Notification, Settled
 from clary.core.deployment import Answer
-from clary.core.ports import (
-    LOCAL,
-    Bound,
-    Capacity,
-    Container,
-    ContainerSpec,
-    Engine,
-    ListQuery,
-    Meters,
-    Page,
-    Progress,
-    Unsent,
-    Waiting,
-)
+from clary.core.ports import LOCAL, Capacity, Container, ContainerSpec, Engine, ListQuery, Meters, Page, Progress
+from clary.core.queues import Bound, Unsent, Waiting
 from clary.core.resources import KINDS, Kind, Resource
 from clary.errors import LaunchFailure
 

@@ -12,7 +12,7 @@ import pytest
 
 from clary.api.asynchronous import Intake
 from clary.core.asynchronous import AsyncRequest
-from clary.core.ports import Bound
+from clary.core.queues import Bound
 from clary.errors import SerializationException
 from clary.store.store import Store
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from clary.core.asynchronous import AsyncRequest, Backlog, Notification, Settled
-from clary.core.ports import AsyncQueue, Bound, Outbox
+from clary.core.queues import AsyncQueue, Bound, Outbox
 from clary.store.store import Store
 from clary.testing import MemoryQueue
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from clary.core.asynchronous import AsyncRequest
-from clary.core.ports import AsyncQueue, Bound
+from clary.core.queues import AsyncQueue, Bound
 from clary.errors import SerializationException
 
 

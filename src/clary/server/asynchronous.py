@@ -18,7 +18,7 @@ from clary.controllers.asynchronous.publishers import File, Publisher, Sns, Webh
 from clary.controllers.desired import desired
 from clary.controllers.routes import Routes
 from clary.core.asynchronous import AsyncRequest
-from clary.core.ports import Bound
+from clary.core.queues import Bound
 from clary.core.resources import ENDPOINT
 from clary.logs.folder import LogFolder
 from clary.server.parts import objects

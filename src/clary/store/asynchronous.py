@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from clary.core.asynchronous import AsyncRequest, Backlog, Notification, Settled
-from clary.core.ports import Bound, Unsent, Waiting
+from clary.core.queues import Bound, Unsent, Waiting
 from clary.store.metrics import Transactions
 from clary.store.tables import ASYNC_REQUESTS, NOTIFICATIONS
 
@@ -17,7 +17,7 @@ _c = ASYNC_REQUESTS.c
 
 
 class AsyncRequests:
-    """The `AsyncQueue` of `core.ports`, in the store's file."""
+    """The `AsyncQueue` of `core.queues`, in the store's file."""
 
     def __init__(self, read: Transactions, write: Transactions, clock: Callable[[], float]) -> None:
         self._read = read
@@ -93,7 +93,7 @@ class AsyncRequests:
 
 
 class Notifications:
-    """The `Outbox` of `core.ports`, in the store's file."""
+    """The `Outbox` of `core.queues`, in the store's file."""
 
     def __init__(self, read: Transactions, write: Transactions, clock: Callable[[], float]) -> None:
         self._read = read

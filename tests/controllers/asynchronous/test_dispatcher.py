@@ -23,7 +23,7 @@ from clary.controllers.asynchronous.numbers import Numbers
 from clary.controllers.routes import Routes
 from clary.core.asynchronous import AsyncRequest, Broken, Completed, Failed, Invoke, Outcome, Refused, Unavailable
 from clary.core.metrics import Point
-from clary.core.ports import Bound
+from clary.core.queues import Bound
 from clary.core.routing import AsyncInference, EndpointRoute, Hop, Target, VariantRoute
 from clary.errors import Fatal, Transient
 from clary.logs.folder import LogFolder

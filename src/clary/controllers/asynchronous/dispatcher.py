@@ -35,7 +35,7 @@ from clary.core.asynchronous import (
     next_step,
 )
 from clary.core.notification import notification
-from clary.core.ports import AsyncQueue
+from clary.core.queues import AsyncQueue
 from clary.core.routing import AsyncInference, EndpointRoute, RouteTable
 from clary.errors import Fatal, Transient
 from clary.telemetry import logger

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from clary.core.asynchronous import AsyncRequest, Invoke
-from clary.core.ports import AsyncQueue
+from clary.core.queues import AsyncQueue
 
 PAGE = 100
 """Requests that are read at once."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from clary.controllers.asynchronous.publishers import Publisher
 from clary.core.notification import greetings
-from clary.core.ports import Outbox, Unsent
+from clary.core.queues import Outbox, Unsent
 from clary.core.routing import AsyncInference
 from clary.errors import Fatal, Transient
 from clary.telemetry import logger

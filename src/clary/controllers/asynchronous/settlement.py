@@ -6,7 +6,7 @@ import asyncio
 from typing import NamedTuple
 
 from clary.core.asynchronous import Settled
-from clary.core.ports import AsyncQueue
+from clary.core.queues import AsyncQueue
 from clary.telemetry import logger
 
 PAUSE = 1.0
