@@ -39,7 +39,7 @@ LINE = 40
 
 SERVE = '''#!/usr/bin/env python3
 """Answers each line with the sum of its fields. Nothing but the standard library."""
-import asyncio, os
+import asyncio, os, time
 
 
 class Container(asyncio.Protocol):
@@ -62,6 +62,8 @@ class Container(asyncio.Protocol):
                 answer = b"".join(b"%.3f\\n" % sum(map(float, line.split(b","))) for line in lines)
                 status = b"200 OK"
             self.head, self.pieces = b"", []
+            if PAUSE:
+                time.sleep(PAUSE)
             self.transport.write(
                 b"HTTP/1.1 %b\\r\\nContent-Type: text/csv\\r\\nContent-Length: %d\\r\\n\\r\\n%b"
                 % (status, len(answer), answer)
@@ -231,12 +233,13 @@ def agents_of(parent: int) -> list[int]:
     return found
 
 
-def archive() -> bytes:
+def archive(pause: float = 0.0) -> bytes:
+    """Pack the container; `pause` in seconds, before each answer."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
-        member = tarfile.TarInfo("serve")
-        member.size, member.mode = len(SERVE.encode()), 0o755
-        packed.addfile(member, io.BytesIO(SERVE.encode()))
+        member, serve = tarfile.TarInfo("serve"), SERVE.replace("PAUSE", str(pause)).encode()
+        member.size, member.mode = len(serve), 0o755
+        packed.addfile(member, io.BytesIO(serve))
     return buffer.getvalue()
 
 

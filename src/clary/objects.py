@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # the stubs' alone: obstore takes plain dictionaries
 CHUNK = 4 * 1024 * 1024
 PIECE = 1024 * 1024
 """Of an object that is worked at while it comes."""
+PARTS_AT_ONCE = 3
+"""Of an object that is written in parts, each of which is in memory (5 MiB)."""
 PAUSE = 1.0
 """Longest wait, in seconds, before going on with an object that was interrupted."""
 PART = 5 * 1024 * 1024
@@ -50,6 +52,8 @@ _CLIENT: ClientConfig = {
 
 # How S3 answers for a bucket of another region: a redirect that leads nowhere, or a complaint about the signature.
 _ELSEWHERE = ("redirect without LOCATION", "AuthorizationHeaderMalformed", "IllegalLocationConstraint")
+
+_FORBIDDEN = "status code: 403"
 
 Count = Callable[[int, int], None]
 """Told the bytes done and the bytes in total."""
@@ -242,7 +246,9 @@ class Objects:
         bucket, key = self._locate(url)
         attributes: Attributes = {"Content-Type": content_type} if content_type else {}
         with _translated(url):
-            await obstore.put_async(self._store(bucket), key, file, attributes=attributes)
+            await obstore.put_async(
+                self._store(bucket), key, file, attributes=attributes, max_concurrency=PARTS_AT_ONCE
+            )
 
     async def open(self, url: str, patience: float) -> Opened:
         """Begin to read an object of S3, as `chunks` does. Raises ObjectNotFound, ObjectRefused or Transient."""
@@ -398,6 +404,8 @@ def _translated(url: str) -> Iterator[None]:
     except BaseError as error:
         if any(sign in str(error) for sign in _ELSEWHERE):
             raise AccessRefused(f"{url}: its bucket is in another region") from error
+        if _FORBIDDEN in str(error):  # of a listing obstore has no error of its own for it
+            raise AccessRefused(f"{url}: the store refuses access to it") from error
         raise Transient(f"{url}: {_first_line(error)}", retry_after=5.0) from error
 
 

@@ -126,7 +126,7 @@ class Batcher:
             yield self._lines_batch(end)
 
     def _lines_batch(self, end: int) -> Batch:
-        body = bytes(self._lines[:end])
+        body = bytes(memoryview(self._lines)[:end])
         del self._lines[:end]
         return self._number(body, body.count(b"\n") + (not body.endswith(b"\n")))
 
