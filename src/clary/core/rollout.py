@@ -25,6 +25,9 @@ NO_HARDWARE = (
     "component."
 )
 
+ROOM_PAUSE = 1.0
+"""Seconds after which a copy that waits for room is looked at again, should nobody tell of the room."""
+
 Phase = Literal["over", "create", "steady", "update", "rollback"]
 
 
@@ -234,6 +237,8 @@ def finish(
     lacks_room = len(placed) < len(draft.proposed) and not hindered
     waits = len(placed) < len(draft.proposed) and hindered
     step = _Next(replace(draft.memory, images=_images(draft, arriving)), "Updating")
+    if waits:
+        step.wakes.append(draft.view.now + ROOM_PAUSE)
     if draft.phase == "update":
         boxes = [box for each in arriving if each.ready and (box := each.judgement.container) is not None]
         waits = waits or len(furnished(boxes)) < len(boxes)
