@@ -24,6 +24,8 @@ from clary.telemetry import logger
 
 DRAIN = 60.0
 """Seconds that an unload waits for requests that are under way."""
+SETTLE = 1.0
+"""Seconds in which gateways notice a new life of the control plane."""
 ADOPT_RETRY = 0.5
 """Seconds between attempts to ask a container what it has loaded."""
 
@@ -82,12 +84,16 @@ class Loader:
         self._container = host.container
         self._work: dict[str, asyncio.Task[None]] = {}
         self._trying: set[str] = set()
-        """Models that the container is just being asked to load."""
+        """Models that the container is just being asked to load, or to forget where it could not: they take room."""
         self._fetches = asyncio.Semaphore(2 * around.loads_at_once)
         self._loads = asyncio.Semaphore(around.loads_at_once)
+        self._room = asyncio.Lock()
         self._moved = asyncio.Event()
+        self._closed = False
+        self._unloads = 0
         self._log = logger("models").bind(container=host.container.id)
         self.adopted: asyncio.Task[None] = asyncio.create_task(self._adopt(), name=f"adopt {host.container.id}")
+        self._settled = asyncio.create_task(self._settle(), name=f"settle {host.container.id}")
 
     # -- for those who want a model ------------------------------------------------------------------------------------
 
@@ -101,7 +107,9 @@ class Loader:
         self.shelf.wait(name)
         try:
             while self.shelf[name].phase != "loaded":
+                self._check_open()
                 await self._finished(self._work.get(name) or self._begin(name, self._bring(name, target)))
+            self._check_open()
             if gateway is not None:
                 self.shelf.grant(name, gateway, self._around.clock())
             return self._held(name)
@@ -144,18 +152,21 @@ class Loader:
 
     def relieve(self, usage: Usage) -> None:
         """Unload models if the container uses too much of its memory."""
+        if not self._settled.done():
+            return
         for name in self.shelf.beyond_memory(usage.memory, usage.memory_limit):
             self.retire(name)
 
     def held(self) -> list[Held]:
         """Give the models that gateways may be told of."""
-        return [self._held(name) for name in self.shelf.loaded] if self.host.models.cached else []
+        return [self._held(name) for name, model in self.shelf.loaded.items() if model.published]
 
     async def close(self) -> None:
         """Let go: the container has ended, or this process does. Who waits is told that it has gone."""
+        self._closed = True
         for held in self.held():
             self._around.went(held.key)
-        tasks = [self.adopted, *self._work.values()]
+        tasks = [self.adopted, self._settled, *self._work.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -183,6 +194,15 @@ class Loader:
         for held in self.held():
             self._around.came(held)
 
+    async def _settle(self) -> None:
+        """Leave what was adopted alone until the gateways are back, who know what they have under way to it."""
+        await self._finished(self.adopted)
+        if not self.shelf.loaded:
+            return
+        await asyncio.sleep(SETTLE)
+        for name in () if self.host.models.cached else list(self.shelf.loaded):
+            self.retire(name)
+
     async def _bring(self, name: str, target: str) -> None:
         self.shelf.is_loading(name)
         try:
@@ -192,7 +212,7 @@ class Loader:
         except BaseException:
             self.shelf.has_gone(name)
             raise
-        self.shelf.has_loaded(name, self._around.clock())
+        self.shelf.has_loaded(name, self._around.clock(), published=self.host.models.cached)
         if self.host.models.cached:
             self._around.came(self._held(name))
 
@@ -215,37 +235,44 @@ class Loader:
         return placed
 
     async def _load(self, name: str, path: str) -> None:
-        cleared = False
-        while True:
+        before = self._unloads
+        said = await self._ask_to_load(name, path)
+        if said.status == 507:
+            async with self._room:  # one at a time: what two leave for a moment would be in each other's way for ever
+                await self._finished(self._settled)
+                while said.status == 507:
+                    # Where something else has gone meanwhile there may be room already.
+                    if self._unloads == before + 1 and not await self._make_room():
+                        break
+                    before = self._unloads
+                    said = await self._ask_to_load(name, path)
+        if said.status == 409:  # it had something under this name, which has been cleared
             said = await self._ask_to_load(name, path)
-            if said.status == 200 or (said.status == 409 and cleared):
-                return
-            # Whatever it is that a failed load leaves behind, it must not be taken for a model.
-            await self._clear(name)
-            if said.status == 409:
-                cleared = True
-            elif said.status != 507:
-                await self._discard(name)  # so that a better one under the same key gets its chance
-                raise LoadFailed(said)
-            elif not await self._make_room():
-                raise LoadFailed(said)
+        if said.status in (200, 409):
+            return
+        if said.status != 507:
+            await self._discard(name)  # so that a better one under the same key gets its chance
+        raise LoadFailed(said)
 
     async def _ask_to_load(self, name: str, path: str) -> Said:
+        """Ask the container. Whatever it is that a failed load leaves behind, it must not be taken for a model."""
         around, id = self._around, self._container.id
         around.journal.begin(id, name)
         self._trying.add(name)
         begun = around.clock()
         try:
-            said = await around.api.load(self._container, name, path)
-        except Transient as trouble:
-            await self._clear(name)
-            raise LoadFailed(Said(0, trouble.message)) from trouble
+            try:
+                said = await around.api.load(self._container, name, path)
+            except Transient as trouble:
+                said = Said(0, trouble.message)
+            if said.status == 200:
+                around.measured(self.host, "ModelLoadingTime", around.clock() - begun)
+            else:
+                await self._clear(name)
+            around.journal.end(id, name)
         finally:
             self._trying.discard(name)
             self._stir()
-        if said.status == 200:
-            around.measured(self.host, "ModelLoadingTime", around.clock() - begun)
-        around.journal.end(id, name)
         return said
 
     # -- making room ---------------------------------------------------------------------------------------------------
@@ -253,9 +280,8 @@ class Loader:
     def retire(self, name: str) -> asyncio.Task[None]:
         """Unload a loaded model once nothing is under way to it."""
         held = self._held(name)
-        published = self.host.models.cached
-        self.shelf.retire(name, self._around.gateways() if published else ())
-        if published:
+        self.shelf.retire(name, self._around.gateways())
+        if self.shelf[name].published:
             self._around.went(held.key)
         return self._begin(name, self._unload(name))
 
@@ -279,6 +305,8 @@ class Loader:
         except Transient as trouble:
             self._log.warning("cannot unload a model", model=name, reason=trouble.message)
             return False
+        finally:
+            self._unloads += 1
         return True
 
     async def _make_room(self) -> bool:
@@ -328,6 +356,10 @@ class Loader:
         if task.cancelled():
             raise ContainerGone(f"{self._container.id} has ended")
         task.result()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ContainerGone(f"{self._container.id} has ended")
 
     def _stir(self) -> None:
         """Let everybody who waits look again."""

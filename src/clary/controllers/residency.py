@@ -43,6 +43,25 @@ class Bounds:
     loads_at_once: int = 1
 
 
+class _NoModel(ClaryError):
+    """A model could not be had; the message begins with the service's words."""
+
+    def __init__(self, host: ModelHost, wish: Wish, failure: LaunchFailure) -> None:
+        url = data_of(host.models, wish.target_model).url
+        if failure.step == "download":
+            bucket, _, key = url.removeprefix("s3://").partition("/")
+            text = (
+                f"Failed to download model data(bucket: {bucket}, key: {key}). Please ensure that there is an object "
+                "located at the URL and that the role passed to CreateModel has permissions to download the model."
+            )
+        else:
+            text = (
+                f'Failed to extract model data archive from URL "{url}". Please ensure that the object located at the '
+                "URL is a valid tar.gz archive."
+            )
+        super().__init__(f"{text} ({failure.message})")
+
+
 class Residency:
     """All loaders, and what gateways are told of them. `clock` gives seconds since the epoch."""
 
@@ -141,7 +160,8 @@ class Residency:
 
     async def close(self) -> None:
         """Let go of all containers; their models stay loaded."""
-        await asyncio.gather(*(loader.close() for loader in self._all()), *self._tasks, return_exceptions=True)
+        loaders, self._loaders = self._all(), {}
+        await asyncio.gather(*(loader.close() for loader in loaders), *self._tasks, return_exceptions=True)
         await self._http.close()
 
     # -- the gateways' side --------------------------------------------------------------------------------------------
@@ -195,8 +215,8 @@ class Residency:
             return {}
         except LoadFailed as failed:
             return {"said": failed.said}
-        except LaunchFailure as failure:
-            return _error("ValidationError", 400, self._explain(wish, failure))
+        except _NoModel as missing:
+            return _error("ValidationError", 400, str(missing))
         except Transient as trouble:
             return _error("ServiceUnavailable", 503, f"{wish.target_model} cannot be loaded now: {trouble.message}")
 
@@ -206,10 +226,13 @@ class Residency:
             if not loaders:
                 await self._moved.wait()
                 continue
+            loader = self._choose(wish, loaders)
             try:
-                return await self._choose(wish, loaders).ensure(wish.target_model, gateway)
+                return await loader.ensure(wish.target_model, gateway)
             except ContainerGone:
                 await asyncio.sleep(0)  # its endpoint is about to say so
+            except LaunchFailure as failure:
+                raise _NoModel(loader.host, wish, failure) from failure
 
     def _choose(self, wish: Wish, loaders: Mapping[str, Loader]) -> Loader:
         """Choose where it is loaded already, else where it is about to be, else where its files are, else any."""
@@ -260,22 +283,6 @@ class Residency:
         return {"held": False}
 
     # -- inside --------------------------------------------------------------------------------------------------------
-
-    def _explain(self, wish: Wish, failure: LaunchFailure) -> str:
-        """Say in the service's words why a model could not be had."""
-        host = next(iter(self._of(wish.endpoint, wish.variant).values())).host
-        url = data_of(host.models, wish.target_model).url
-        if failure.step == "download":
-            bucket, _, key = url.removeprefix("s3://").partition("/")
-            return (
-                f"Failed to download model data(bucket: {bucket}, key: {key}). Please ensure that there is an object "
-                "located at the URL and that the role passed to CreateModel has permissions to download the model. "
-                f"({failure.message})"
-            )
-        return (
-            f'Failed to extract model data archive from URL "{url}". Please ensure that the object located at the URL '
-            f"is a valid tar.gz archive. ({failure.message})"
-        )
 
     def _of(self, endpoint: str, variant: str) -> Mapping[str, Loader]:
         """Give the loaders of a variant, by the instance."""

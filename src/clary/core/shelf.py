@@ -28,6 +28,8 @@ class Model:
     """Of the load that it is from: another one than that of any other load of any model."""
     size: int = 0
     """Of its files on the disk; 0: there are none."""
+    published: bool = False
+    """Gateways were told of it without having asked; otherwise only those that have a grant know it."""
     used_at: float = 0.0
     waiting: int = 0
     """Callers in this process that have not been told yet where it is."""
@@ -86,11 +88,11 @@ class Shelf:
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def adopt(self, loaded: Iterable[str], sizes: Mapping[str, int], now: float) -> None:
-        """Take over what an earlier life has loaded and placed; of use nothing is known."""
+        """Take over what an earlier life has loaded and placed. Of use nothing is known: any gateway may be at it."""
         for name, size in sizes.items():
             self[name].size = size
         for name in loaded:
-            self.has_loaded(name, now)
+            self.has_loaded(name, now, published=True)
 
     def wait(self, name: str) -> None:
         """Somebody wants it and has not been told yet where it is: it does not go."""
@@ -107,12 +109,11 @@ class Shelf:
         assert model.phase == "absent", f"a load of a model that is {model.phase}"
         model.phase = "loading"
 
-    def has_loaded(self, name: str, now: float) -> int:
-        """It serves; give the number of this load."""
+    def has_loaded(self, name: str, now: float, *, published: bool) -> None:
+        """It serves."""
         model = self[name]
         assert model.phase in ("absent", "loading"), f"loaded while it was {model.phase}"
-        model.phase, model.number, model.used_at = "loaded", self._numbers(), now
-        return model.number
+        model.phase, model.number, model.used_at, model.published = "loaded", self._numbers(), now, published
 
     def has_gone(self, name: str) -> None:
         """It is not loaded: a load failed, or it was unloaded, or its container has lost it."""
@@ -136,11 +137,11 @@ class Shelf:
         return model.number
 
     def retire(self, name: str, gateways: Iterable[str]) -> None:
-        """It is about to go, as soon as these gateways know and it is in nobody's hands."""
+        """It is about to go, as soon as it is in nobody's hands, and these gateways know if it was published."""
         model = self._models[name]
         assert model.phase == "loaded", f"retired while it was {model.phase}"
         model.phase = "leaving"
-        model.unaware = set(gateways)
+        model.unaware = set(gateways) if model.published else set()
 
     def give_back(self, name: str, number: int, gateway: str, grants: int, *, aware: bool) -> None:
         """A gateway gives grants back, having nothing under way; `aware`: it knows that the model is leaving."""

@@ -183,11 +183,8 @@ class Residency:
                 self._hear(News.from_json(json.loads(line)))
 
     def _hear(self, news: News) -> None:
-        if news.all:  # a new life of the control plane, in which nobody has been granted anything
-            there = {held.key for held in news.add}
-            self._unlist([resident for key, resident in self._known.items() if key not in there])
-            for resident in list(self._known.values()):
-                resident.granted = 0
+        if news.all:
+            self._begin_anew(news.add)
         for held in news.add:
             resident = self._resident(held)
             resident.listed = True
@@ -200,6 +197,21 @@ class Residency:
             self._unlist([leaving])
             if not leaving.under_way:
                 self._give_back(leaving)
+
+    def _begin_anew(self, there: Iterable[Held]) -> None:
+        """Take over what a new life of the control plane knows. It has granted nothing yet, and counts loads anew.
+
+        While it was away nothing was unloaded: what has the same name in the same container is the same.
+        """
+        before = {(key.container, key.model): resident for key, resident in self._known.items()}
+        self._unlist(before.values())
+        self._known.clear()
+        for held in there:
+            if (resident := before.get((held.container, held.model))) is not None:
+                resident.held = held
+                self._known[held.key] = resident
+        for resident in before.values():
+            resident.granted = 0
 
     def _unlist(self, residents: Iterable[Resident]) -> None:
         for resident in residents:
