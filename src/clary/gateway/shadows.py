@@ -7,13 +7,17 @@ for it or too many are under way.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import repeat, starmap
 from random import random
 from time import perf_counter
 
+from clary.core.residency import Wish
 from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute, choose, copies
+from clary.core.target_model import model_id
 from clary.gateway.meter import Answered
 from clary.gateway.passage import Lines, Passage
+from clary.gateway.residency import TARGET_MODEL, Resident
 from clary.gateway.state import State
 from clary.gateway.upstream import is_ours
 
@@ -33,20 +37,43 @@ def copy(
 ) -> None:
     """Send copies of a request to the endpoint's shadows, as many as their weights say."""
     for variant in copies(route, starmap(random, repeat(()))):
+        resident = None
+        if variant.multi_model:
+            held = _held(state, route.name, variant, headers)
+            variant = replace(variant, targets=tuple(target for target in variant.targets if target.id in held))
+            if not variant.targets:
+                continue
         target = choose(variant, random(), state.load, state.outliers.out)  # noqa: S311
+        if variant.multi_model:
+            resident = held[target.id]
         hops = target.hops
         if variant.direct:
             hops = tuple(hop for hop in hops if hop.name.encode() == container)
         if not hops or state.shadows_under_way >= MOST or state.shadow_bytes + len(body) > MOST_BYTES:
             continue
         if state.admission is None or state.admission.take(target.id):
-            Shadow(state, route.name, variant, target).begin(hops, lines, headers, body)
+            shadow = Shadow(state, route.name, variant, target)
+            shadow.model = resident
+            shadow.begin(hops, lines, headers, body)
+
+
+def _held(state: State, endpoint: str, variant: VariantRoute, headers: Mapping[bytes, bytes]) -> Mapping[str, Resident]:
+    """Give where a shadow has the model that a request names; where it has not, it is loaded for the next ones."""
+    name = headers.get(TARGET_MODEL, b"").decode("latin-1")
+    held = state.models.find(endpoint, variant.name, model_id(name))
+    if name and not held:
+        state.models.want(Wish(endpoint, variant.name, name), _nobody)
+    return held
+
+
+def _nobody(found: object) -> None:
+    """Hear of a model that nobody waits for."""
 
 
 class Shadow:
     """One copy under way: hears the answer and drops it."""
 
-    __slots__ = ("_endpoint", "_passage", "_sent_at", "_size", "_state", "_status", "_target", "_variant")
+    __slots__ = ("_endpoint", "_passage", "_sent_at", "_size", "_state", "_status", "_target", "_variant", "model")
 
     def __init__(self, state: State, endpoint: str, variant: VariantRoute, target: Target) -> None:
         self._state = state
@@ -56,6 +83,7 @@ class Shadow:
         self._status = 0
         self._sent_at = perf_counter()
         self._passage: Passage | None = None
+        self.model: Resident | None = None
 
     def begin(self, hops: tuple[Hop, ...], lines: Lines, headers: Mapping[bytes, bytes], body: bytes) -> None:
         state = self._state
@@ -65,6 +93,9 @@ class Shadow:
         state.load[self._target.id] = state.load.get(self._target.id, 0) + 1
         state.deadlines[self] = state.loop.time() + state.model_timeout
         self._passage = Passage(state, hops, lines, self)
+        if self.model is not None:
+            self._passage.model = self.model
+            state.models.take(self.model, headers[TARGET_MODEL].decode("latin-1"))
         self._passage.begin(headers, body)
 
     # -- the container's side ----------------------------------------------------------------------------------------
@@ -99,6 +130,8 @@ class Shadow:
     def _finish(self, *, whole: bool = True) -> None:
         state, id = self._state, self._target.id
         self._passage = None
+        if self.model is not None:
+            state.models.release(self.model)
         failed = not (whole and 200 <= self._status < 300)
         status = 500 if failed and self._status < 300 else self._status  # no answer, or not a whole one
         seconds = perf_counter() - self._sent_at
