@@ -85,7 +85,10 @@ class JobFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
-        """Be the agent that works here; gives False where another one is."""
+        """Be the agent that works here; gives False where another one is, or the job is over."""
+        if not self._job.exists():
+            yield False
+            return
         with self._lock.open("a+b") as lock:
             for _ in range(_TRIES):  # the controller looks now and then, for a moment
                 with contextlib.suppress(BlockingIOError):

@@ -85,6 +85,10 @@ class Agents:
     async def end(self, key: str, folder: JobFolder) -> None:
         """Kill the agent of a job, if there is one: what it has not finished leaves no trace."""
         deadline = asyncio.get_running_loop().time() + DEATH
+        agent = self._agents.get(key)
+        if agent is not None and agent.descriptor >= 0:  # it may have been started in this moment, and hold no lock yet
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(agent.descriptor, signal.SIGKILL)
         while (pid := folder.agent()) is not None and asyncio.get_running_loop().time() < deadline:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -29,7 +29,7 @@ async def transform(settings: Settings, supervisor: int, path: Path) -> None:
     folder = JobFolder(path)
     with folder.held() as held:
         if not held:
-            logger("agent").info("another agent works here", job=path.name)
+            logger("agent").info("nothing to do: another agent works here, or the job is over", job=path.name)
             return
         job = folder.job()
         working = asyncio.create_task(
