@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from clary.core.routing import RouteTable
 from clary.gateway import background, routes
 from clary.gateway.background import forever
 from clary.gateway.routes import RouteFeed
@@ -59,7 +60,7 @@ async def test_what_fails_to_time_out_does_not_keep_others_from_it(
 
 async def test_a_table_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "RECONNECT", 0.0)
-    sent = [b"[]\n", b"null\n", b"{\n", json.dumps({"revision": 7, "endpoints": {}}).encode() + b"\n"]
+    sent = [b"[]\n", b"null\n", b"{\n", json.dumps(RouteTable(7, {}).to_json()).encode() + b"\n"]
 
     async def answers(request: web.BaseRequest) -> web.Response:
         return web.Response(body=sent.pop(0) if sent else b"")
