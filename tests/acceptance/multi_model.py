@@ -40,6 +40,7 @@ def load(asked):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one piece: in two, the second would wait for the first's acknowledgement
 
     def do_GET(self):
         path = urlsplit(self.path)
