@@ -145,6 +145,12 @@ async def test_other_urls_are_refused(url: str) -> None:
         await reader("http://127.0.0.1:1").head(url)
 
 
+async def test_a_key_longer_than_keys_can_be_is_refused_and_not_asked_for_again() -> None:
+    """It never will be there; S3 answers with a bare 400, which says nothing of why."""
+    with pytest.raises(ObjectRefused, match="1024 bytes"):
+        await reader("http://127.0.0.1:1").head(f"s3://models/{'k' * 1023}é")
+
+
 async def test_files_are_read_below_the_roots_alone(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()

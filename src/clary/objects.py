@@ -55,6 +55,9 @@ _ELSEWHERE = ("redirect without LOCATION", "AuthorizationHeaderMalformed", "Ille
 
 _FORBIDDEN = "status code: 403"
 
+_LONGEST_KEY = 1024
+"""Bytes."""
+
 Count = Callable[[int, int], None]
 """Told the bytes done and the bytes in total."""
 
@@ -302,6 +305,8 @@ class Objects:
             raise ObjectRefused(f"{url}: expected a bucket")
         if key and any(_NO_SEGMENT.fullmatch(segment) for segment in key.removesuffix("/").split("/")):
             raise ObjectRefused(f"{url}: no part of a key may be empty, `.` or `..`, or hold control characters")
+        if len(key.encode()) > _LONGEST_KEY:  # S3 says of it no more than 400
+            raise ObjectRefused(f"{url}: a key has at most {_LONGEST_KEY} bytes")
         return bucket, key
 
     def _path(self, url: str) -> str:

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from clary.core.ports import Network
 from clary.errors import LaunchFailure, ValidationException
 from clary.testing import FakeEngine, Script, in_virtual_time, now, until
-from tests.controllers.components import World, rolling
+from tests.controllers.components import ROLE, World, rolling
 
 DEAD = Script(ready_after=None, exits_after=0.3)
 
@@ -52,6 +53,33 @@ async def test_a_copy_gets_its_share_of_the_instance() -> None:
         assert (spec.share.cpus, spec.share.memory) == (0.5, 2048 * 1024 * 1024)
         assert spec.log_group == "/aws/sagemaker/InferenceComponents/c"
         assert spec.log_stream == f"v/{spec.instance_id}/{spec.id}"
+
+
+@in_virtual_time
+async def test_a_model_that_asks_for_isolation_has_it_wherever_it_is_put() -> None:
+    """Its configuration can isolate all of an endpoint's components, and cannot open a model that is not to be."""
+    world = World()
+    async with world.control():
+        await world.host()
+        await world.call(
+            "CreateModel",
+            ModelName="shut",
+            PrimaryContainer={"Image": "img:1"},
+            ExecutionRoleArn=ROLE,
+            EnableNetworkIsolation=True,
+            VpcConfig={"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
+        )
+        requirements = {"MinMemoryRequiredInMb": 1024}
+        await world.call(
+            "CreateInferenceComponent",
+            InferenceComponentName="c",
+            EndpointName="ep",
+            Specification={"ModelName": "shut", "ComputeResourceRequirements": requirements},
+            RuntimeConfig={"CopyCount": 1},
+        )
+        await world.rests()
+        (spec,) = world.engine.launched
+        assert spec.network == Network(True, ("subnet-1",), ("sg-1",))
 
 
 @in_virtual_time

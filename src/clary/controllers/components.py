@@ -19,7 +19,7 @@ from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTe
 from clary.core.occupancy import Occupied, occupancy
 from clary.core.packing import Packed, Surroundings, pack
 from clary.core.placement import Compute, Strategy
-from clary.core.ports import Engine, ListQuery, ModelData, ResourceStore
+from clary.core.ports import Engine, ListQuery, ModelData, Network, ResourceStore
 from clary.core.resources import INFERENCE_COMPONENT, Resource
 from clary.telemetry import logger
 
@@ -174,9 +174,16 @@ def _revision(number: int, definition: Request, config: Request) -> Revision:
         startup_timeout=float(start.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT)),
         download_timeout=float(start.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT)),
         role_arn=config.get("ExecutionRoleArn"),
-        network=network_of(config),
+        network=_network(config, definition.get("Model")),
         fingerprint=_fingerprint([specification, definition.get("Model")]),
     )
+
+
+def _network(config: Request, model: Request | None) -> Network:
+    """Say what copies may reach: what both the configuration and the model allow, in the configuration's VPC first."""
+    found, own = network_of(config), network_of(model or {})
+    vpc = found if found.subnets else own
+    return replace(vpc, isolated=found.isolated or own.isolated)
 
 
 def _fingerprint(definition: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import sha256
+from urllib.parse import quote
 
 from clary.core.ports import ModelData, ModelPrefix
 
@@ -36,5 +37,9 @@ def refusal(target_model: str) -> str | None:
 
 
 def data_of(prefix: ModelPrefix, target_model: str) -> ModelData:
-    """Say where a model is downloaded from. A prefix is a folder, also where it is written without its last slash."""
-    return ModelData(f"{prefix.url.removesuffix('/')}/{target_model}")
+    """Say where a model is downloaded from. A prefix is a folder, also where it is written without its last slash.
+
+    A key means itself: where URLs are escaped, so is it, or `%2e%2e` would lead out of the prefix.
+    """
+    key = target_model if prefix.url.startswith("s3://") else quote(target_model)
+    return ModelData(f"{prefix.url.removesuffix('/')}/{key}")
