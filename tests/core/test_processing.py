@@ -167,3 +167,23 @@ def test_any_documents_come_out_joined(documents: list[Any]) -> None:
     for number, (line, document) in enumerate(zip(made.split(b"\n")[:-1], documents, strict=True)):
         whole = document if isinstance(document, dict) else {"SageMakerInput": document}
         assert json.loads(line) == {**whole, "SageMakerOutput": number}
+
+
+@pytest.mark.parametrize(
+    ("record", "sent"),
+    [
+        (rb'{"x":"\ud800"}', rb'"\ud800"'),
+        ('{"x":"\u00e4"}'.encode(), '"\u00e4"'.encode()),
+    ],
+)
+def test_json_that_utf8_cannot_say_is_escaped(record: bytes, sent: bytes) -> None:
+    assert LINES is not None
+    assert through(Processing(LINES, Path("$.x")), record, b"1\n")[0] == sent + b"\n"
+
+
+def test_infinity_is_not_passed_on() -> None:
+    assert LINES is not None
+    batches = ProcessedBatches(Processing(LINES, join=True), single=True, limit=0)
+    with pytest.raises(BadData, match="Failed to write a record as JSON") as raised:
+        list(batches.add(b'{"x":1e999}\n'))
+    assert raised.value.record == 1

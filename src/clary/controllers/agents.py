@@ -84,6 +84,10 @@ class Agents:
 
     async def end(self, key: str, folder: JobFolder) -> None:
         """Kill the agent of a job, if there is one: what it has not finished leaves no trace."""
+        agent = self._agents.get(key)
+        if agent is not None and agent.descriptor >= 0:  # it may not have come so far as to hold the lock
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(agent.descriptor, signal.SIGKILL)
         deadline = asyncio.get_running_loop().time() + DEATH
         agent = self._agents.get(key)
         if agent is not None and agent.descriptor >= 0:  # it may have been started in this moment, and hold no lock yet

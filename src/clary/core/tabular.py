@@ -24,7 +24,7 @@ class Format(Protocol):
         ...
 
     def dump(self, record: Json) -> bytes:
-        """Write one record, without an end of line."""
+        """Write one record, without an end of line. Raises BadData."""
         ...
 
 
@@ -110,7 +110,16 @@ class JsonDocument:
         return [_document(data, what)]
 
     def dump(self, record: Json) -> bytes:
-        return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+        try:
+            return _encoded(record, ensure_ascii=False)
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON has and UTF-8 has not
+            return _encoded(record, ensure_ascii=True)
+        except (ValueError, RecursionError) as error:  # 1e999, which is read as infinity; nested too deeply
+            raise BadData(f"Failed to write a record as JSON: {error}") from error
+
+
+def _encoded(record: Json, *, ensure_ascii: bool) -> bytes:
+    return json.dumps(record, ensure_ascii=ensure_ascii, allow_nan=False, separators=(",", ":")).encode()
 
 
 class JsonLines(JsonDocument):

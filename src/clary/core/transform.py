@@ -16,6 +16,8 @@ CONCURRENCY, PAYLOAD_MB, TIMEOUT, RETRIES = 1, 6, 600, 3
 """The service's defaults of MaxConcurrentTransforms, MaxPayloadInMB, InvocationsTimeoutInSeconds and -MaxRetries."""
 PRODUCT = 100
 """What MaxConcurrentTransforms and MaxPayloadInMB may come to together."""
+MOST_AT_ONCE = 1000
+"""Requests that an instance gets at once, whatever is asked for: each has a connection of its own."""
 SINGLE, MULTI = "SINGLE_RECORD", "MULTI_RECORD"
 """Batch strategies as containers know them."""
 
@@ -88,10 +90,13 @@ class Work:
 
     def pace(self, container: Request) -> Pace:
         """Combine what was asked for with what the container answered to GET /execution-parameters, if it did."""
-        concurrency = self.request.get("MaxConcurrentTransforms") or container.get("MaxConcurrentTransforms")
-        payload = self.request.get("MaxPayloadInMB", container.get("MaxPayloadInMB", PAYLOAD_MB))
+        concurrency = self.request.get("MaxConcurrentTransforms") or _number(container, "MaxConcurrentTransforms")
+        payload = self.request.get("MaxPayloadInMB", _number(container, "MaxPayloadInMB"))
+        if payload is None or not 0 <= payload <= PRODUCT:
+            payload = PAYLOAD_MB
         strategy = self.request.get("BatchStrategy", container.get("BatchStrategy", MULTI))
-        return Pace(max(1, int(concurrency or CONCURRENCY)), int(payload) * MIB, strategy in ("SingleRecord", SINGLE))
+        at_once = min(max(1, concurrency or CONCURRENCY), MOST_AT_ONCE)
+        return Pace(at_once, payload * MIB, strategy in ("SingleRecord", SINGLE))
 
     def processing(self, started: str, new_id: Callable[[], str]) -> Processing | None:
         """Give what is done with each record; None where records are passed as they are."""
@@ -105,6 +110,14 @@ class Work:
         if known is None:
             return None
         return Processing(known, incoming, outgoing, join, started if wants_ids else "", new_id)
+
+
+def _number(container: Request, member: str) -> int | None:
+    """Give a number that a container answered; None where it is none: anything may stand there."""
+    try:
+        return int(container[member])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def environment_of(request: Request) -> dict[str, str]:

@@ -5,6 +5,7 @@ again; an object without one is done from its beginning, and its output replaces
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ class Journal:
         self._file = file.open("ab")
         for entry in _read(file):
             self._count(entry)
-        self._file.write(b"\n")  # an earlier agent may have been killed within a line
+        if _is_torn(file):  # an earlier agent was killed within a line
+            self._file.write(b"\n")
 
     def has(self, given: Input) -> bool:
         """Tell whether an object is done or has failed."""
@@ -71,6 +73,11 @@ def _read(file: Path) -> Iterator[Entry]:
             except ValueError:
                 continue  # torn: that object is done again
             yield Entry(*found)
+
+
+def _is_torn(file: Path) -> bool:
+    with file.open("rb") as lines:
+        return lines.seek(0, os.SEEK_END) > 0 and lines.seek(-1, os.SEEK_END) >= 0 and lines.read(1) != b"\n"
 
 
 def done_of(file: Path) -> set[int]:

@@ -1,0 +1,68 @@
+"""Agents that die, and agents that are ended before they have begun; with processes that stand in for them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from clary.controllers import agents as module
+from clary.controllers.agents import Agents, Hopeless, Means
+from clary.jobfolder import JobFolder
+
+DIES_OF_A_FAULT = """
+import pathlib, sys
+from clary.jobfolder import JobFolder
+from clary.transform.journal import Journal
+folder = JobFolder(pathlib.Path(sys.argv[1]))
+with folder.held():
+    Journal(folder.journal).close()  # as an agent does that meets an exception which it does not know
+"""
+REAPED = 0.3
+"""Seconds in which the loop takes note of an end, which it does in its own time."""
+TAKES_ITS_TIME = "import time; time.sleep(30)"
+
+
+def given(tmp_path: Path, program: str) -> tuple[Agents, asyncio.Event, JobFolder]:
+    folder = JobFolder(tmp_path / "job")
+    folder.create({"key": "job", "name": "job"})
+    ended = asyncio.Event()
+    means = Means(tmp_path, (sys.executable, "-c", program), dict(os.environ))
+    return Agents(means, lambda key: ended.set()), ended, folder
+
+
+def test_a_job_whose_agents_die_of_a_fault_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_DEATHS", 2)
+
+    async def run() -> None:
+        agents, ended, folder = given(tmp_path, DIES_OF_A_FAULT)
+        for _ in range(2):
+            await asyncio.sleep(await agents.ensure("job", folder) or 0)
+            await agents.ensure("job", folder)
+            await ended.wait()
+            ended.clear()
+        with pytest.raises(Hopeless, match="2 agents died"):
+            await agents.ensure("job", folder)
+        await asyncio.sleep(REAPED)
+
+    asyncio.run(run())
+
+
+def test_an_agent_that_is_still_starting_is_ended_too(tmp_path: Path) -> None:
+    async def run() -> None:
+        agents, _, folder = given(tmp_path, TAKES_ITS_TIME)
+        await agents.ensure("job", folder)
+        descriptor = os.pidfd_open(agents._agents["job"].pid)
+        await agents.end("job", folder)
+        gone = asyncio.Event()
+        asyncio.get_running_loop().add_reader(descriptor, gone.set)
+        async with asyncio.timeout(5):
+            await gone.wait()
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        await asyncio.sleep(REAPED)
+
+    asyncio.run(run())
