@@ -85,7 +85,7 @@ def load(proxy: Proxy, folder: Path, connections: int, seconds: int, pause: int,
     if "Non-2xx" in output:
         raise SystemExit(f"{proxy.name} answered errors:\n{output}")
     requests = int(_find(r"(\d+) requests in", output)[0])
-    into.cpu.append((proxy.cpu_seconds() - before) / requests * 1e6)
+    into.cpu.append((proxy.cpu_seconds() - before) / max(requests, 1) * 1e6)
     into.rps.append(float(_find(r"Requests/sec:\s+([\d.]+)", output)[0]))
     for percentile, values in (("50%", into.p50), ("99%", into.p99)):
         number, unit = _find(rf"{percentile}\s+([\d.]+)(us|ms|s)", output)
