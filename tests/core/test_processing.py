@@ -187,3 +187,27 @@ def test_infinity_is_not_passed_on() -> None:
     with pytest.raises(BadData, match="Failed to write a record as JSON") as raised:
         list(batches.add(b'{"x":1e999}\n'))
     assert raised.value.record == 1
+
+
+def test_a_record_of_an_answer_is_called_by_its_number_in_the_object() -> None:
+    with pytest.raises(BadData, match="Failed to parse output from the algorithm as CSV") as raised:
+        Processing(CSV, join=True).made(Batch(b"1\n2\n", 7, 2, (["1"], ["2"])), b'0.5\na"b\n')
+    assert raised.value.record == 8
+
+
+def test_an_object_that_is_not_split_is_one_request_or_none() -> None:
+    batches = ProcessedBatches(Processing(CSV, Path("$[0]")), single=True, limit=8, whole=True)
+    assert list(batches.add(b"1,x\n2,x\n")) == []
+    assert batches.flush().body == b"1\n2\n"
+    with pytest.raises(BadData, match="Please increase your max_payload"):
+        list(batches.add(b"1,x\n" * 5))
+
+
+def test_what_is_kept_for_a_join_counts_against_the_limit() -> None:
+    record = b"1," + b"x" * 50 + b"\n"
+    sizes = {}
+    for join in (False, True):
+        batches = ProcessedBatches(Processing(CSV, Path("$[0]"), join=join), single=False, limit=120)
+        requests = [batch for _ in range(10) for batch in batches.add(record)]
+        sizes[join] = [batch.records for batch in [*requests, batches.flush()]]
+    assert sizes == {False: [10], True: [2, 2, 2, 2, 2]}

@@ -52,7 +52,11 @@ class Processing:
         """Give what is written for a request, each record on a line of its own. Raises BadData."""
         if not self.changes_output:
             return answer
-        predictions = self.format.parse(answer, "output from the algorithm")
+        try:
+            predictions = self.format.parse(answer, "output from the algorithm")
+        except BadData as error:
+            record = None if error.record is None else batch.first + error.record - 1
+            raise BadData(error.message, record) from error
         if len(predictions) != batch.records:
             raise BadData(
                 f"the algorithm's answer has {len(predictions)} records, and the request had {batch.records}: "
@@ -90,30 +94,46 @@ class Processing:
 
 
 class ProcessedBatches:
-    """Makes requests of records that are looked into: what counts against `limit` is what is sent of them."""
+    """Makes requests of records that are looked into: what counts against `limit` is what is sent of them, and of
+    records that answers are joined to what is kept of them too. `whole`: an object is one request, whatever is in it.
+    """
 
-    def __init__(self, processing: Processing, *, single: bool, limit: int) -> None:
+    def __init__(self, processing: Processing, *, single: bool, limit: int, whole: bool = False) -> None:
         self._processing = processing
-        self._single = single
+        self._single = single and not whole
         self._limit = limit
+        self._whole = whole
         self._rows: list[tuple[Json, bytes]] = []
         self._size = 0
+        self._kept = 0
         self._next = 1
+
+    @property
+    def number(self) -> int:
+        """Give that of the record that comes next, from 1."""
+        return self._next + len(self._rows)
 
     def add(self, piece: bytes) -> Iterator[Batch]:
         """Give the requests that are complete with this piece of whole records. Raises BadData."""
-        for original, sent in self._processing.taken(piece, self._next + len(self._rows)):
+        kept = len(piece) if self._processing.join else 0
+        if self._rows and self._limit and self._kept + kept > self._limit:
+            yield self.flush()
+        self._kept += kept
+        for original, sent in self._processing.taken(piece, self.number):
             size = len(sent) + 1
             if self._limit and size - 1 > self._limit:
-                raise too_large(self._limit, self._next + len(self._rows))
+                raise too_large(self._limit, self.number)
             if self._rows and (self._single or (self._limit and self._size + size > self._limit)):
+                if self._whole:
+                    raise too_large(self._limit, self.number)
                 yield self.flush()
+                self._kept = kept
             self._rows.append((original, sent))
             self._size += size
 
     def flush(self) -> Batch:
         """Give what waits, of which there must be something, as one request."""
-        rows, self._rows, self._size = self._rows, [], 0
+        rows, self._rows, self._size, self._kept = self._rows, [], 0, 0
         body = b"".join(sent + b"\n" for _, sent in rows)
         first, self._next = self._next, self._next + len(rows)
         return Batch(body, first, len(rows), tuple(original for original, _ in rows) if self._processing.join else ())

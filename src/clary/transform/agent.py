@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import aiohttp
 
@@ -24,7 +24,7 @@ from clary.transform.inputs import Input, NoInput
 from clary.transform.instances import Places
 from clary.transform.journal import Entry, Journal, done_of
 from clary.transform.lane import Lane
-from clary.transform.run import ObjectFailed, Run, Terms
+from clary.transform.run import PATIENCE, ObjectFailed, Run, Terms
 
 MOST_OPEN = 16
 """Objects that are open at once for each instance; one more than it may get requests, so that it never waits for S3."""
@@ -32,7 +32,6 @@ REPORTS = 1.0
 """Seconds between two reports of how far the work is."""
 PARAMETERS_TIMEOUT = 60.0
 """Seconds that a container may take to answer GET /execution-parameters."""
-LISTING_PATIENCE = 600.0
 
 
 class Agent:
@@ -64,14 +63,14 @@ class Agent:
         self._folder.end(outcome)
 
     async def _outcome(self) -> Outcome:
-        await self._find()
+        await self._patiently(lambda: inputs.write_down(self._folder.inputs, self._work, self._objects))
         pace = self._work.pace(await self._parameters())
         for id in self._ids:
             self._log.say(id, [pace.words])
         journal = Journal(self._folder.journal)
         try:
             await self._transform(pace, journal)
-            await self._captured()
+            await self._patiently(self._captured)
             if not journal.failed:
                 return Outcome("Completed")
             total = journal.done + journal.failed
@@ -87,11 +86,12 @@ class Agent:
             place = f"{config['DestinationS3Uri'].rstrip('/')}/{{}}/{hour}"
             await capture(self._objects, self._work, place, found, done)
 
-    async def _find(self) -> None:
-        deadline = time.monotonic() + LISTING_PATIENCE
+    async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something for which S3 is needed, again and again where it is away."""
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                await inputs.write_down(self._folder.inputs, self._work, self._objects)
+                await work()
                 return
             except Transient as trouble:
                 if time.monotonic() > deadline:
@@ -117,7 +117,7 @@ class Agent:
     async def _transform(self, pace: Pace, journal: Journal) -> None:
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._places.started))
         processing = self._work.processing(started, lambda: str(uuid.uuid4()))
-        terms = Terms(self._work, pace, processing, self._objects, self._count)
+        terms = Terms(self._work, pace, processing, self._objects, self._folder.path, self._count)
         todo = (given for given in inputs.read(self._folder.inputs) if not journal.has(given))
         senders = []
         async with asyncio.TaskGroup() as group:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from clary.core.batching import Batch
-from clary.core.transform import Pace
+from clary.core.batching import MIB, Batch
+from clary.core.transform import PRODUCT, Pace
 from clary.transform.calls import Caller, CallFailed
 
 LEAST_BUDGET = 8 * 1024 * 1024
@@ -21,6 +21,8 @@ WEIGHT = 512
 """Bytes that a request counts beyond its body: its objects here, and an answer."""
 WHOLE = Batch(b"", records=0)
 """Offered in place of requests by an object that goes through as it comes."""
+MOST_HELD = 64 * 1024 * 1024
+"""Bytes of answers that wait for those before them, beyond which nothing more is asked."""
 LATENESS = 0.5
 """Seconds that a request may have beyond its time."""
 
@@ -48,8 +50,9 @@ class Lane:
     """The senders of one instance."""
 
     def __init__(self, pace: Pace) -> None:
-        self._budget = max(LEAST_BUDGET, 2 * pace.concurrency * pace.payload)
+        self._budget = max(LEAST_BUDGET, 2 * min(pace.concurrency * pace.payload, PRODUCT * MIB))
         self._used = 0
+        self._held = 0
         self._offered: deque[tuple[Asker, Batch]] = deque()
         self._callers: list[Caller] = []
         self._more = asyncio.Event()
@@ -71,6 +74,16 @@ class Lane:
         if self._used < self._budget and not self._room.is_set():
             self._room.set()
 
+    def hold(self, answer: bytes) -> None:
+        """Note that an answer is in memory until those before it are there. They are under way: none is held up."""
+        self._held += len(answer)
+
+    def let_go(self, answer: bytes) -> None:
+        """Note that an answer that was held is no more."""
+        self._held -= len(answer)
+        if self._held < MOST_HELD:
+            self._more.set()
+
     async def watch(self) -> None:
         """End requests that take too long, until cancelled."""
         loop = asyncio.get_running_loop()
@@ -84,7 +97,7 @@ class Lane:
         self._callers.append(caller)
         offered = self._offered
         while True:
-            while not offered:
+            while not offered or self._held >= MOST_HELD:
                 self._more.clear()
                 await self._more.wait()
             asker, batch = offered.popleft()

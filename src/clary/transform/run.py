@@ -12,6 +12,7 @@ import tempfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from clary.core.batching import MIB, Batch, Batcher, Splitter
@@ -53,6 +54,8 @@ class Terms:
     pace: Pace
     processing: Processing | None
     objects: Objects
+    folder: Path
+    """Where outputs are gathered that do not fit into memory."""
     counted: Callable[[int], None]
     """Told how many records have answers now."""
 
@@ -65,7 +68,8 @@ class Run:
         self._lane = lane
         self._input = given
         self._by_lines = terms.work.by_lines
-        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed in `run`
+        # Not in the system's folder of temporary files, which may be memory. Closed in `run`.
+        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(terms.folder))  # noqa: SIM115
         self._early: dict[int, tuple[Batch, bytes]] = {}
         """Answers whose predecessors are not there yet, by their first record."""
         self._next = 1
@@ -113,7 +117,7 @@ class Run:
             plain = Batcher(work.split, single=pace.single, limit=pace.payload)
             feed, finish = plain.feed, plain.finish
         else:
-            looked = _LookedInto(processing, work, pace)
+            looked = LookedInto(processing, work, pace)
             feed, finish = looked.feed, looked.finish
         try:
             async for piece in self._pieces():
@@ -166,13 +170,18 @@ class Run:
             return
         if batch.first != self._next:
             self._early[batch.first] = batch, answer
+            self._lane.hold(answer)
             return
         try:
             self._write(batch, answer)
             while (waiting := self._early.pop(self._next, None)) is not None:
-                self._write(*waiting)
+                batch, answer = waiting
+                self._lane.let_go(answer)
+                self._write(batch, answer)
         except BadData as error:
             self.failed(batch, CallFailed("ClientError", error.message, 200, answer), error.record)
+        except OSError as error:  # a full disk, most likely
+            self.failed(batch, CallFailed("InternalServerError", f"Failed to gather the output: {error.strerror}"))
         self._moved.set()
 
     async def flow(self, caller: Caller) -> None:
@@ -200,7 +209,8 @@ class Run:
         self._release(batch)
 
     def _forget_early(self) -> None:
-        for early, _ in self._early.values():
+        for early, answer in self._early.values():
+            self._lane.let_go(answer)
             self._release(early)
         self._early.clear()
 
@@ -250,18 +260,24 @@ def _failed(error: BadData) -> ObjectFailed:
     return ObjectFailed(CallFailed("ClientError", error.message), record)
 
 
-class _LookedInto:
+class LookedInto:
     """Requests of records that DataProcessing looks into."""
 
     def __init__(self, processing: Processing, work: Work, pace: Pace) -> None:
         self._splitter = Splitter(work.split)
-        self._whole = work.split == "None"
-        single, most = pace.single and not self._whole, 0 if self._whole else PRODUCT * MIB
-        self._batches = ProcessedBatches(processing, single=single, limit=pace.payload or most)
+        whole = work.split == "None"
+        limit = pace.payload or (0 if whole else PRODUCT * MIB)
+        self._batches = ProcessedBatches(processing, single=pace.single, limit=limit, whole=whole)
 
     def feed(self, piece: bytes) -> list[Batch]:
-        return [batch for record in self._splitter.feed(piece) for batch in self._batches.add(record)]
+        """Give the requests that are complete now. Raises BadData, for a record too that is too large to look into."""
+        batches = [batch for record in self._splitter.feed(piece) for batch in self._batches.add(record)]
+        if self._splitter.waiting > PRODUCT * MIB:
+            message = f"Record is larger than {PRODUCT}MB, which is the most that DataProcessing looks into"
+            raise BadData(message, self._batches.number)
+        return batches
 
     def finish(self) -> list[Batch]:
+        """Give the last requests."""
         last = [batch for record in self._splitter.finish() for batch in self._batches.add(record)]
         return last if self._batches.is_empty else [*last, self._batches.flush()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -111,3 +113,20 @@ async def test_a_file_gets_a_line_each_and_is_moved_aside_when_it_is_large(
 async def test_a_file_that_cannot_be_written_may_be_later(tmp_path: Path) -> None:
     with pytest.raises(Transient):
         await File(tmp_path / "none" / "file").publish("arn:t", MESSAGE)
+
+
+async def test_a_file_is_moved_aside_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, most, append = 0, 0, File._append
+
+    def counted(self: File, line: str) -> None:
+        nonlocal writing, most
+        writing += 1
+        most = max(most, writing)
+        time.sleep(0.01)
+        append(self, line)
+        writing -= 1
+
+    monkeypatch.setattr(File, "_append", counted)
+    file = File(tmp_path / "notifications.jsonl")
+    await asyncio.gather(*(file.publish("arn:t", MESSAGE) for _ in range(8)))
+    assert most == 1

@@ -85,12 +85,15 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._one_by_one = asyncio.Lock()
+        """Two that both find the file full would move two files aside, the second in place of the first."""
 
     async def publish(self, topic: str, message: str) -> None:
         """Append a line. Raises Transient."""
         line = json.dumps(envelope(topic, message, str(uuid4()), time.time())) + "\n"
         try:
-            await asyncio.to_thread(self._append, line)
+            async with self._one_by_one:
+                await asyncio.to_thread(self._append, line)
         except OSError as error:
             raise Transient(f"{self._path}: {error.strerror}", retry_after=5.0) from error
 
