@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from clary.controllers.model_api import Said
+from clary.controllers.model_api import LOAD_TIMEOUT, Said
 from clary.controllers.residency import Bounds, Residency
 from clary.core.deployment import ModelHost
 from clary.core.metrics import Point
@@ -40,6 +40,8 @@ class FakeServer:
     """What must never be asked of it."""
     refuses: Mapping[str, Said] = field(default_factory=dict)
     """What it says instead of loading something, by its source."""
+    hangs: Collection[str] = ()
+    """Sources whose load takes as long as the container is given."""
     alive: bool = True
 
     async def load(self, name: str, source: str) -> Said:
@@ -56,8 +58,10 @@ class FakeServer:
             return Said(507, "no memory")
         self.models[name] = None  # until it is whole
         self.loads.append(name)
-        await asyncio.sleep(self.load_takes)
+        await asyncio.sleep(LOAD_TIMEOUT if source in self.hangs else self.load_takes)
         self._check_alive()
+        if source in self.hangs:
+            raise Transient("no answer in time")
         self.models[name] = source
         return Said(200)
 

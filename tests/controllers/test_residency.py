@@ -77,6 +77,24 @@ async def test_a_model_larger_than_all_memory_is_its_own_error_and_leaves_no_zom
 
 
 @in_virtual_time
+@pytest.mark.parametrize("capacity", [1_000, 4])
+async def test_loads_that_hang_keep_nobody_from_theirs(capacity: int) -> None:
+    """Neither where there is room, nor where it has to be made for them and for those that come after."""
+    stuck = ("m1", "m2", "m3")
+    hangs = {PREFIX + target for target in stuck}
+    async with running(capacity=capacity, hangs=hangs) as (world, [gateway]):
+        for target in ("m4", "m5", "m6", "m7"):
+            await gateway.invoke(target)
+        waiting = [asyncio.create_task(gateway.invoke(target)) for target in stuck]
+        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):
+            assert await gateway.invoke("m8") == (200, f"{PREFIX}m8")
+        assert all(status == 0 for status, _ in await asyncio.gather(*waiting)), "they end as well"
+        await asyncio.sleep(1)
+        assert not world.machine.servers[20_000].models.keys() & {model_id(target) for target in stuck}
+
+
+@in_virtual_time
 async def test_what_a_failed_load_leaves_is_cleared_and_a_better_one_gets_its_chance() -> None:
     async with running(refuses={f"{PREFIX}m1": Said(500, "broken")}) as (world, [gateway]):
         assert await gateway.invoke("m1") == (500, "broken")

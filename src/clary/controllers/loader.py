@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from clary.controllers.model_api import LOAD_TIMEOUT, ModelApi, Said
+from clary.controllers.turns import Turns
 from clary.core.deployment import ModelHost
 from clary.core.ports import HoldsModels, Placed, Usage
 from clary.core.residency import Held, HeldKey, Return
@@ -85,9 +86,9 @@ class Loader:
         self._work: dict[str, asyncio.Task[None]] = {}
         self._trying: set[str] = set()
         """Models that the container is just being asked to load, or to forget where it could not: they take room."""
-        self._fetches = asyncio.Semaphore(2 * around.loads_at_once)
-        self._loads = asyncio.Semaphore(around.loads_at_once)
-        self._room = asyncio.Lock()
+        self._fetches = Turns(2 * around.loads_at_once)
+        self._loads = Turns(around.loads_at_once)
+        self._room = Turns(1)
         self._moved = asyncio.Event()
         self._closed = False
         self._unloads = 0
@@ -207,7 +208,7 @@ class Loader:
         self.shelf.is_loading(name)
         try:
             placed = await self._place(name, target)
-            async with self._loads:
+            async with self._loads.turn():
                 await self._load(name, placed.path)
         except BaseException:
             self.shelf.has_gone(name)
@@ -219,7 +220,7 @@ class Loader:
     async def _place(self, name: str, target: str) -> Placed:
         host, engine = self.host, self._around.engine
         was_there = bool(self.shelf[name].size)
-        async with self._fetches, _deadline("download"):
+        async with self._fetches.turn(), _deadline("download"):
             begun = self._around.clock()
             while True:
                 try:
@@ -238,7 +239,8 @@ class Loader:
         before = self._unloads
         said = await self._ask_to_load(name, path)
         if said.status == 507:
-            async with self._room:  # one at a time: what two leave for a moment would be in each other's way for ever
+            # One at a time: what two leave for a moment would be in each other's way for ever.
+            async with self._room.turn():
                 await self._finished(self._settled)
                 while said.status == 507:
                     # Where something else has gone meanwhile there may be room already.
