@@ -53,7 +53,7 @@ _CLIENT: ClientConfig = {
 # How S3 answers for a bucket of another region: a redirect that leads nowhere, or a complaint about the signature.
 _ELSEWHERE = ("redirect without LOCATION", "AuthorizationHeaderMalformed", "IllegalLocationConstraint")
 
-_FORBIDDEN = "status code: 403"
+_FORBIDDEN, _NO_BUCKET = "status code: 403", "<Code>NoSuchBucket</Code>"
 
 _LONGEST_KEY = 1024
 """Bytes."""
@@ -409,7 +409,9 @@ def _translated(url: str) -> Iterator[None]:
     except BaseError as error:
         if any(sign in str(error) for sign in _ELSEWHERE):
             raise AccessRefused(f"{url}: its bucket is in another region") from error
-        if _FORBIDDEN in str(error):  # of a listing obstore has no error of its own for it
+        if _NO_BUCKET in str(error):  # of a listing obstore has no error of its own for it, nor for the next
+            raise ObjectNotFound(f"{url}: there is no such bucket") from error
+        if _FORBIDDEN in str(error):
             raise AccessRefused(f"{url}: the store refuses access to it") from error
         raise Transient(f"{url}: {_first_line(error)}", retry_after=5.0) from error
 

@@ -322,6 +322,8 @@ def test_jobs_without_input_or_container_say_why(doubler: Clary) -> None:
     url = doubler.upload("broken/model.tar.gz", model_archive("broken", serve="#!/bin/sh\necho no weights\nexit 3\n"))
     described = run(doubler, request("nothing", "s3://models/nothing-here/"))
     assert "no object is found at s3://models/nothing-here/" in described["FailureReason"]
+    described = run(doubler, request("nowhere", "s3://no-such-bucket/nothing-here/"))
+    assert "s3://no-such-bucket/nothing-here/: there is no such bucket" in described["FailureReason"]
     described = run(doubler, request("broken", url, ModelName="broken"))
     assert described["FailureReason"].startswith("AlgorithmError: See job logs for more information.")
     assert "exited with 3" in described["FailureReason"]

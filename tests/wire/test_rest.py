@@ -30,6 +30,11 @@ def test_members_are_read_from_the_headers_that_the_model_names(shape: Structure
     }
 
 
+def test_a_header_is_utf8_where_it_can_be(shape: StructureShape) -> None:
+    headers = {b"x-amzn-sagemaker-inputlocation": "s3://b/gr\xfcn".encode()}
+    assert rest.decode(shape, headers, b"") == {"InputLocation": "s3://b/gr\xfcn"}
+
+
 def test_a_body_is_the_payload_and_an_empty_one_is_none(shape: StructureShape) -> None:
     assert rest.decode(shape, {}, b"\x00") == {"Body": b"\x00"}
     assert rest.decode(shape, {}, b"") == {}

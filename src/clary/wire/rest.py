@@ -23,10 +23,18 @@ def decode(shape: StructureShape, headers: Mapping[bytes, bytes], body: bytes) -
         if member.serialization.get("location") == "header":
             value = headers.get(member.serialization["name"].lower().encode())
             if value is not None:
-                found[name] = _scalar(member.type_name, value.decode("latin-1"), name)
+                found[name] = _scalar(member.type_name, _text(value), name)
         elif name == shape.serialization.get("payload") and body:
             found[name] = body
     return found
+
+
+def _text(value: bytes) -> str:
+    """Read a header as clients write it: the AWS SDKs in UTF-8, older HTTP in Latin-1, which reads anything."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _scalar(kind: str, text: str, name: str) -> Any:

@@ -488,6 +488,20 @@ async def test_backlogs_are_looked_at_every_ten_seconds(tmp_path: Path) -> None:
 
 
 @in_virtual_time
+async def test_an_endpoint_that_is_gone_without_a_word_is_noticed(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.there = {"q-ep"}
+    async with world.running():
+        ids = await world.ask("ep", 2)
+        await asyncio.sleep(5)
+        assert not world.queue.ended
+        world.there.clear()  # the routes have not had it for long
+        await asyncio.sleep(11)
+        assert world.done(ids)
+    assert all("was deleted" in text for text in world.attempts.reported.values())
+
+
+@in_virtual_time
 async def test_ends_are_in_the_data_log_of_the_instance(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.route("ep", "a")

@@ -163,8 +163,8 @@ class Dispatcher:
     async def _look(self) -> None:
         backlogs = await self._queue.backlogs()
         self._around.numbers.look(self._routes.table.endpoints.values(), backlogs)
-        for name in backlogs:  # all of them, whatever was forgotten
-            self._lane(name)
+        for name in backlogs:  # all of them, whatever was forgotten: an endpoint that is gone says so to nobody
+            self._lane(name).notify()
 
     async def _expire(self) -> None:
         out = sum(len(lane.out) for lane in self._lanes.values())
