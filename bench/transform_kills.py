@@ -22,8 +22,9 @@ from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from transform import archive
 from whole import ROLE, Whole, running, wait_until
+
+from transform import archive
 
 OBJECTS, LINES, AT_ONCE = 8, 40, 5
 PAUSE = (0.3, 2.5)

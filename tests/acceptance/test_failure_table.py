@@ -89,7 +89,7 @@ CASES = {
     "forbidden": Case(
         ("Failed to download model data", "the store refuses access"), "aws s3 cp", data="forbidden", silent=True
     ),
-    "full": Case(("No space left on device",), "Make room", data="large", silent=True),
+    "full": Case(("the disk is full",), "Make room", data="large", silent=True),
 }  # fmt: skip
 
 

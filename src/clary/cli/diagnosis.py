@@ -168,7 +168,7 @@ _ADVICE: Sequence[tuple[str, str]] = (
         "Add instances, use larger ones, or ask for less: copies need CPU, memory and accelerators set aside",
     ),
     (r"EnableNetworkIsolation (is not|needs)", "What does this machine allow?  clary doctor"),
-    (r"No space left on device", "Make room on its disk, or take another with --data:  clary doctor"),
+    (r"No space left on device|the disk is full", "Make room on its disk, or take another with --data:  clary doctor"),
     (
         r"The role \S+ may not (read|list)",
         "May it? Once there are roles, an ARN must name one, and its policies are asked:  clary roles list",

@@ -91,7 +91,7 @@ def _pattern(_: click.Context, __: click.Parameter, text: str) -> Callable[[str]
 @click.option("--timestamps", is_flag=True, help="Begin each line with its time, in UTC.")
 @data_option
 def logs(endpoint: str, follow: bool, variant: str | None, data: Path | None, **shown: Any) -> None:
-    """Print what the containers of an endpoint, or of an inference component, wrote.
+    """Print what the containers of an endpoint or component wrote.
 
     Each line begins with the container it comes from: `variant/instance`, and its name in a pipeline. Logs stay
     readable after the endpoint failed or was deleted.

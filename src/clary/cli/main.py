@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, Entry] = {
     "env": Entry("clary.cli.env", "Print the exports that point AWS clients at the running Clary."),
     "demo": Entry("clary.cli.demo", "Train, deploy and invoke a model, and show every step."),
     "deploy": Entry("clary.cli.deploy", "Upload a model.tar.gz and serve it as an endpoint."),
-    "logs": Entry("clary.cli.logs", "Print what an endpoint's containers wrote."),
+    "logs": Entry("clary.cli.logs", "Print what the containers of an endpoint or component wrote."),
     "transform": Entry("clary.cli.transform", "List transform jobs, wait for them, and show how far they are."),
     "keys": Entry("clary.cli.identities", "Make, list and delete access keys and what they may do."),
     "roles": Entry("clary.cli.identities", "Make, list and delete roles."),
