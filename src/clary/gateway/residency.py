@@ -125,7 +125,8 @@ class Residency:
     async def is_held(self, resident: Resident, *, spent: bool) -> bool:
         """Ask whether a model is loaded that its container answered 404 for (507, if it is `spent`).
 
-        While the control plane is away nothing is unloaded, so then it is.
+        While the control plane is away nothing is unloaded, so then it is; that its container has just dropped it by
+        itself is not worth letting every 404 of a model's own wait.
         """
         try:
             answer = await self._ask({"do": "doubt", "key": resident.held.key, "spent": spent})
