@@ -95,6 +95,17 @@ async def test_loads_that_hang_keep_nobody_from_theirs(capacity: int) -> None:
 
 
 @in_virtual_time
+async def test_a_model_larger_than_all_memory_does_not_put_the_others_out_again_and_again() -> None:
+    async with running(refuses={f"{PREFIX}m1": Said(507, "no memory")}) as (world, [gateway]):
+        for _ in range(3):
+            assert await gateway.invoke("m2") == (200, f"{PREFIX}m2")
+            assert await gateway.invoke("m1") == (507, "no memory")
+        assert loads(world) == [model_id("m2")] * 2, "it was tried with all the room that there is, once"
+        world.machine.servers[20_000].refuses = {}
+        assert await gateway.invoke("m1") == (200, f"{PREFIX}m1"), "where there is room it gets it"
+
+
+@in_virtual_time
 async def test_what_a_failed_load_leaves_is_cleared_and_a_better_one_gets_its_chance() -> None:
     async with running(refuses={f"{PREFIX}m1": Said(500, "broken")}) as (world, [gateway]):
         assert await gateway.invoke("m1") == (500, "broken")

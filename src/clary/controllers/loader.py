@@ -27,6 +27,8 @@ DRAIN = 60.0
 """Seconds that an unload waits for requests that are under way."""
 SETTLE = 1.0
 """Seconds in which gateways notice a new life of the control plane."""
+OUTSIZE = 60.0
+"""Seconds for which a model that does not fit even alone gets no more room: it would put all others out each time."""
 ADOPT_RETRY = 0.5
 """Seconds between attempts to ask a container what it has loaded."""
 
@@ -89,6 +91,8 @@ class Loader:
         self._fetches = Turns(2 * around.loads_at_once)
         self._loads = Turns(around.loads_at_once)
         self._room = Turns(1)
+        self._outsize: dict[str, float] = {}
+        """Until when models are known not to fit even alone."""
         self._moved = asyncio.Event()
         self._closed = False
         self._unloads = 0
@@ -209,7 +213,7 @@ class Loader:
         try:
             placed = await self._place(name, target)
             async with self._loads.turn():
-                await self._load(name, placed.path)
+                await self._load(name, target, placed.path)
         except BaseException:
             self.shelf.has_gone(name)
             raise
@@ -235,26 +239,34 @@ class Loader:
         await self._make_disk_room(name)
         return placed
 
-    async def _load(self, name: str, path: str) -> None:
+    async def _load(self, name: str, target: str, path: str) -> None:
         before = self._unloads
         said = await self._ask_to_load(name, path)
-        if said.status == 507:
+        if said.status == 507 and not self._is_outsize(name):
             # One at a time: what two leave for a moment would be in each other's way for ever.
             async with self._room.turn():
                 await self._finished(self._settled)
                 while said.status == 507:
                     # Where something else has gone meanwhile there may be room already.
                     if self._unloads == before + 1 and not await self._make_room():
+                        self._outsize[name] = self._around.clock() + OUTSIZE
                         break
                     before = self._unloads
                     said = await self._ask_to_load(name, path)
         if said.status == 409:  # it had something under this name, which has been cleared
             said = await self._ask_to_load(name, path)
         if said.status in (200, 409):
+            self._outsize.pop(name, None)
             return
         if said.status != 507:
             await self._discard(name)  # so that a better one under the same key gets its chance
+        self._log.warning("model", model=name, target=target, phase="failed", status=said.status)
         raise LoadFailed(said)
+
+    def _is_outsize(self, name: str) -> bool:
+        now = self._around.clock()
+        self._outsize = {each: until for each, until in self._outsize.items() if until > now}
+        return name in self._outsize
 
     async def _ask_to_load(self, name: str, path: str) -> Said:
         """Ask the container. Whatever it is that a failed load leaves behind, it must not be taken for a model."""
