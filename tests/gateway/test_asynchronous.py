@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from clary.core.asynchronous import AsyncRequest
-from clary.core.routing import AsyncInference, EndpointRoute
+from clary.core.routing import AsyncInference, EndpointRoute, VariantRoute
 from clary.gateway import deferrals
 from tests.gateway.conftest import Gateway, Reply, answer, says, wait_for
 
@@ -65,7 +65,8 @@ class Control:
 
 @pytest.fixture
 async def control(gateway: Gateway) -> AsyncIterator[Control]:
-    gateway.put(EndpointRoute("later", "InService", (), asynchronous=CONFIG))
+    variant = VariantRoute("v", 1.0, (), role_arn="arn:r")
+    gateway.put(EndpointRoute("later", "InService", (variant,), asynchronous=CONFIG))
     found = Control()
     await found.start(gateway.state.control_socket)
     following = asyncio.create_task(gateway.state.deferrals.follow())
@@ -109,7 +110,7 @@ async def test_a_request_is_acknowledged_when_the_control_plane_has_it(gateway: 
         id="", queue="q", endpoint="later", inference_id="mine", accepted_at=0.0, expires_at=0.0, timeout=3600.0,
         output_location="s3://b/out/a/b/x.json", failure_location="s3://b/failed/a/b/x-error.json",
         input_location="s3://b/in", content_type="text/csv", accept="application/json", custom_attributes="c000",
-        success_topic="arn:ok", error_topic="arn:bad", include_error=True,
+        success_topic="arn:ok", error_topic="arn:bad", include_error=True, role_arn="arn:r",
     )  # fmt: skip
 
 

@@ -48,6 +48,8 @@ class AsyncRequest:
     error_topic: str = ""
     include_success: bool = False
     include_error: bool = False
+    role_arn: str = ""
+    """Of the endpoint as it was then: a failure is written as that role when there is no endpoint any more."""
 
 
 class Refusal(Exception):

@@ -14,7 +14,7 @@ from uuid import uuid4
 from botocore.model import StructureShape
 
 from clary.core.asynchronous import DEFAULT_TIMEOUT, DEFAULT_TTL, AsyncRequest, Refusal, locations
-from clary.core.routing import AsyncInference
+from clary.core.routing import AsyncInference, EndpointRoute
 from clary.errors import AwsError, SerializationException
 from clary.gateway import answers
 from clary.gateway.connection import status_line
@@ -51,7 +51,7 @@ class AsyncInvocation(Routed):
         if ("Body" in given) == ("InputLocation" in given):
             raise answers.validation_error("Specify either InputLocation or Body, and not both.")
         try:
-            return _request(route.name, config, given), given.get("Body", b"")
+            return _request(route, config, given), given.get("Body", b"")
         except Refusal as refusal:
             raise answers.validation_error(str(refusal)) from None
 
@@ -112,13 +112,13 @@ def _shape() -> StructureShape:
     return shape
 
 
-def _request(endpoint: str, config: AsyncInference, given: dict[str, Any]) -> AsyncRequest:
+def _request(route: EndpointRoute, config: AsyncInference, given: dict[str, Any]) -> AsyncRequest:
     id, now = str(uuid4()), time.time()
     output, failure = locations(config, id, given.get("S3OutputPathExtension", ""), given.get("Filename", ""))
     return AsyncRequest(
         id=id,
         queue=config.queue,
-        endpoint=endpoint,
+        endpoint=route.name,
         inference_id=given.get("InferenceId") or str(uuid4()),
         accepted_at=now,
         expires_at=now + given.get("RequestTTLSeconds", DEFAULT_TTL),
@@ -133,4 +133,5 @@ def _request(endpoint: str, config: AsyncInference, given: dict[str, Any]) -> As
         error_topic=config.error_topic,
         include_success=config.include_success,
         include_error=config.include_error,
+        role_arn=route.variants[0].role_arn if route.variants else "",
     )

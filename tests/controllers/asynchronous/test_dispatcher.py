@@ -45,6 +45,7 @@ class FakeAttempts:
     answered: set[str] = field(default_factory=set)
     """Requests that were answered in an earlier life."""
     reported: dict[str, str] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
     report_errors: list[Exception] = field(default_factory=list)
     bodies: dict[str, bytes] = field(default_factory=dict)
 
@@ -70,6 +71,7 @@ class FakeAttempts:
         if self.report_errors:
             raise self.report_errors.pop(0)
         self.reported[request.id] = failed.text
+        self.roles[request.id] = role
 
 
 class Nowhere:
@@ -485,6 +487,18 @@ async def test_backlogs_are_looked_at_every_ten_seconds(tmp_path: Path) -> None:
     assert without["ApproximateAgeOfOldestRequest"] == pytest.approx(10, abs=1)
     assert "ApproximateBacklogSizePerInstance" not in without
     assert (with_two["ApproximateBacklogSizePerInstance"], with_two["HasBacklogWithoutCapacity"]) == (3, 0)
+
+
+@in_virtual_time
+async def test_a_failure_is_written_as_the_role_of_the_endpoint_that_is_gone(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    request = AsyncRequest(
+        *("old", "q-before", "ep", "mine", now(), now() + 3600, 60.0, "s3://b/o", "s3://f/o"), role_arn="arn:r"
+    )
+    await world.queue.add([(request, b"")], Bound(9, 9))
+    async with world.running():
+        await until(lambda: world.done(["old"]))
+    assert world.attempts.roles == {"old": "arn:r"}
 
 
 @in_virtual_time

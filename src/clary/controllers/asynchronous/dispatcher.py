@@ -286,7 +286,7 @@ class Dispatcher:
     async def _fail(self, lane: Lane, entry: Entry, failed: Failed, route: EndpointRoute | None) -> None:
         """End a request that no instance gets."""
         first = route.variants[0] if route is not None and route.variants else None
-        await self._end(entry, failed, Ending(first.name, first.role_arn) if first else Ending("", ""))
+        await self._end(entry, failed, Ending(first.name if first else "", entry.request.role_arn))
         lane.forget(entry)
 
     async def _end(self, entry: Entry, end: Completed | Failed, ending: Ending) -> None:
