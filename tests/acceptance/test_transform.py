@@ -34,7 +34,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.body()
-        print("request of", len(body), "bytes,", body.count(b"\\n"), "lines,", self.headers["Accept"], flush=True)
+        lines, accept = body.count(b"\\n"), self.headers["Accept"]
+        # All of a line at once: there are other threads.
+        print(f"request of {len(body)} bytes, {lines} lines, {accept}\\n", end="", flush=True)
         time.sleep(float(os.environ.get("PAUSE", "0")))
         if b"die" in body:
             os._exit(9)
