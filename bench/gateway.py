@@ -99,18 +99,34 @@ def _find(pattern: str, text: str) -> tuple[str, ...]:
     return found.groups()
 
 
-def throughput(proxies: list[Proxy], folder: Path, arguments: argparse.Namespace) -> None:
+def throughput(proxies: list[Proxy], direct: Proxy, folder: Path, arguments: argparse.Namespace) -> None:
     """Print the table of all loads: as many requests as go on some connections, and half of what Clary can."""
     print(f"\n{arguments.rounds} rounds of {arguments.seconds} s, 1 KB of JSON, one core each; medians")
     print(f"{'load':>16}  {'':18} {'requests/s':>10} {'to nginx':>8} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>7}")
     able = 0.0
     for connections in arguments.connections:
+        if connections == 1:
+            added(proxies, rounds([direct, *proxies], folder, arguments, 1, 0))
+            continue
         results = rounds(proxies, folder, arguments, connections, 0)
         show(f"{connections} connections", proxies, results)
         able = max([able, *(statistics.median(m.rps) for p, m in zip(proxies, results, strict=True) if p.signed)])
     pause = round(256_000 / (able / 2))
     calm = [proxy for proxy in proxies if "httpx" not in proxy.name]  # half of Clary's load is more than it can
     show(f"{able / 2:.0f}/s", calm, rounds(calm, folder, arguments, 256, pause))
+
+
+def added(proxies: list[Proxy], results: list[Measured]) -> None:
+    """Show one connection, and what each proxy adds to the backend's latency beside what nginx adds."""
+    alone, *results = results
+    show("1 connection", proxies, results)
+    nginx = [one - other for one, other in zip(results[0].p50, alone.p50, strict=True)]
+    for proxy, m in zip(proxies, results, strict=True):
+        less = [one - other for one, other in zip(m.p50, alone.p50, strict=True)]
+        ratio = statistics.median(a / b for a, b in zip(less, nginx, strict=True))
+        print(
+            f"{'':>16}  {proxy.name:18} adds {statistics.median(less) * 1000:.0f} us, {ratio:.2f} of nginx", flush=True
+        )
 
 
 def rounds(
@@ -127,7 +143,7 @@ def show(title: str, proxies: list[Proxy], results: list[Measured]) -> None:
     """Print a row for each proxy; ratios are to the first one."""
     for proxy, m in zip(proxies, results, strict=True):
         rps, p50, p99, cpu = (statistics.median(values) for values in (m.rps, m.p50, m.p99, m.cpu))
-        ratio = statistics.median(a / b for a, b in zip(m.rps, results[0].rps, strict=True))
+        ratio = statistics.median(a / b if b else 0.0 for a, b in zip(m.rps, results[0].rps, strict=True))
         print(f"{title:>16}  {proxy.name:18} {rps:10.0f} {ratio:8.2f} {p50:8.2f} {p99:8.2f} {cpu:7.1f}", flush=True)
 
 
@@ -188,7 +204,7 @@ def main() -> None:
         proxies: list[Proxy] = []
         try:
             start(proxies, Path(name), backend, echo, arguments.asgi_python)
-            throughput(proxies, Path(name), arguments)
+            throughput(proxies, Proxy("the backend alone", backend, processes[0]), Path(name), arguments)
             bodies(proxies, echo, 4 * arguments.rounds)
         finally:
             processes += [proxy.process for proxy in proxies]
