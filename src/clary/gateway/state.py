@@ -90,7 +90,7 @@ class State:
         self.control_socket = run / "control.sock"
         self.routes = RouteFeed(run / "routes.json", self.control_socket)
         self.deferrals = Deferrals(self.control_socket)
-        self.outbox = Outbox(self.loop)
+        self.outbox = Outbox(self.loop, self._under_way)
         self.pool = Pool(self.loop, self.outbox)
         self.load: dict[str, int] = {}
         """Requests under way by instance id, of this process; those that wait for a place count."""
@@ -180,6 +180,9 @@ class State:
                   "plain_requests": float(self.plain_requests()),
                   "route_table_revision": float(self.routes.table.revision)}  # fmt: skip
         return Snapshot(gauges, self._concurrency.of(self.routes.table, self.load))
+
+    def _under_way(self) -> int:
+        return len(self.deadlines) + len(self.stream_deadlines)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a piece of work that nobody waits for; its failure is the loop's exception handler's."""
