@@ -40,7 +40,7 @@ def transform() -> None:
 @click.option("--all", "everything", is_flag=True, help="Also those that ended before the last twenty.")
 @data_option
 def list_jobs(data: Path | None, everything: bool) -> None:
-    """Print the newest transform jobs, and how far those are that are under way."""
+    """Print the newest jobs and how far they are."""
     connection = connect(data)
     for job in _jobs(connection, everything=everything):
         name, status = job["TransformJobName"], job["TransformJobStatus"]
@@ -82,7 +82,10 @@ def wait(name: str, data: Path | None) -> None:
 @click.argument("name")
 @data_option
 def logs(name: str, data: Path | None) -> None:
-    """Print what a job's containers wrote, and its data log, which tells of every object that failed."""
+    """Print what a job's containers wrote.
+
+    With it comes the job's data log, which tells of every object that failed.
+    """
     folder = LogFolder(data_folder(data) / "logs")
     streams = folder.streams(TRANSFORM_LOGS, f"{name}/")
     if not streams:
