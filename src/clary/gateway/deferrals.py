@@ -27,6 +27,8 @@ MOST = 256
 """Requests of one batch."""
 MOST_BYTES = 8 * 1024 * 1024
 """Bodies of one batch."""
+MOST_WAITING = 64 * 1024 * 1024
+"""Bodies that wait for a control plane that is away or slow; who comes then is told at once."""
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
@@ -34,6 +36,8 @@ class _Waiting(NamedTuple):
     request: AsyncRequest
     body: bytes
     told: asyncio.Future[None]
+    until: float
+    """When its sender has waited long enough, by the loop's clock."""
 
 
 class Deferrals:
@@ -42,12 +46,18 @@ class Deferrals:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._waiting: deque[_Waiting] = deque()
+        self._size = 0
+        """Bytes of the bodies that wait."""
         self._arrived = asyncio.Event()
 
     async def add(self, request: AsyncRequest, body: bytes) -> None:
         """Return once the request is kept. Raises AwsError (ServiceUnavailable) where it is not, or may not be."""
-        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(request, body, told))
+        loop = asyncio.get_running_loop()
+        if self._size + len(body) > MOST_WAITING:
+            raise unavailable("is behind; the request was not kept")
+        told: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(_Waiting(request, body, told, loop.time() + PATIENCE))
+        self._size += len(body)
         self._arrived.set()
         await told
 
@@ -66,6 +76,7 @@ class Deferrals:
         while self._waiting and len(batch) < MOST and size < MOST_BYTES:
             batch.append(self._waiting.popleft())
             size += len(batch[-1].body)
+        self._size -= sum(len(each.body) for each in batch)
         return batch
 
     async def _hand_over(self, session: aiohttp.ClientSession, batch: list[_Waiting]) -> None:
@@ -76,7 +87,7 @@ class Deferrals:
         except AwsError as error:
             refusals = [error] * len(batch)
         finally:
-            for (_, _, told), refusal in zip(batch, refusals, strict=True):
+            for (_, _, told, _), refusal in zip(batch, refusals, strict=True):
                 if told.done():  # whoever waited has gone
                     continue
                 if refusal is None:
@@ -87,8 +98,8 @@ class Deferrals:
     async def _send(self, session: aiohttp.ClientSession, batch: list[_Waiting]) -> list[AwsError | None]:
         """Send a batch, over and over while the control plane is being restarted; give what is said of each request."""
         loop = asyncio.get_running_loop()
-        deadline, troubled = loop.time() + PATIENCE, False
-        document = [[asdict(request), b64encode(body).decode() if body else ""] for request, body, _ in batch]
+        troubled = False
+        document = [[asdict(request), b64encode(body).decode() if body else ""] for request, body, _, _ in batch]
         data = json.dumps(document, separators=(",", ":")).encode()
         while True:
             try:
@@ -102,7 +113,7 @@ class Deferrals:
             if not troubled:
                 logger("gateway").warning("asynchronous requests are not handed over yet", reason=trouble)
             troubled = True
-            if loop.time() > deadline:
+            if loop.time() > batch[0].until:  # the oldest of them
                 raise unavailable("is not answering; the request may be kept")
             await asyncio.sleep(0.05)
 
