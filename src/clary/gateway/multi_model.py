@@ -10,7 +10,7 @@ from time import perf_counter
 
 from clary.core.residency import Wish
 from clary.core.routing import Target, VariantRoute, choose, find, narrowed
-from clary.core.target_model import model_id
+from clary.core.target_model import model_id, refusal
 from clary.errors import AwsError
 from clary.gateway import answers
 from clary.gateway.placement import CONTAINER, Placed
@@ -103,9 +103,14 @@ class MultiModel(Placed):
     # -- waiting for a model -----------------------------------------------------------------------------------------
 
     def _seek(self) -> None:
-        """Wait until the model is loaded somewhere. The time of the answer has not begun yet."""
+        """Wait until the model is loaded somewhere. The time of the answer has not begun yet.
+
+        Raises ValidationError for what can be no model's key: whoever invents keys costs the control plane nothing.
+        """
         assert self._variant is not None
         assert self._target_model is not None
+        if (why := refusal(self._target_model)) is not None:
+            raise answers.validation_error(why)
         self._disarm()
         state = self._state
         self._sought_at = perf_counter()
