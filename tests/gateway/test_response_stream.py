@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -216,10 +217,9 @@ async def test_boto3_reads_events_and_raises_what_the_stream_ends_with(gateway: 
 
 async def test_boto3_gets_an_error_before_the_stream_as_an_exception(gateway: Gateway) -> None:
     await gateway.serve("demo", says(answer(b"no", b"400 Bad")))
-    with pytest.raises(ClientError, match=r"\(ModelError\).*Received client error \(400\) from primary"):
-        await asyncio.to_thread(
-            lambda: client(gateway).invoke_endpoint_with_response_stream(EndpointName="demo", Body=b"{}")
-        )
+    refused = pytest.raises(ClientError, match=r"\(ModelError\).*Received client error \(400\) from primary")
+    with contextlib.closing(client(gateway)) as runtime, refused:
+        await asyncio.to_thread(lambda: runtime.invoke_endpoint_with_response_stream(EndpointName="demo", Body=b"{}"))
 
 
 @pytest.fixture(scope="session")
