@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 
 BUCKET = "sdk"
@@ -69,7 +68,7 @@ def with_sdk() -> None:
 
 
 def main() -> None:
-    from whole import archive, running
+    from whole import archive, inside, running
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sdk-python", required=True, help="the Python of an environment with sagemaker<3")
@@ -85,17 +84,8 @@ def main() -> None:
             )
         s3.put_object(Bucket=BUCKET, Key="bad/x.csv", Body=b"echo\nfail 418\n")
         s3.put_object(Bucket=BUCKET, Key="slow/x.csv", Body=b"slow 1\n" * 100)
-        environment = {
-            **os.environ,
-            "AWS_ENDPOINT_URL": clary.url,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": clary.pair.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": clary.pair.secret_access_key,
-            "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
-            "INSIDE": "1",
-        }
-        done = subprocess.run([arguments.sdk_python, __file__], env=environment, check=False)
-    sys.exit(done.returncode)
+        code = inside(clary, arguments.sdk_python, __file__)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
