@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,11 +12,12 @@ from .messages import Response
 StartResponse = Callable[[str, "list[tuple[str, str]]"], object]
 
 
-class WsgiApplication:
-    """What gunicorn calls. A subclass says in `respond` what to answer."""
+class WsgiApplication(ABC):
+    """What gunicorn calls."""
 
+    @abstractmethod
     def respond(self, environ: Mapping[str, Any]) -> Response:
-        raise NotImplementedError
+        """Say what to answer."""
 
     def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         response = self._answer(environ)
