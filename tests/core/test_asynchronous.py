@@ -18,6 +18,7 @@ from clary.core.asynchronous import (
     Completed,
     Failed,
     Invoke,
+    Past,
     Refusal,
     Refused,
     TimedOut,
@@ -81,7 +82,8 @@ def test_without_an_output_path_nothing_is_taken() -> None:
 
 
 def step(found: EndpointRoute | None, now: float = 150.0, load: dict[str, int] | None = None, **more: Any) -> object:
-    return next_step(REQUEST, found, now, load or {}, more.get("served", {}), more.get("avoid", ()))
+    past = Past(more.get("avoid", ""), more.get("breaks", 0))
+    return next_step(REQUEST, found, now, load or {}, more.get("served", {}), past)
 
 
 def test_the_least_busy_instance_with_room_gets_the_request() -> None:
@@ -99,12 +101,24 @@ def test_a_request_waits_while_all_instances_are_full_and_while_there_are_none()
 
 def test_the_instance_that_broke_is_taken_only_where_no_other_has_room() -> None:
     both = route(variant("v", "a", "b"))
-    found = step(both, avoid=("a",))
+    found = step(both, avoid="a")
     assert isinstance(found, Invoke)
     assert found.target.id == "b"
-    only = step(both, load={"b": 2}, avoid=("a",))
+    only = step(both, load={"b": 2}, avoid="a")
     assert isinstance(only, Invoke)
     assert only.target.id == "a"
+
+
+def test_before_its_last_attempt_a_request_waits_for_an_instance_that_it_then_has_alone() -> None:
+    both = route(variant("v", "a", "b"))
+    for breaks in range(MAX_ATTEMPTS - 1):
+        found = step(both, load={"a": 1, "b": 1}, breaks=breaks)
+        assert isinstance(found, Invoke)
+        assert found.room == 1
+    assert step(both, load={"a": 1, "b": 1}, breaks=MAX_ATTEMPTS - 1) == Wait()
+    found = step(both, load={"a": 1}, breaks=MAX_ATTEMPTS - 1)
+    assert isinstance(found, Invoke)
+    assert (found.target.id, found.room) == ("b", CONFIG.concurrency)
 
 
 def test_a_request_expires_only_while_it_waits() -> None:

@@ -6,7 +6,7 @@ A request is whole in itself: what is needed to answer it, or to say that it fai
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +20,8 @@ DEFAULT_TIMEOUT = 900
 MAX_INLINE = 128_000
 """Bytes of a body that comes with the request."""
 MAX_ATTEMPTS = 3
-"""Times that a request may reach a container which then breaks. What breaks each of them is likely the request."""
+"""Times that a request may reach a container which then breaks, the last one with the instance to itself: what breaks
+then breaks by this request and by no neighbour."""
 ATTEMPT_DELAYS = (0.2, 1.0, 2.0, 5.0, 10.0)
 """Seconds before the next attempt, by the number of them; the last one stays."""
 
@@ -81,6 +82,15 @@ def locations(config: AsyncInference, id: str, extension: str, filename: str) ->
 # -- before an attempt -------------------------------------------------------------------------------------------------
 
 
+class Past(NamedTuple):
+    """What a request that waits has gone through."""
+
+    instance: str = ""
+    """The one that had it last; empty: none did. It is taken again only where its variant has no other with room."""
+    breaks: int = 0
+    """Containers that broke under it. Before its last attempt it waits for an instance that has nothing else to do."""
+
+
 class Wait(NamedTuple):
     """There is no place for it now."""
 
@@ -90,6 +100,8 @@ class Invoke(NamedTuple):
 
     variant: VariantRoute
     target: Target
+    room: int = 1
+    """Requests' worth of the instance that it takes; all there is where it has to be alone."""
 
 
 Kind = Literal["expired", "deleted", "model", "download", "upload"]
@@ -120,12 +132,12 @@ def next_step(
     now: float,
     load: Mapping[str, int],
     served: Mapping[str, float],
-    avoid: Collection[str] = (),
+    past: Past = Past(),
 ) -> Step:
     """Decide about a request that waits.
 
-    `route` is that of its endpoint now; `load` counts the requests that instances have, `served` those that variants
-    got, and an instance of `avoid` is taken only where its variant has no other with room.
+    `route` is that of its endpoint now; `load` is the room that instances have given away, and `served` counts the
+    requests that variants got.
     """
     config = None if route is None else route.asynchronous
     if route is None or config is None or config.queue != request.queue or route.status in ("Deleting", "Failed"):
@@ -135,7 +147,7 @@ def next_step(
         return _service_failure(
             "expired", f"The request expired: it was not processed within {waited} seconds (RequestTTLSeconds)."
         )
-    return place(route.variants, config.concurrency, load, served, avoid) or Wait()
+    return place(route.variants, config.concurrency, load, served, past) or Wait()
 
 
 def place(
@@ -143,23 +155,27 @@ def place(
     concurrency: int,
     load: Mapping[str, int],
     served: Mapping[str, float],
-    avoid: Collection[str] = (),
+    past: Past = Past(),
 ) -> Invoke | None:
     """Choose among the instances with room: first the variant that is furthest behind its weight, then the least busy.
 
     A variant that is full holds up nobody: its share goes to the others, and it catches up when it has room.
     """
+    alone = past.breaks >= MAX_ATTEMPTS - 1
     best: tuple[float, VariantRoute, VariantRoute] | None = None
     for variant in variants:
         if variant.weight <= 0:
             continue
-        free = tuple(target for target in variant.targets if load.get(target.id, 0) < concurrency)
+        free = tuple(target for target in variant.targets if load.get(target.id, 0) < (1 if alone else concurrency))
         if not free:
             continue
         share = served.get(variant.name, 0.0) / variant.weight
         if best is None or share < best[0]:
             best = (share, variant, VariantRoute(variant.name, variant.weight, free))
-    return None if best is None else Invoke(best[1], choose(best[2], 0.0, load, avoid))
+    if best is None:
+        return None
+    avoid = (past.instance,) if past.instance else ()
+    return Invoke(best[1], choose(best[2], 0.0, load, avoid), concurrency if alone else 1)
 
 
 # -- after an attempt --------------------------------------------------------------------------------------------------

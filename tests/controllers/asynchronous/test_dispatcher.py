@@ -292,6 +292,29 @@ async def test_what_breaks_every_container_fails_and_the_others_go_on(tmp_path: 
 
 
 @in_virtual_time
+async def test_what_breaks_a_container_takes_none_of_its_neighbours_with_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.route("ep", "a", concurrency=4)
+    together: set[str] = set()
+
+    async def attempt(request: AsyncRequest, place: Invoke, inline: bytes) -> tuple[Outcome, Times]:
+        """Read four at a time; the container that has the bad one dies with all that it has."""
+        world.attempts.made.append((request.id, place.target.id))
+        together.add(request.id)
+        await asyncio.sleep(1.0)
+        dies = "ep-1" in together
+        await asyncio.sleep(0.0)
+        together.discard(request.id)
+        return (Broken("primary") if dies else Completed("text/plain")), Times()
+
+    world.attempts.attempt = attempt  # type: ignore[method-assign]
+    async with world.running():
+        ids = await world.ask("ep", 8)
+        await until(lambda: world.done(ids))
+    assert list(world.attempts.reported) == ["ep-1"]
+
+
+@in_virtual_time
 async def test_an_instance_that_is_being_restarted_has_its_end_held_against_the_request(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.route("ep", "a")

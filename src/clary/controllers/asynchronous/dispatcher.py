@@ -28,6 +28,7 @@ from clary.core.asynchronous import (
     Failed,
     Invoke,
     Outcome,
+    Past,
     Settled,
     Unavailable,
     Wait,
@@ -224,8 +225,8 @@ class Dispatcher:
         route = self._route(entry.request)
         if route is not None:
             lane.weigh({variant.name for variant in route.variants})
-        avoid = (entry.avoid,) if entry.avoid else ()
-        step = next_step(entry.request, route, self._now(), lane.load, lane.served, avoid)
+        past = Past(entry.avoid, entry.breaks)
+        step = next_step(entry.request, route, self._now(), lane.load, lane.served, past)
         if isinstance(step, Failed) and step.kind == "deleted" and not await self._around.gone(entry.request):
             return False
         if isinstance(step, Wait) or entry not in lane.waiting:

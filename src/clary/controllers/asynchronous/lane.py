@@ -33,7 +33,7 @@ class Lane:
         self._queue = queue
         self.waiting: deque[Entry] = deque()
         self.load: Counter[str] = Counter()
-        """Requests by the instance that has them."""
+        """The room that is taken, in requests, by instance."""
         self.served: Counter[str] = Counter()
         """Requests that each variant got."""
         self.out: set[str] = set()
@@ -79,14 +79,14 @@ class Lane:
 
     def begin(self, entry: Entry, place: Invoke) -> None:
         """Note that an instance has a request."""
-        self.load[place.target.id] += 1
+        self.load[place.target.id] += place.room
         self.served[place.variant.name] += 1
         entry.attempts += 1
         entry.avoid = place.target.id
 
     def end(self, place: Invoke) -> None:
         """Note that an instance has a request no more."""
-        self.load[place.target.id] -= 1
+        self.load[place.target.id] -= place.room
         if self.load[place.target.id] <= 0:
             del self.load[place.target.id]
         self.stirred.set()
