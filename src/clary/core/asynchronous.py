@@ -91,6 +91,9 @@ class Past(NamedTuple):
     """Containers that broke under it. Before its last attempt it waits for an instance that has nothing else to do."""
 
 
+UNTRIED = Past()
+
+
 class Wait(NamedTuple):
     """There is no place for it now."""
 
@@ -132,7 +135,7 @@ def next_step(
     now: float,
     load: Mapping[str, int],
     served: Mapping[str, float],
-    past: Past = Past(),
+    past: Past = UNTRIED,
 ) -> Step:
     """Decide about a request that waits.
 
@@ -155,7 +158,7 @@ def place(
     concurrency: int,
     load: Mapping[str, int],
     served: Mapping[str, float],
-    past: Past = Past(),
+    past: Past = UNTRIED,
 ) -> Invoke | None:
     """Choose among the instances with room: first the variant that is furthest behind its weight, then the least busy.
 
