@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 
 KEY, SECRET = "AKIASNS", "sns-secret"
+_SERVER = """
+import signal
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+signal.pause()
+"""
 
 
 class Sns:
@@ -45,19 +51,13 @@ class Sns:
 @contextlib.contextmanager
 def running_sns() -> Iterator[Sns]:
     """Run moto's server, which takes a few seconds to start."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            assert process.poll() is None, "moto's server has ended"
-            assert time.monotonic() < deadline, "moto's server does not listen"
-            time.sleep(0.1)
-        yield Sns(f"http://127.0.0.1:{port}")
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline()
+            assert port, "moto's server has ended"
+            yield Sns(f"http://127.0.0.1:{int(port)}")
+        finally:
+            process.kill()

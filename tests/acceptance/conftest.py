@@ -122,6 +122,11 @@ class Clary:
     def output(self) -> str:
         return (self.data.parent / "clary.log").read_text()
 
+    def banner(self) -> str:
+        """Give the output with all of the banner, which is printed after the record that says that Clary is up."""
+        wait_until(lambda: "Ctrl-C stops it" in self.output(), "the banner is out", self.output)
+        return self.output()
+
     @property
     def environment(self) -> dict[str, str]:
         """What `clary env` exports, on top of a clean environment."""
@@ -221,7 +226,7 @@ class Clary:
         """Delete endpoint, configuration and model, and wait until the endpoint is gone."""
         sagemaker = self.client("sagemaker")
         sagemaker.delete_endpoint(EndpointName=name)
-        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
         sagemaker.delete_endpoint_config(EndpointConfigName=name)
         sagemaker.delete_model(ModelName=name)
 
@@ -230,7 +235,8 @@ class Clary:
         return dict(json.loads(answer["Body"].read()))
 
 
-def wait_until(true: Callable[[], bool], what: str, explain: Callable[[], str], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], what: str, explain: Callable[[], str], seconds: float = 120) -> None:
+    """Wait for what another process does, which on a busy machine may take its time."""
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:

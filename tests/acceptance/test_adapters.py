@@ -128,4 +128,4 @@ def test_adapters_are_loaded_into_every_copy_of_their_base(own_clary: Clary) -> 
     sagemaker.delete_inference_component(InferenceComponentName="broken")
     wait_until(lambda: gone(clary, "broken"), "broken is gone", clary.output)
     remove(clary, "tongues", "llm")
-    assert not list((clary.data / "models").glob("llm-*")), "its files are gone"
+    wait_until(lambda: not list((clary.data / "models").glob("llm-*")), "its files are gone", clary.output)

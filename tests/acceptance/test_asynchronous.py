@@ -74,12 +74,12 @@ def arrived(clary: Clary, url: str) -> dict[str, Any]:
 def test_a_request_is_acknowledged_at_once_and_answered_in_s3(clary: Clary) -> None:
     deploy(clary, "later")
     runtime = clary.client("sagemaker-runtime")
-    location = clary.upload("inputs/one", b"sleep0.5", bucket="results")
+    location = clary.upload("inputs/one", b"sleep2", bucket="results")
     begun = time.monotonic()
     accepted = runtime.invoke_endpoint_async(
         EndpointName="later", InputLocation=location, ContentType="text/x-question", InferenceId="mine"
     )
-    assert time.monotonic() - begun < 0.4
+    assert time.monotonic() - begun < 2, "before the model has answered"
     assert accepted["ResponseMetadata"]["HTTPStatusCode"] == 202
     assert accepted["InferenceId"] == "mine"
     assert accepted["OutputLocation"].startswith(f"{OUTPUT}/")
@@ -88,7 +88,7 @@ def test_a_request_is_acknowledged_at_once_and_answered_in_s3(clary: Clary) -> N
     answer = arrived(clary, accepted["OutputLocation"])
     assert answer["ContentType"] == "application/json"
     said = json.loads(answer["Body"].read())
-    assert (said["name"], said["got"], said["type"]) == ("later-0", "sleep0.5", "text/x-question")
+    assert (said["name"], said["got"], said["type"]) == ("later-0", "sleep2", "text/x-question")
     assert fetch(clary, accepted["FailureLocation"]) is None
 
     inline = runtime.invoke_endpoint_async(
@@ -152,8 +152,13 @@ def test_an_input_that_is_not_there_fails_in_s3_and_in_the_data_log(clary: Clary
         return any(name.startswith("AllTraffic/i-") and name.endswith("/data-log") for name in streams)
 
     wait_until(logged, "there is a data log", clary.output)
-    events = logs.filter_log_events(logGroupName=group, filterPattern="logs")["events"]
-    assert any(f"[{accepted['InferenceId']}] Failed to download" in event["message"] for event in events)
+    said = f"[{accepted['InferenceId']}] Failed to download"
+
+    def told() -> bool:
+        events = logs.filter_log_events(logGroupName=group, filterPattern="logs")["events"]
+        return any(said in event["message"] for event in events)
+
+    wait_until(told, "the data log tells of it", clary.output)
     clary.delete("missing")
 
 
@@ -208,13 +213,13 @@ def _check_numbers(clary: Clary, name: str) -> None:
         now = time.time()
         points = cloudwatch.get_metric_statistics(
             Namespace="AWS/SageMaker", MetricName=metric, Dimensions=dimensions, StartTime=now - 600,
-            EndTime=now + 60, Period=3600, Statistics=[statistic],
+            EndTime=now + 60, Period=86_400, Statistics=[statistic],
         )["Datapoints"]  # fmt: skip
         return points[0][statistic] if points else None
 
     wait_until(lambda: total("InvocationsProcesssed", variant) == 2.0, "both are counted", clary.output)
-    assert total("InvocationFailures", variant) == 1.0
-    assert total("Invocation5XXErrors", variant) == 1.0
+    wait_until(lambda: total("InvocationFailures", variant) == 1.0, "the failure is counted", clary.output)
+    wait_until(lambda: total("Invocation5XXErrors", variant) == 1.0, "its status is counted", clary.output)
     assert total("Invocations", variant) is None
     wait_until(lambda: total("ApproximateBacklogSize", [endpoint], "Minimum") == 0.0, "the backlog", clary.output)
     assert total("HasBacklogWithoutCapacity", [endpoint], "Maximum") == 0.0
@@ -259,7 +264,7 @@ def test_whatever_is_killed_every_acknowledged_request_is_answered_once(own_clar
     def path(url: str) -> Path:
         return results / url.removeprefix("s3://results/")
 
-    wait_until(lambda: all(path(url).exists() for url in acknowledged), "all are answered", own_clary.output, 120)
+    wait_until(lambda: all(path(url).exists() for url in acknowledged), "all are answered", own_clary.output)
     wrong = {url for url, body in acknowledged.items() if json.loads(path(url).read_text())["got"] != body}
     assert wrong == set()
     assert not list(results.glob("failed/*"))

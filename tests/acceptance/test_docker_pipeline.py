@@ -165,17 +165,20 @@ def test_a_serial_pipeline_answers_and_each_container_has_its_log_and_latency(cl
     assert all(each["ResolvedImage"].startswith("clary/test-step@sha256:") for each in images)
     assert len(containers_of("serial")) == 3
     assert invoke(clary, "serial", b"1,2\n3,4", ContentType="text/csv") == ("text/plain", "6.0, 14.0")
-    logs = lines_by_stream(clary, "serial")
-    assert logs == {
+    wanted = {
         "prepare": ["prepare begins", "prepare made [[1.0, 2.0], [3.0, 4.0]]"],
         "model": ["model begins", "model made [6.0, 14.0]"],
         "present": ["present begins", "present made 6.0, 14.0"],
     }
     wait_until(
+        lambda: lines_by_stream(clary, "serial") == wanted,
+        "each container's lines are in its stream",
+        lambda: f"{lines_by_stream(clary, 'serial')}\n{clary.output()}",
+    )
+    wait_until(
         lambda: [container_latency(clary, "serial", step) for step in STEPS] == [1, 1, 1],
         "the latency of each container is counted",
         clary.output,
-        15,
     )
     for step in STEPS:
         error = refused(clary, "serial", b"1,2", CustomAttributes=f"break {step}")

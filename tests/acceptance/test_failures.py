@@ -52,9 +52,9 @@ def test_an_endpoint_is_deleted_within_seconds_while_it_is_created(clary: Clary)
     sagemaker.delete_endpoint(EndpointName="impatient")
     sagemaker.delete_endpoint(EndpointName="impatient")
     sagemaker.get_waiter("endpoint_deleted").wait(
-        EndpointName="impatient", WaiterConfig={"Delay": 1, "MaxAttempts": 20}
+        EndpointName="impatient", WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60, "much less than the model loads"
     sagemaker.delete_endpoint_config(EndpointConfigName="impatient")
     sagemaker.delete_model(ModelName="impatient")
 

@@ -105,9 +105,9 @@ def test_a_gateway_that_is_killed_is_started_again(own_clary: Clary) -> None:
     own_clary.wait("front")
     killed = own_clary.child("clary.server gateway")
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: _answers(own_clary), "the gateway is back", own_clary.output)
+    wait_until(lambda: "killed by SIGKILL" in own_clary.output(), "the end is noticed", own_clary.output)
     assert '"name": "gateway-0"' in own_clary.output()
-    assert "killed by SIGKILL" in own_clary.output()
+    wait_until(lambda: _answers(own_clary), "the gateway is back", own_clary.output)
 
 
 def test_a_clean_stop_leaves_no_process_and_a_start_brings_the_endpoints_back(own_clary: Clary) -> None:

@@ -26,6 +26,8 @@ from tests.acceptance.test_identities import allow, made_key
 pytestmark = pytest.mark.acceptance
 
 PROTOCOLS = ("smithy-rpc-v2-cbor", "json", "query")
+DAY = 86_400
+"""Seconds: all that is counted here is in one period, unless it is midnight."""
 DIMENSIONS = [{"Name": "EndpointName", "Value": "numbers"}, {"Name": "VariantName", "Value": "AllTraffic"}]
 
 
@@ -41,7 +43,7 @@ def clary() -> Iterator[Clary]:
             else:
                 with pytest.raises(ClientError):
                     here.client("sagemaker-runtime").invoke_endpoint(EndpointName="numbers", Body=body)
-        wait_until(lambda: total(here, "Invocations") == 10, "all invocations are counted", here.output, 15)
+        wait_until(lambda: total(here, "Invocations") == 10, "all invocations are counted", here.output)
         yield here
 
 
@@ -61,7 +63,7 @@ def cloudwatch(clary: Clary, protocol: str, monkeypatch: pytest.MonkeyPatch) -> 
 def statistics(client: Any, name: str, namespace: str = "AWS/SageMaker", **members: Any) -> list[dict[str, Any]]:
     wanted = members or {"Statistics": ["Sum", "SampleCount", "Minimum", "Maximum"]}
     answer = client.get_metric_statistics(
-        Namespace=namespace, MetricName=name, Dimensions=DIMENSIONS, Period=3600, **span(), **wanted
+        Namespace=namespace, MetricName=name, Dimensions=DIMENSIONS, Period=DAY, **span(), **wanted
     )
     return list(answer["Datapoints"])
 
@@ -88,7 +90,7 @@ def test_boto3_reads_the_numbers_in_every_protocol(
     metric = {"Namespace": "AWS/SageMaker", "MetricName": "Invocation4XXErrors", "Dimensions": DIMENSIONS}
     data = client.get_metric_data(
         MetricDataQueries=[
-            {"Id": "errors", "MetricStat": {"Metric": metric, "Period": 3600, "Stat": "Sum"}, "ReturnData": False},
+            {"Id": "errors", "MetricStat": {"Metric": metric, "Period": DAY, "Stat": "Sum"}, "ReturnData": False},
             {"Id": "rate", "Expression": "errors / 10 * 100", "Label": "error rate"},
         ],
         **span(),
@@ -109,7 +111,7 @@ def test_a_clients_own_metrics_come_back(clary: Clary, protocol: str, monkeypatc
     data = [{"MetricName": name, "Value": float(number), "Unit": "Count"} for number in range(1, 501)]
     client.put_metric_data(Namespace="Mine", MetricData=data)
     answer = client.get_metric_statistics(
-        Namespace="Mine", MetricName=name, Period=3600, Statistics=["Sum", "SampleCount"], **span()
+        Namespace="Mine", MetricName=name, Period=DAY, Statistics=["Sum", "SampleCount"], **span()
     )
     (found,) = answer["Datapoints"]
     assert (found["Sum"], found["SampleCount"], found["Unit"]) == (125_250.0, 500.0, "Count")
@@ -137,11 +139,11 @@ def test_the_aws_cli_reads_them(clary: Clary) -> None:
     dimensions = "Name=EndpointName,Value=numbers", "Name=VariantName,Value=AllTraffic"
     found = aws(
         "get-metric-statistics", "--namespace", "AWS/SageMaker", "--metric-name", "Invocations", "--dimensions",
-        *dimensions, "--start-time", start, "--end-time", end, "--period", "3600", "--statistics", "Sum",
+        *dimensions, "--start-time", start, "--end-time", end, "--period", str(DAY), "--statistics", "Sum",
     )  # fmt: skip
     assert [point["Sum"] for point in found["Datapoints"]] == [10.0]
     metric = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency", "Dimensions": DIMENSIONS}
-    queries = [{"Id": "l", "MetricStat": {"Metric": metric, "Period": 3600, "Stat": "p90"}}]
+    queries = [{"Id": "l", "MetricStat": {"Metric": metric, "Period": DAY, "Stat": "p90"}}]
     data = aws(
         "get-metric-data", "--metric-data-queries", json.dumps(queries), "--start-time", start, "--end-time", end
     )
@@ -160,7 +162,7 @@ def test_instances_are_measured(clary: Clary) -> None:
         return {each["MetricName"] for each in found}
 
     wanted = {"CPUUtilization", "MemoryUtilization", "DiskUtilization"}
-    wait_until(lambda: measured() == wanted, "instances are measured twice", clary.output, 40)
+    wait_until(lambda: measured() == wanted, "instances are measured twice", clary.output)
     (memory,) = statistics(client, "MemoryUtilization", "/aws/sagemaker/Endpoints")
     assert memory["Unit"] == "Percent"
     assert 0 < memory["Minimum"] <= memory["Maximum"] < 100
@@ -179,11 +181,14 @@ def scrape(clary: Clary) -> dict[str, float]:
 
 
 def test_prometheus_reads_the_same_from_all_gateways_together(clary: Clary) -> None:
+    wait_until(
+        lambda: scrape(clary)["clary_gateways"] == 2, "both gateways have said that they are there", clary.output
+    )
     found = scrape(clary)
     assert found["clary_invocations_total"] == 10
     assert found["clary_invocation_4xx_errors_total"] == 2
     assert found["clary_model_latency_seconds_count"] == 10
-    assert (found["clary_gateways"], found["clary_control_plane_up"]) == (2, 1)
+    assert found["clary_control_plane_up"] == 1
 
 
 @pytest.mark.skipif(not short.is_compiled(), reason="the short way of invocations is not compiled")
@@ -253,9 +258,9 @@ def test_nothing_is_lost_or_counted_twice_while_the_control_plane_is_killed(alon
     os.kill(killed, signal.SIGKILL)
     for _ in range(5):
         alone.invoke("numbers")
-    wait_until(lambda: total(alone, "Invocations") == 10, "all invocations are counted", alone.output, 30)
+    wait_until(lambda: total(alone, "Invocations") == 10, "all invocations are counted", alone.output)
     alone.kill_control()
-    wait_until(lambda: total(alone, "Invocations") == 10, "they survive", alone.output, 30)
+    wait_until(lambda: total(alone, "Invocations") == 10, "they survive", alone.output)
 
 
 def test_the_last_second_is_delivered_at_the_end(alone: Clary) -> None:
@@ -263,7 +268,7 @@ def test_the_last_second_is_delivered_at_the_end(alone: Clary) -> None:
     alone.process.terminate()
     assert alone.process.wait(60) == 0
     alone.start()
-    wait_until(lambda: total(alone, "Invocations") == 1, "it was kept", alone.output, 30)
+    wait_until(lambda: total(alone, "Invocations") == 1, "it was kept", alone.output)
 
 
 def test_a_scrape_without_the_token_is_refused() -> None:

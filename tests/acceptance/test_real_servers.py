@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.acceptance.conftest import ROLE, Clary, running_on_docker
+from tests.acceptance.conftest import ROLE, Clary, running_on_docker, wait_until
 from tests.containers import build, containers_of, docker, needs_docker
 from tests.servers import TOOLKIT, image_with_servers
 
@@ -218,7 +218,7 @@ def test_a_real_server_answers_as_its_model_does(
 
     with pytest.raises(ClientError, match=r"\(ModelError\).*Received (client|server) error \([45]\d\d\) from primary"):
         clary.client("sagemaker-runtime").invoke_endpoint(EndpointName=name, Body=b"{", ContentType="application/json")
-    assert any(server.says in line for line in events(clary, name))
+    wait_until(lambda: any(server.says in line for line in events(clary, name)), "its log is there", clary.output)
 
     clary.delete(name)
     assert not containers_of(name)

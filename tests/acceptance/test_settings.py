@@ -33,7 +33,7 @@ def test_a_model_on_this_machine_is_taken_from_an_allowed_folder_alone(tmp_path:
         variant = {"VariantName": "A", "ModelName": "local", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName="local", ProductionVariants=[variant])
         sagemaker.create_endpoint(EndpointName="local", EndpointConfigName="local")
-        quick = {"Delay": 1, "MaxAttempts": 30}
+        quick = {"Delay": 1, "MaxAttempts": 120}
         sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="local", WaiterConfig=quick)
         answer = clary.client("sagemaker-runtime", region="eu-west-1").invoke_endpoint(EndpointName="local", Body=b"1")
         assert b'"local"' in answer["Body"].read()
@@ -73,11 +73,11 @@ def test_several_gateways_share_the_port() -> None:
 
 
 def test_slow_models_time_out_and_large_bodies_are_refused() -> None:
-    with running("--model-timeout", "1", "--max-payload", "1") as clary:
+    with running("--model-timeout", "3", "--max-payload", "1") as clary:
         clary.create("slow")
         clary.wait("slow")
         with pytest.raises(ClientError) as caught:
-            clary.invoke("slow", b"sleep3")
+            clary.invoke("slow", b"sleep9")
         assert caught.value.response["OriginalStatusCode"] == 0
         with pytest.raises(ClientError, match="HTTP content length exceeded 1048576 bytes"):
             clary.invoke("slow", os.urandom(1024 * 1024 + 1))

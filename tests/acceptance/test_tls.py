@@ -80,7 +80,7 @@ def test_what_cannot_be_used_is_refused_at_start(tmp_path: Path, arguments: list
     certificate(tmp_path)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CLARY_"))}
     command = [str(BIN / "clary"), "up", "--data", str(tmp_path / "data"), "--port", "0", *arguments]
-    ended = subprocess.run(command, env=clean, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, env=clean, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ended.returncode != 0
     assert said in ended.stderr, ended.stderr
 

@@ -57,12 +57,11 @@ def test_a_pipeline_on_two_instances_survives_kills(clary: Clary, image: str, tm
     given = request("docked", "s3://models/docked/", BatchStrategy="SingleRecord", **named)
     given["TransformResources"]["InstanceCount"] = 2
     clary.client("sagemaker").create_transform_job(**given)
-    wait_until(lambda: journal(clary) > 1, "it works", clary.output)
+    containers = lambda: docker("ps", "-q", "--filter", "label=clary.endpoint=docked").split()  # noqa: E731
+    wait_until(lambda: journal(clary) > 1 and len(containers()) == 4, "it works", clary.output)
     os.kill(agent(clary), signal.SIGKILL)
     clary.kill_control()
-    labelled = docker("ps", "-q", "--filter", "label=clary.endpoint=docked").split()
-    assert len(labelled) == 4
-    docker("kill", labelled[0])
+    docker("kill", containers()[0])
     described = wait(clary, "docked")
     assert described["TransformJobStatus"] == "Completed", described
     assert outputs(clary, "docked") == {f"{number:02}.csv.out": b"4,%d\n" % (4 * number) * 5 for number in range(12)}

@@ -55,7 +55,7 @@ def journal(clary: Clary) -> int:
 
 @pytest.fixture
 def slow(own_clary: Clary) -> Clary:
-    create_model(own_clary, "doubler", PAUSE="0.02")
+    create_model(own_clary, "doubler", PAUSE="0.05")
     own_clary.client("s3").create_bucket(Bucket="out")
     return own_clary
 

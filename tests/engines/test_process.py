@@ -31,7 +31,7 @@ def quiet(_: str) -> None:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await holds():  # noqa: ASYNC110 - what is awaited is another process
             await asyncio.sleep(0.02)
 

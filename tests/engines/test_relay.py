@@ -126,7 +126,7 @@ def kill(pid: int) -> None:
 
 
 async def gone(made: Relay) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while made.alive:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.01)
 
@@ -190,7 +190,7 @@ async def test_a_client_that_resets_is_gone_inside_too(target: Target, command: 
     await asyncio.sleep(0.3)  # until what can be full is full
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while posix.alive(target.pid, target.birth):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.01)
     assert posix.reap(target.pid) == 7 << 8
@@ -305,7 +305,7 @@ async def test_a_relay_that_nobody_wrote_down_goes(target: Target, monkeypatch: 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space left"):
         await target.relay()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while posix.reap(born[0]) is None:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.01)
 

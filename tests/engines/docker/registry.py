@@ -11,6 +11,7 @@ import http.server
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -163,12 +164,11 @@ def running(
 ) -> Iterator[Registry]:
     """Run a registry in a folder of its own: open, with basic auth, or with TLS by an authority that nobody knows."""
     folder.mkdir(parents=True, exist_ok=True)
-    host = f"{address}:{free_port()}"
     config: dict[str, Any] = {
         "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "log": {"level": "info", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": host},
+        "http": {"addr": f"{address}:0"},
     }
     if password is not None:
         (folder / "htpasswd").write_text(htpasswd(USER, password))
@@ -180,11 +180,10 @@ def running(
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log)
     try:
-        wait_for(host, folder / "log")
-        yield Registry(host, password)
+        yield Registry(f"{address}:{port_of(process, folder / 'log')}", password)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def make_certificate(folder: Path, address: str) -> None:
@@ -195,15 +194,14 @@ def make_certificate(folder: Path, address: str) -> None:
     )  # fmt: skip
 
 
-def wait_for(host: str, log: Path) -> None:
-    address, _, port = host.rpartition(":")
-    for _ in range(200):
-        try:
-            socket.create_connection((address, int(port)), 1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"the registry does not start: {log.read_text()}")
+def port_of(registry: subprocess.Popen[bytes], log: Path) -> int:
+    """Wait until a registry says where it listens."""
+    deadline = time.monotonic() + 60
+    while (found := re.search(r'msg="listening on [^ "]+:([0-9]+)', log.read_text())) is None:
+        assert registry.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    return int(found[1])
 
 
 def outside_address() -> str | None:
