@@ -17,9 +17,9 @@ from clary.core.policy import parse
 from clary.core.routing import EndpointRoute
 from clary.core.sessions import ROLE_CREDENTIALS, Holder, Session, Sessions
 from clary.errors import AwsError
-from clary.gateway import s3access
 from clary.gateway.access import Access
 from clary.gateway.connection import Source
+from clary.gateway.s3 import access
 from clary.wire.sigv4 import Verifier
 
 from .conftest import KEY, PARTITION, REGION, SECRET, Container, Gateway, Reply, answer, says
@@ -194,7 +194,7 @@ def s3(method: str, target: str, *policies: dict[str, Any], bulk: bool = True, *
     principal = Principal("arn:aws:iam::1:user/u", "AIDA", tuple(map(parse, policies)))
     lines = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     try:
-        s3access.check(principal, Request(HasPartition(), method, target, lines), bulk=bulk)  # type: ignore[arg-type]
+        access.check(principal, Request(HasPartition(), method, target, lines), bulk=bulk)  # type: ignore[arg-type]
     except AwsError as error:
         assert (error.code, error.status) == ("AccessDenied", 403)
         return False

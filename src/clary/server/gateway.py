@@ -7,8 +7,8 @@ from clary.core.resources import Partition
 from clary.core.sessions import Sessions
 from clary.gateway import worker
 from clary.gateway.access import Access
-from clary.gateway.s3 import S3
-from clary.gateway.s3proxy import S3Proxy
+from clary.gateway.s3.proxy import S3Proxy
+from clary.gateway.s3.service import S3
 from clary.gateway.state import Limits
 from clary.server.parts import allow_descriptors, container_door, keys_file, objects
 from clary.settings import MIB, Settings, is_loopback

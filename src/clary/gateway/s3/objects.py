@@ -11,8 +11,8 @@ from typing import BinaryIO
 from urllib.parse import unquote
 
 from clary.errors import AwsError
-from clary.gateway import s3xml as xml
-from clary.gateway.s3call import (
+from clary.gateway.s3 import xml
+from clary.gateway.s3.call import (
     Call,
     blocks,
     byte_range,

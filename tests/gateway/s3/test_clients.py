@@ -17,10 +17,10 @@ import pytest
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
-from tests.gateway.s3server import KEY, REGION, SECRET, serving
+from tests.gateway.s3.server import KEY, REGION, SECRET, serving
 
 MIB = 1024 * 1024
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 S3FS = "s3fs==2026.9.0"
 
 

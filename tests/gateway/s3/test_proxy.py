@@ -16,9 +16,9 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from clary.gateway.s3 import S3
-from clary.gateway.s3proxy import S3Proxy
-from tests.gateway.s3server import KEY, REGION, SECRET, gateway
+from clary.gateway.s3.proxy import S3Proxy
+from clary.gateway.s3.service import S3
+from tests.gateway.s3.server import KEY, REGION, SECRET, gateway
 
 MIB = 1024 * 1024
 THEIRS = {"AKIATHEIRS": "their secret"}

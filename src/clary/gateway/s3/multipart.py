@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from clary.errors import AwsError
-from clary.gateway import s3xml as xml
-from clary.gateway.s3call import Call, byte_range, header_tags, in_thread, kept_headers, to_replace
-from clary.gateway.s3objects import copy_bytes, open_source, receive
+from clary.gateway.s3 import xml
+from clary.gateway.s3.call import Call, byte_range, header_tags, in_thread, kept_headers, to_replace
+from clary.gateway.s3.objects import copy_bytes, open_source, receive
 from clary.objectstore.multipart import Upload
 
 _KEEP_ALIVE = 10.0

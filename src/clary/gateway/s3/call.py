@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 from urllib.parse import parse_qs, unquote
 
 from clary.errors import AwsError
-from clary.gateway import s3xml as xml
+from clary.gateway.s3 import xml
 from clary.gateway.streamed import Streamed
 from clary.objectstore.disk import Condition, Disk, Stored
 from clary.objectstore.multipart import Uploads

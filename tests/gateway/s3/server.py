@@ -13,7 +13,7 @@ from pathlib import Path
 from clary.core.resources import Partition
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
-from clary.gateway.s3 import S3
+from clary.gateway.s3.service import S3
 from clary.gateway.state import Limits, State
 from clary.gateway.streamed import Streamed
 from clary.gateway.worker import Door, listener

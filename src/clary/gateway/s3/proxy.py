@@ -10,8 +10,8 @@ import aiohttp
 from yarl import URL
 
 from clary.errors import AwsError
-from clary.gateway import s3access
-from clary.gateway.s3call import refuse
+from clary.gateway.s3 import access
+from clary.gateway.s3.call import refuse
 from clary.gateway.streamed import Streamed
 from clary.telemetry import logger
 from clary.wire.awschunked import Payload
@@ -60,7 +60,7 @@ class S3Proxy:
         try:
             identity = request.state.authenticate(request.head, None)
             if (principal := request.state.principal(identity)) is not None:
-                s3access.check(principal, request, bulk=False)
+                access.check(principal, request, bulk=False)
             await self._forward(request, _Outgoing(request, identity))
         except AwsError as failure:
             await refuse(request, failure)

@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.gateway.s3server import KEY, REGION, SECRET, serving
+from tests.gateway.s3.server import KEY, REGION, SECRET, serving
 
 MIB = 1024 * 1024
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
 from clary.errors import AwsError
-from clary.gateway import s3access, s3multipart, s3objects
-from clary.gateway import s3xml as xml
-from clary.gateway.s3call import Call, in_thread, refuse
+from clary.gateway.s3 import access, multipart, objects, xml
+from clary.gateway.s3.call import Call, in_thread, refuse
 from clary.gateway.streamed import Streamed
 from clary.objectstore.disk import Disk
 from clary.objectstore.listing import Page, Query, list_objects
@@ -37,7 +36,7 @@ class S3:
         try:
             identity = request.state.authenticate(request.head, None)
             if (principal := request.state.principal(identity)) is not None:
-                s3access.check(principal, request, bulk=True)
+                access.check(principal, request, bulk=True)
             bucket, key = _names(request.path)
             params = dict(parse_qsl(request.query, keep_blank_values=True))
             call = Call(request, identity, self._disk, self._uploads, bucket, key, params)
@@ -60,7 +59,7 @@ def _operation(call: Call) -> Operation:
     subresource = next((name for name in _SUBRESOURCES if name in call.params), "")
     method = "GET" if call.request.method == "HEAD" and not subresource else call.request.method
     if (method, level, subresource) == ("PUT", "object", "") and call.header("x-amz-copy-source"):
-        return s3objects.copy_object
+        return objects.copy_object
     if operation := _OPERATIONS.get((method, level, subresource)):
         return operation
     if method == "GET" and level == "bucket" and subresource in _ABSENT:
@@ -153,7 +152,7 @@ async def _delete_objects(call: Call) -> None:
 
 def _delete_one(call: Call, key: str) -> str:
     try:
-        s3access.require_delete(call.request.state.principal(call.identity), call.request, call.bucket, key)
+        access.require_delete(call.request.state.principal(call.identity), call.request, call.bucket, key)
         call.disk.delete(call.bucket, key)
         return ""
     except AwsError as failure:
@@ -186,18 +185,18 @@ _OPERATIONS: Mapping[tuple[str, str, str], Operation] = {
     ("POST", "bucket", "delete"): _delete_objects,
     ("GET", "bucket", "location"): _location,
     ("GET", "bucket", "versioning"): _constant("VersioningConfiguration"),
-    ("GET", "bucket", "uploads"): s3multipart.list_uploads,
-    ("GET", "object", ""): s3objects.get_object,
-    ("PUT", "object", ""): s3objects.put_object,
-    ("DELETE", "object", ""): s3objects.delete_object,
-    ("GET", "object", "tagging"): s3objects.get_tagging,
-    ("PUT", "object", "tagging"): s3objects.put_tagging,
-    ("DELETE", "object", "tagging"): s3objects.delete_tagging,
-    ("POST", "object", "uploads"): s3multipart.create_upload,
-    ("PUT", "object", "uploadId"): s3multipart.upload_part,
-    ("GET", "object", "uploadId"): s3multipart.list_parts,
-    ("POST", "object", "uploadId"): s3multipart.complete_upload,
-    ("DELETE", "object", "uploadId"): s3multipart.abort_upload,
+    ("GET", "bucket", "uploads"): multipart.list_uploads,
+    ("GET", "object", ""): objects.get_object,
+    ("PUT", "object", ""): objects.put_object,
+    ("DELETE", "object", ""): objects.delete_object,
+    ("GET", "object", "tagging"): objects.get_tagging,
+    ("PUT", "object", "tagging"): objects.put_tagging,
+    ("DELETE", "object", "tagging"): objects.delete_tagging,
+    ("POST", "object", "uploads"): multipart.create_upload,
+    ("PUT", "object", "uploadId"): multipart.upload_part,
+    ("GET", "object", "uploadId"): multipart.list_parts,
+    ("POST", "object", "uploadId"): multipart.complete_upload,
+    ("DELETE", "object", "uploadId"): multipart.abort_upload,
 }
 
 _ABSENT: Mapping[str, tuple[str, str]] = {
