@@ -12,8 +12,8 @@ import click
 import pytest
 
 from clary import settings
-from clary.api.exposition import name_of
-from clary.api.expressions import FUNCTIONS
+from clary.api.cloudwatch.exposition import name_of
+from clary.api.cloudwatch.expressions import FUNCTIONS
 from clary.cli.aws.command import Service
 from clary.cli.main import main
 from clary.core.metrics import METRICS

@@ -12,8 +12,8 @@ import pytest
 
 from clary.api.app import operations
 from clary.api.authorization import Guard, resources
+from clary.api.cloudwatch.logs import Logs
 from clary.api.identities import Identities
-from clary.api.logs import Logs
 from clary.api.sts import Sts
 from clary.core.resources import KINDS, Partition
 from clary.core.sessions import Sessions

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from clary.api import logs
+from clary.api.cloudwatch import logs
 from clary.api.conditions import of_request
 from clary.api.definition import Container
 from clary.api.identities import Identities

@@ -16,10 +16,10 @@ from typing import Any, cast
 from botocore.model import Shape, StructureShape
 
 from clary.api.app import Store, operations
+from clary.api.cloudwatch.logs import Logs
+from clary.api.cloudwatch.metric_data import MetricData
+from clary.api.cloudwatch.metrics import Metrics
 from clary.api.identities import Identities
-from clary.api.logs import Logs
-from clary.api.metric_data import MetricData
-from clary.api.metrics import Metrics
 from clary.api.sts import Sts
 from clary.core.ports import MetricStore
 from clary.core.resources import Partition

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from clary.api.asynchronous import Intake
+from clary.api.cloudwatch.ledger import Ledger
 from clary.api.identities import Identities
-from clary.api.ledger import Ledger
 from clary.controllers.asynchronous.datalog import DataLog
 from clary.controllers.asynchronous.delivery import Delivery
 from clary.controllers.asynchronous.dispatcher import Dispatcher, Surroundings

@@ -18,11 +18,11 @@ import uvicorn
 from clary import credentials
 from clary.api.app import App, Doors, Take, operations
 from clary.api.authorization import Guard
+from clary.api.cloudwatch.ledger import Ledger
+from clary.api.cloudwatch.logs import Logs
+from clary.api.cloudwatch.metric_data import MetricData
+from clary.api.cloudwatch.metrics import Metrics
 from clary.api.identities import Identities
-from clary.api.ledger import Ledger
-from clary.api.logs import Logs
-from clary.api.metric_data import MetricData
-from clary.api.metrics import Metrics
 from clary.api.sts import Sts
 from clary.api.world import World
 from clary.controllers.agents import Means

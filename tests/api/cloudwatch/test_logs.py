@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from clary.api.logs import Logs, inquiry
+from clary.api.cloudwatch.logs import Logs, inquiry
 from clary.core.resources import Partition
 from clary.errors import AwsError
 from clary.logs.folder import LogFolder
 from clary.wire.dispatch import Dispatcher
-
-from .conftest import ACCOUNT, CALLER, Clock
+from tests.api.conftest import ACCOUNT, CALLER, Clock
 
 PARTITION = Partition(ACCOUNT, "us-east-1")
 GROUP = "/aws/sagemaker/Endpoints/iris"
@@ -308,7 +307,7 @@ async def test_patterns_choose_events(api: Api) -> None:
 
 
 async def test_a_long_search_goes_on_with_the_next_call(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clary.api.log_events._SCAN", 20)
+    monkeypatch.setattr("clary.api.cloudwatch.log_events._SCAN", 20)
     api.write(*(f"line number {n}" for n in range(6)), "needle")
     page = await api("FilterLogEvents", logGroupName=GROUP, filterPattern="needle")
     assert page["events"] == [] and page["nextToken"]

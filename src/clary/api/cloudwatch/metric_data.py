@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clary.api import expressions
-from clary.api.expressions import Scope, TimeSeries, Value
-from clary.api.metrics import (
+from clary.api.cloudwatch import expressions
+from clary.api.cloudwatch.expressions import Scope, TimeSeries, Value
+from clary.api.cloudwatch.metrics import (
     Answer,
     Request,
     by_period,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from clary.api import log_events
+from clary.api.cloudwatch import log_events
 from clary.core.policy import Context, Inquiry
 from clary.core.resources import Partition
 from clary.errors import AwsError

@@ -121,7 +121,9 @@ class Ledger:
 
     def exposition(self) -> bytes:
         """Write everything in Prometheus' text format."""
-        from clary.api import exposition  # here: its library takes as long to load as half of the control plane
+        from clary.api.cloudwatch import (
+            exposition,
+        )  # here: its library takes as long to load as half of the control plane
 
         now = self._clock()
         self._forget_silent(now)

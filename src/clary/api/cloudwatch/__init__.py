@@ -1,0 +1,1 @@
+"""CloudWatch and CloudWatch Logs: what models and Clary count, and what containers print."""
