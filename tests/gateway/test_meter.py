@@ -16,7 +16,7 @@ from aiohttp import web
 from clary.core.metrics import CLARY, INVOCATIONS, Delivery, Point, Statistics, bucket, middle, series
 from clary.core.routing import EndpointRoute, Hop, RouteTable, Target, VariantRoute
 from clary.gateway import meter
-from clary.gateway.meter import Answered, Concurrency, Meter, MeterFeed, Snapshot
+from clary.gateway.meter import Answered, Concurrency, Meter, MeterFeed, Snapshot, Successes
 
 FINE = Answered(200, False, 0.012, 0.0004, 2)
 
@@ -76,6 +76,16 @@ def test_more_than_a_batch_is_counted_in_full() -> None:
     assert (latency.count, latency.minimum, latency.maximum) == (1300, 1000, pytest.approx(1_300_000))
     assert latency.percentile(50) == pytest.approx(650_000, rel=0.011)
     assert latency.percentile(99) == pytest.approx(1_287_000, rel=0.011)
+
+
+def test_what_somebody_else_has_added_up_counts_like_what_came_one_by_one() -> None:
+    told, model, overhead = Meter(), Statistics(), Statistics()
+    for _ in range(3):
+        model.add(12_000.0)
+        overhead.add(400.0)
+    told.ask(lambda: [Successes("e", "v", {2: 3}, model, overhead)])
+    told.count("e", "v", FINE)
+    assert by_name(told.take(), "e", "v") == counted(FINE, FINE, FINE, FINE)
 
 
 def test_a_container_that_is_invoked_by_its_name_has_series_of_its_own() -> None:

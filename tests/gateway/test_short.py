@@ -8,10 +8,13 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clary.core.routing import DataCapture, EndpointRoute, VariantRoute
 from clary.gateway import short
@@ -64,6 +67,15 @@ async def test_a_plain_invocation_goes_the_short_way_and_is_answered_and_counted
     assert counted["Invocations"].count == 2
     assert counted["ModelLatency"].count == 2
     assert isinstance(counted["OverheadLatency"], Statistics)
+
+
+@given(st.lists(st.floats(-1e12, 1e12)))
+def test_latencies_are_added_up_as_those_of_the_long_way(values: list[float]) -> None:
+    compiled, own = import_module("clary.gateway.shortcut").Latencies(), Statistics()
+    for value in values:
+        compiled.add(value)
+        own.add(value)
+    assert compiled.statistics() == own
 
 
 @pytest.mark.parametrize(
@@ -136,6 +148,23 @@ async def test_a_route_that_changes_is_followed_at_once(gateway: Gateway) -> Non
         assert (await gateway.invoke("e")).body == b"new"
     gateway.route("e", status="Failed")
     assert (await gateway.invoke("e")).status == 400
+
+
+@pytest.mark.parametrize("status", ["Updating", "RollingBack", "SystemUpdating"])
+async def test_an_update_slows_nobody_down(gateway: Gateway, status: str) -> None:
+    container = await gateway.serve("e", says(ANSWER))
+    gateway.route("e", variant(container), status=status)
+    await warm(gateway)
+
+
+async def test_what_a_balancer_on_the_way_adds_needs_no_signature(gateway: Gateway) -> None:
+    await gateway.serve("e", says(ANSWER))
+    await warm(gateway)
+    before = taken(gateway)
+    raw = gateway.signed("/endpoints/e/invocations", b"{}")
+    traced = raw.replace(b"\r\n\r\n", b"\r\nX-Amzn-Trace-Id: Root=1-67891233-abcdef012345678912345678\r\n\r\n", 1)
+    assert (await gateway.send(traced)).status == 200
+    assert taken(gateway) == before + 1
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ CLARY = "Clary"
 MINUTE = 60
 """Seconds that one stored datapoint stands for, unless its metric is finer."""
 
-_GROWTH = math.log(1.02)
+GROWTH = math.log(1.02)
 """Of the buckets' bounds: a percentile is off by one per cent at most."""
-_OFFSET = 20_000
+OFFSET = 20_000
 """Added to a bucket's logarithm, so that the sign of its number is the sign of its values and 0 is zero's."""
 
 ENDPOINT = ("EndpointName",)
@@ -208,7 +208,7 @@ def bucket(value: float) -> int:
     """Give the number of a value's bucket."""
     if value == 0:
         return 0
-    number = round(math.log(abs(value)) / _GROWTH) + _OFFSET
+    number = round(math.log(abs(value)) / GROWTH) + OFFSET
     return number if value > 0 else -number
 
 
@@ -216,7 +216,7 @@ def middle(number: float) -> float:
     """Give the value that a bucket stands for."""
     if number == 0:
         return 0.0
-    return math.copysign(math.exp((abs(number) - _OFFSET) * _GROWTH), number)
+    return math.copysign(math.exp((abs(number) - OFFSET) * GROWTH), number)
 
 
 class Document(TypedDict):

@@ -105,6 +105,11 @@ class EndpointRoute:
     asynchronous: AsyncInference | None = None
     """None: requests are answered while the caller waits."""
 
+    @property
+    def is_invokable(self) -> bool:
+        """Tell whether the endpoint's status lets requests through; it does during an update."""
+        return self.status not in ("Creating", "Failed", "Deleting")
+
 
 class VariantDocument(TypedDict):
     """A variant as JSON; a target is [id, [[id, host, port, name], ...]]."""

@@ -66,6 +66,17 @@ class Answered(NamedTuple):
     active_instances: int
 
 
+class Successes(NamedTuple):
+    """What somebody else has added up of invocations that the containers answered with 200. In microseconds."""
+
+    route: str
+    variant: str
+    instances: Mapping[int, int]
+    """Invocations by how many instances were active."""
+    model: Statistics
+    overhead: Statistics
+
+
 class _Tally:
     """What was counted of one variant, or of one container of it. Latencies in microseconds."""
 
@@ -86,6 +97,12 @@ class _Tally:
         self.model.extend(seconds * _MICROS for seconds in model if seconds > 0.0)
         self.overhead.extend(seconds * _MICROS for seconds in overhead)
 
+    def succeeded(self, told: Successes) -> None:
+        self.invocations += sum(told.instances.values())
+        self.instances.update(told.instances)
+        self.model.merge(told.model)
+        self.overhead.merge(told.overhead)
+
 
 class Meter:
     """Counts. For one thread; `now` gives seconds since the epoch."""
@@ -94,7 +111,7 @@ class Meter:
         self._now = now
         self._answers: dict[_Key, list[Answered]] = {}
         self._tallies: dict[_Key, _Tally] = {}
-        self._sources: list[Callable[[], list[tuple[str, str, list[Answered]]]]] = []
+        self._sources: list[Callable[[], list[Successes]]] = []
         self._seconds: dict[_Key, list[float]] = {}
         self._waits: dict[tuple[str, str], list[float]] = {}
         self._dropped: Counter[str] = Counter()
@@ -122,12 +139,8 @@ class Meter:
         if not has_capacity:
             self._refused[name] += 1
 
-    def count_all(self, route: str, variant: str, answers: Sequence[Answered]) -> None:
-        """Count many invocations of a variant."""
-        self._tallies.setdefault((route, variant, ""), _Tally()).add(answers)
-
-    def ask(self, source: Callable[[], list[tuple[str, str, list[Answered]]]]) -> None:
-        """Have somebody asked, whenever numbers are taken, for what he has not told yet (see `count_all`)."""
+    def ask(self, source: Callable[[], list[Successes]]) -> None:
+        """Have somebody asked, whenever numbers are taken, for what he has counted since the last time."""
         self._sources.append(source)
 
     def container(self, route: str, variant: str, container: str, seconds: float) -> None:
@@ -147,7 +160,7 @@ class Meter:
         start, self._start = self._start, self._minute()
         for source in self._sources:
             for told in source():
-                self.count_all(*told)
+                self._tallies.setdefault((told.route, told.variant, ""), _Tally()).succeeded(told)
         for key in list(self._answers):
             self._tally(key)
         tallies, self._tallies = self._tallies, {}

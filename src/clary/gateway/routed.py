@@ -35,8 +35,8 @@ class Routed(Gathered):
         route = state.routes.table.endpoints.get(self._endpoint)
         if route is None:
             raise answers.no_such_endpoint(self._endpoint, state.partition)
+        if route.is_invokable:
+            return route
         if route.status == "Creating":
             raise answers.not_ready(self._endpoint)
-        if route.status in ("Failed", "Deleting"):
-            raise answers.not_invokable(route, state.partition)
-        return route
+        raise answers.not_invokable(route, state.partition)

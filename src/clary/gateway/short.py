@@ -71,8 +71,8 @@ class LongWay:
 
     def is_plain(self, route: EndpointRoute) -> bool:
         """Tell whether invocations of an endpoint need nothing but a container: whatever else it has is not plain."""
-        plain = EndpointRoute(route.name, "InService", route.variants, instances=route.instances)
-        return route == plain and all(map(_is_plain, route.variants))
+        plain = EndpointRoute(route.name, route.status, route.variants, instances=route.instances)
+        return route == plain and route.is_invokable and all(map(_is_plain, route.variants))
 
     def only(self, route: EndpointRoute) -> tuple[VariantRoute, Target] | None:
         """Give the variant and the target of a route that has no other."""

@@ -10,11 +10,15 @@ everything that goes wrong.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.math cimport INFINITY, fabs, log, rint
 from libc.string cimport memchr, memcmp, memcpy
 
 from hashlib import sha256
 from random import random
 from time import perf_counter, time
+
+from clary.core.metrics import GROWTH, OFFSET, Statistics
+from clary.gateway.meter import Successes
 
 cdef extern from *:
     const char *CLARY_SOURCE
@@ -23,9 +27,10 @@ SOURCE = CLARY_SOURCE.decode()
 """The SHA-256 of the file that this was compiled from."""
 
 cdef object EMPTY = sha256()
+cdef double BUCKET = GROWTH
+cdef long ZERO = OFFSET
 
 cdef enum:
-    BATCH = 512
     MOST_KEPT = 4096
     MOST_HEAD = 16 * 1024
     MOST_HEADERS = 40
@@ -234,6 +239,50 @@ cdef class Key:
     cdef long second
 
 
+cdef class Latencies:
+    """`Statistics`, one value after the other."""
+    cdef double count, sum, minimum, maximum
+    cdef dict histogram
+
+    def __cinit__(self):
+        self.minimum, self.maximum = INFINITY, -INFINITY
+        self.histogram = {}
+
+    cpdef int add(self, double value) except -1:
+        cdef long number = 0
+        if value != 0.0:
+            number = <long> rint(log(fabs(value)) / BUCKET) + ZERO
+            if value < 0.0:
+                number = -number
+        self.count += 1
+        self.sum += value
+        if value < self.minimum:
+            self.minimum = value
+        if value > self.maximum:
+            self.maximum = value
+        bucket = number
+        self.histogram[bucket] = self.histogram.get(bucket, 0.0) + 1.0
+        return 0
+
+    cpdef object statistics(self):
+        return Statistics(self.count, self.sum, self.minimum, self.maximum, self.histogram)
+
+
+cdef class Tally:
+    """What was counted of one variant. Added up at once: what is put off makes those wait who come when it is due."""
+    cdef str endpoint, variant
+    cdef dict instances
+    cdef Latencies model, overhead
+
+    def __cinit__(self, str endpoint, str variant):
+        self.endpoint, self.variant = endpoint, variant
+        self.instances = {}
+        self.model, self.overhead = Latencies(), Latencies()
+
+    cdef told(self):
+        return Successes(self.endpoint, self.variant, self.instances, self.model.statistics(), self.overhead.statistics())
+
+
 cdef class Shortcut:
     """Takes plain requests, for one gateway process.
 
@@ -241,7 +290,7 @@ cdef class Shortcut:
     """
     cdef Message message
     cdef object way, state, load, deadlines, routes, take_connection, clock, outliers, next_number
-    cdef dict paths, keys, beginnings, noted
+    cdef dict paths, keys, beginnings, tallies
     cdef tuple lines
     cdef bytes prefix
     cdef double timeout
@@ -262,7 +311,7 @@ cdef class Shortcut:
         self.take_connection = state.pool.take
         self.clock = state.loop.time
         self.outliers = state.outliers
-        state.meter.ask(self.answers)
+        state.meter.ask(self.successes)
         self.prefix = state.request_prefix.encode()
         self.next_number = state.next_number
         self.timeout = state.model_timeout
@@ -271,7 +320,7 @@ cdef class Shortcut:
         self.paths = {}
         self.keys = {}
         self.beginnings = {}
-        self.noted = {}
+        self.tallies = {}
         self.taken = 0
 
     def take(self, bytes data, client):
@@ -359,22 +408,24 @@ cdef class Shortcut:
 
     # -- the numbers ---------------------------------------------------------------------------------------------------
 
-    cdef int count(self, str endpoint, str variant, tuple answered) except -1:
-        """Note an answer, as `Answered` has it."""
-        cdef tuple key = (endpoint, variant)
-        cdef list noted = self.noted.get(key)
-        if noted is None:
-            noted = self.noted[key] = []
-        noted.append(answered)
-        if len(noted) >= BATCH:
-            del self.noted[key]
-            self.state.meter.count_all(endpoint, variant, noted)
+    cdef int count(self, str endpoint, variant, double model, double overhead) except -1:
+        """Count an answer; its times in seconds."""
+        cdef str name = variant.name
+        cdef tuple key = (endpoint, name)
+        cdef Tally tally = self.tallies.get(key)
+        if tally is None:
+            tally = self.tallies[key] = Tally(endpoint, name)
+        instances = len(variant.targets)
+        tally.instances[instances] = tally.instances.get(instances, 0) + 1
+        if model > 0.0:
+            tally.model.add(model * 1e6)
+        tally.overhead.add(overhead * 1e6)
         return 0
 
-    def answers(self):
-        """Hand over what was noted since the meter asked last: endpoint, variant, answers."""
-        noted, self.noted = self.noted, {}
-        return [(endpoint, variant, answers) for (endpoint, variant), answers in noted.items()]
+    def successes(self):
+        """Hand over what was counted since the meter asked last."""
+        tallies, self.tallies = self.tallies, {}
+        return [(<Tally> tally).told() for tally in tallies.values()]
 
     # -- the signature -----------------------------------------------------------------------------------------------
 
@@ -493,7 +544,7 @@ cdef class Shortcut:
             here[0] = 10
             here += 1
         for i in range(message.count):  # unsigned, it steers nothing
-            if not signed[i] and message.headers[i].name_size >= 6 and same(message.headers[i].name, b"x-amz", 5):
+            if not signed[i] and must_be_signed(&message.headers[i]):
                 return None
         here[0] = 10
         here = put_bytes(here + 1, key.signed_headers)
@@ -554,6 +605,13 @@ cdef bytes signature(Key key, bytes stamp, bytes canonical):
 
 cdef int[4] CARRIED
 CARRIED[:] = [TYPE, ATTRIBUTES, INFERENCE_ID, ACCEPT]
+
+
+cdef bint must_be_signed(Header *header) noexcept:
+    """Tell whether a header counts only if it is signed; `x-amzn-trace-id`, which balancers on the way add, is none."""
+    return header.name_size >= 6 and same(header.name, b"x-amz-", 6) or (
+        header.name_size >= 17 and same(header.name, b"x-amzn-sagemaker-", 17)
+    )
 
 
 cdef bint equal(const unsigned char *one, bytes other) noexcept:
@@ -640,7 +698,7 @@ cdef class Plain:
             shortcut.outliers.answered(id, self.answered_at - self.sent_at)
         now = perf_counter()
         model = now - self.sent_at
-        shortcut.count(self.path.endpoint, self.variant.name, (200, False, model, now - self.arrived - model, len(self.variant.targets)))
+        shortcut.count(self.path.endpoint, self.variant, model, now - self.arrived - model)
         self.client.finish()
         return 0
 
