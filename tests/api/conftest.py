@@ -17,6 +17,7 @@ from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, Kind, Partition
 from clary.errors import ValidationException
 from clary.store.store import Store
 from clary.wire.dispatch import Caller
+from tests.stores import new_store
 
 ACCOUNT = "123456789012"
 ARN = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}"
@@ -123,7 +124,7 @@ async def served(app: App) -> AsyncIterator[str]:
 async def opened(folder: Path) -> AsyncIterator[Api]:
     """Give the operations over a new store."""
     clock = Clock()
-    store = await Store.open(folder / "clary.db", clock)
+    store = await new_store(folder, clock)
     yield Api(store, clock)
     await store.close()
 

@@ -15,6 +15,7 @@ from clary.core.asynchronous import AsyncRequest
 from clary.core.queues import Bound
 from clary.errors import SerializationException
 from clary.store.store import Store
+from tests.stores import new_store
 
 
 class World:
@@ -26,7 +27,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    store = await Store.open(tmp_path / "clary.db")
+    store = await new_store(tmp_path)
     yield World(store)
     await store.close()
 

@@ -14,7 +14,7 @@ from clary.core.ports import Repository
 from clary.core.resources import Partition
 from clary.errors import Transient, ValidationException
 from clary.objects import AccessRefused, ObjectNotFound, ObjectRefused, Objects
-from clary.store.store import Store
+from tests.stores import new_store
 
 from .conftest import ACCOUNT, Api, Clock
 
@@ -62,7 +62,7 @@ async def knows(image: str, repository: Repository) -> bool | None:
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """CreateModel that looks: there are the image `known` and two objects."""
     clock = Clock()
-    store = await Store.open(tmp_path / "clary.db", clock)
+    store = await new_store(tmp_path, clock)
     here = Api(store, clock)
     bucket = Bucket("s3://b/model.tar.gz", "s3://b/models/one.tar.gz", "https://s3.amazonaws.com/b/model.tar.gz")
     world = World(bucket, knows, "us-east-1")

@@ -13,6 +13,7 @@ from clary.core.asynchronous import AsyncRequest, Backlog, Notification, Settled
 from clary.core.queues import AsyncQueue, Bound, Outbox
 from clary.store.store import Store
 from clary.testing import MemoryQueue
+from tests.stores import new_store
 
 NOW = 1_700_000_000.0
 BOUND = Bound(100, 1000)
@@ -38,7 +39,7 @@ async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "fake":
         yield MemoryQueue(lambda: NOW)
         return
-    store = await Store.open(tmp_path / "clary.db", lambda: NOW)
+    store = await new_store(tmp_path, lambda: NOW)
     yield Stored(store)  # type: ignore[misc]
     await store.close()
 

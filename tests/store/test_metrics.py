@@ -12,6 +12,7 @@ import pytest
 
 from clary.core.metrics import Point, Selection, Series, Statistics
 from clary.store.store import Store
+from tests.stores import new_store
 
 NOW = 1_700_000_040.0
 
@@ -29,7 +30,7 @@ def point(of: Series, start: int, *values: float) -> Point:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await Store.open(tmp_path / "clary.db", lambda: NOW)
+    store = await new_store(tmp_path, lambda: NOW)
     yield store
     await store.close()
 

@@ -27,6 +27,7 @@ from clary.core.resources import ENDPOINT, MODEL, MODEL_PACKAGE, Kind, Partition
 from clary.errors import Fatal
 from clary.store.store import HEAD, Store
 from clary.store.tables import METADATA
+from tests.stores import new_store
 
 PARTITION = Partition("123456789012", "us-east-1")
 CREATING = {"EndpointStatus": "Creating"}
@@ -51,7 +52,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
-    store = await Store.open(tmp_path / "state" / "clary.db", clock)
+    store = await new_store(tmp_path / "state", clock)
     yield store
     await store.close()
 
@@ -112,7 +113,7 @@ JSON_VALUES = st.recursive(
 async def test_spec_and_status_come_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, spec: dict[str, Any], status: dict[str, Any]
 ) -> None:
-    store = await Store.open(tmp_path_factory.mktemp("json") / "clary.db")
+    store = await new_store(tmp_path_factory.mktemp("json"))
     try:
         assert await store.insert(resource(MODEL, "m", spec=spec, status=status), {})
         found = await store.get(MODEL, "m")
@@ -301,7 +302,7 @@ async def test_pages_put_together_are_the_whole_list_sorted_and_filtered(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, names: list[str], asked: list[ListQuery]
 ) -> None:
     clock = Clock()
-    store = await Store.open(tmp_path_factory.mktemp("pages") / "clary.db", clock)
+    store = await new_store(tmp_path_factory.mktemp("pages"), clock)
     try:
         rows: list[Resource] = []
         for name in names:
@@ -467,6 +468,7 @@ import asyncio, sys
 from pathlib import Path
 from clary.core.resources import MODEL, Partition, Resource
 from clary.store.store import Store
+from tests.stores import new_store
 
 async def main(path, prefix, count):
     store = await Store.open(path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from clary.errors import AwsError
 from clary.store.store import Store
 from clary.wire import constraints, model
 from clary.wire.dispatch import Caller
+from tests.stores import new_store
 
 CALLER = Caller("123456789012", "us-east-1", "AKIAEXAMPLE", "request")
 START = 1_700_000_040  # a whole minute
@@ -65,20 +64,9 @@ class CloudWatch:
         ]
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that is up to date: migrating takes longer than any test here."""
-
-    async def make(path: Path) -> Path:
-        await (await Store.open(path)).close()
-        return path
-
-    return asyncio.run(make(tmp_path_factory.mktemp("metrics") / "clary.db"))
-
-
 @pytest.fixture
-async def cloudwatch(tmp_path: Path, empty: Path) -> AsyncIterator[CloudWatch]:
-    store = await Store.open(Path(shutil.copy(empty, tmp_path)))
+async def cloudwatch(tmp_path: Path) -> AsyncIterator[CloudWatch]:
+    store = await new_store(tmp_path)
     yield CloudWatch(store)
     await store.close()
 
