@@ -247,6 +247,7 @@ def test_an_unknown_endpoint_is_one_line_with_the_known_ones(clary: FakeClary, r
         ("Please make sure all images exist. Step: no entry for img", "Add the image to a catalogue of your own"),
         ("Please make sure all images exist. Step: pull", "Can this machine pull it?"),
         ("CannotStartContainerError. Step: environment: uv pip install failed", "Does code/requirements.txt suit"),
+        ("Step: create: python:3.11 runs what the model data brings, and it brings no serve", "Put a server into"),
         (f"{PING} Step: killed for memory (limit 8 GiB)", "Give it more memory"),
         (f"{PING} Step: exited with 3", "The log tells why"),
         (f"{PING} Step: ping answered 500", "The container must answer GET /ping"),

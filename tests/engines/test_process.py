@@ -168,6 +168,14 @@ async def test_an_empty_model_directory_is_there_without_model_data(engine: Proc
     assert failure.value.step == "create"
 
 
+async def test_handlers_without_a_server_are_told_which_images_run_them(
+    engine: ProcessEngine, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    url = pack(tmp_path / "models" / "handlers.tar.gz", {"code/inference.py": "def model_fn(model_dir): pass"})
+    with pytest.raises(LaunchFailure, match=r"functions in code/inference.py are what AWS's framework images run"):
+        await engine.launch(make_spec(model_data=(ModelData(url),)), quiet)
+
+
 @pytest.mark.parametrize(
     ("trick", "reason"),
     [

@@ -176,6 +176,11 @@ _ADVICE: Sequence[tuple[str, str]] = (
     (r"the store refuses access", "May the key that Clary has for this store read it?  aws s3 cp {url} - | wc -c"),
     (r"failed to download|no such (key|bucket)", "Is the artifact there?  aws s3 ls {url}"),
     (r"failed to extract|unpack", "Look into the artifact:  aws s3 cp {url} - | tar tz"),
+    (
+        r"it brings no serve",
+        "Put a server into the artifact as `serve`, or name a framework's image for code/inference.py:  "
+        "aws s3 cp {url} - | tar tz",
+    ),
     (r"no entry for", "Add the image to a catalogue of your own:  clary up --catalogue FILE"),
     (r"registry \S+ has no ", "Is it there under this name?  docker pull {image}"),
     (r"without a login", "Log in as the user that Clary runs as, and try:  docker login {registry}"),

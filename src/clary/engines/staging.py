@@ -24,6 +24,7 @@ from clary.errors import LaunchFailure
 
 _INHERITED = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 _SERVE = ("serve", "code/serve", "serve.py", "code/serve.py")
+_HANDLERS = "code/inference.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +129,10 @@ class Staged:
             if file.is_file():
                 words = [f"{self.model_dir}/{name}", "serve"]
                 return [python, *words] if name.endswith(".py") else words
-        raise LaunchFailure(
-            "create", f"{self.spec.image} runs what the model data brings, and it brings no {_listed()}"
-        )
+        brought = f"{self.spec.image} runs what the model data brings, and it brings no {_listed()}"
+        if (self.model / _HANDLERS).is_file():
+            brought += f"; functions in {_HANDLERS} are what AWS's framework images run"
+        raise LaunchFailure("create", brought)
 
     def _environment(self) -> dict[str, str]:
         """Compose the variables: ours that may be changed, the image's, the user's, and the contract's.
