@@ -32,8 +32,6 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)  # Linux only
 
-_log = logger("supervisor")
-
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -116,7 +114,7 @@ class Supervisor:
             if self._stopping:
                 return
             if hopeless:
-                _log.error("a process cannot work, the log above says why; all stop", name=program.name)
+                logger("supervisor").error("a process cannot work, the log above says why; all stop", name=program.name)
                 self.gave_up = True
                 stop.set()
                 return
@@ -124,7 +122,7 @@ class Supervisor:
             deaths = 0 if alive > STEADY else deaths
             delay = RESTART_DELAYS[min(deaths, len(RESTART_DELAYS) - 1)]
             deaths += 1
-            _log.error(
+            logger("supervisor").error(
                 "a process died and is restarted",
                 name=program.name,
                 reason=reason,
@@ -166,7 +164,7 @@ class Supervisor:
         hurried.cancel()
         if not ended.done():
             waited = "asked to hurry" if self._hurried.is_set() else program.stop_timeout
-            _log.warning("a process did not stop and is killed", name=program.name, waited=waited)
+            logger("supervisor").warning("a process did not stop and is killed", name=program.name, waited=waited)
             process.kill()
         await ended
 
@@ -177,7 +175,7 @@ class Supervisor:
             try:
                 self._collect_orphans()
             except OSError as error:  # a full disk: the engine then says that nobody watched
-                _log.warning("how an orphan ended cannot be written down", reason=str(error))
+                logger("supervisor").warning("how an orphan ended cannot be written down", reason=str(error))
             if time.monotonic() - swept > _SWEEP:
                 self._forget_exits(EXITS_KEPT)
                 swept = time.monotonic()

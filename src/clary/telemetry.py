@@ -1,15 +1,21 @@
-"""Logging, in one place: events with fields, readable on a terminal, JSON elsewhere. Secrets never reach it."""
+"""Logging, in one place: events with fields, readable on a terminal, JSON elsewhere. Secrets never reach it.
+
+structlog is imported when the first logger is asked for: that takes longer than all else with which the agent of a
+transform job starts, and agents have seldom anything to say.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 _SECRETS = ("secret", "password", "authorization", "token", "signature")
+_wanted: list[tuple[str, str, TextIO]] = []
+"""How logging is to be set up, as long as there is no logger."""
 
 
 def _hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -18,6 +24,17 @@ def _hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def set_up(level: str, process: str, stream: TextIO = sys.stderr) -> None:
     """Log events of at least `level` to the stream; `process` (control, gateway) is a field of each."""
+    _wanted[:] = [(level, process, stream)]
+    if "structlog" in sys.modules:
+        _configure()
+
+
+def _configure() -> None:
+    import structlog
+
+    if not _wanted:
+        return
+    level, process, stream = _wanted.pop()
     terminal = stream.isatty()
     renderer = structlog.dev.ConsoleRenderer(colors=True) if terminal else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -39,5 +56,8 @@ def set_up(level: str, process: str, stream: TextIO = sys.stderr) -> None:
 
 def logger(area: str) -> FilteringBoundLogger:
     """Give the logger of one area of the code (`reconcile`, `gateway`)."""
+    import structlog
+
+    _configure()
     lazy: FilteringBoundLogger = structlog.get_logger(area=area)  # configured at its first event, not at import
     return lazy

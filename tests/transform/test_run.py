@@ -17,7 +17,7 @@ from clary.core.transform import Pace, Work
 from clary.objects import ObjectHead, Objects
 from clary.transform import lane as lanes
 from clary.transform import run as runs
-from clary.transform.calls import Caller
+from clary.transform.calls import Asking, Caller
 from clary.transform.inputs import Input
 from clary.transform.lane import Lane
 from clary.transform.run import LookedInto, ObjectFailed, Run, Terms
@@ -47,12 +47,14 @@ class Container:
         self.gate = asyncio.Event()
         self.asked: list[bytes] = []
 
-    async def call(self, body: bytes) -> bytes:
-        self.asked.append(body)
-        if len(self.asked) == 1:
-            await self.gate.wait()
-        await asyncio.sleep(0)
-        return self._answer(body)
+    async def ask(self, asking: Asking) -> None:
+        body: bytes | None = asking.body
+        while body is not None:
+            self.asked.append(body)
+            if len(self.asked) == 1:
+                await self.gate.wait()
+            await asyncio.sleep(0)
+            body = asking.answered(self._answer(body))
 
 
 def begun(
@@ -60,7 +62,7 @@ def begun(
 ) -> tuple[asyncio.Task[None], list[asyncio.Task[None]]]:
     pace = Pace(4, MIB, single=True)
     lane = Lane(pace)
-    terms = Terms(WORK, pace, processing, cast("Objects", stored), folder, lambda records: None)
+    terms = Terms(WORK, pace, processing, cast("Objects", stored), folder)
     senders = [asyncio.create_task(lane.send(cast("Caller", container))) for _ in range(4)]
     run = Run(terms, lane, Input(0, "s3://in/x", "x", ObjectHead(1, "e")))
     return asyncio.create_task(run.run()), senders

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from clary.transform.agent import Agent
 
 WATCH = 0.5
 """Seconds between looks at who our parent is."""
+GC_THRESHOLDS = (100_000, 50, 100)
+"""When cycles are looked for: seldom, since what waits to be sent is tens of thousands of objects without any."""
 LONGEST = 28 * DAY
 """Seconds for which an agent has its role's credentials; one that takes longer is followed by another."""
 
@@ -32,6 +35,8 @@ async def transform(settings: Settings, supervisor: int, path: Path) -> None:
             logger("agent").info("nothing to do: another agent works here, or the job is over", job=path.name)
             return
         job = folder.job()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         working = asyncio.create_task(
             Agent(folder, _objects_of(settings, job["role"]), LogFolder(settings.logs)).work()
         )

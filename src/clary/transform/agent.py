@@ -8,8 +8,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 
-import aiohttp
-
 from clary.core.failure import LONGEST, printable, shorten
 from clary.core.transform import Outcome, Pace, Progress, Work
 from clary.errors import Fatal, Transient
@@ -17,8 +15,9 @@ from clary.jobfolder import JobFolder
 from clary.logs.folder import LogFolder
 from clary.objects import ObjectNotFound, ObjectRefused, Objects
 from clary.transform import inputs
-from clary.transform.calls import Caller, CallFailed
+from clary.transform.calls import Caller, CallFailed, parameters_of
 from clary.transform.captured import capture
+from clary.transform.channel import Broken
 from clary.transform.datalog import DataLog
 from clary.transform.inputs import Input, NoInput
 from clary.transform.instances import Places
@@ -46,7 +45,9 @@ class Agent:
         self._ids: list[str] = job["instances"]
         self._log = DataLog(logs, self._name, job["since"])
         self._places = Places(folder)
+        self._open: set[Run] = set()
         self._records = 0
+        """Those of objects that are done, as far as this agent did them."""
 
     async def work(self) -> None:
         """Do the job and say how it ended in its folder."""
@@ -101,14 +102,9 @@ class Agent:
     async def _parameters(self) -> dict[str, object]:
         """Ask the first container how it wants to be called; nothing where it has nothing to say."""
         hop = (await self._places.first())[0]
-        timeout = aiohttp.ClientTimeout(total=PARAMETERS_TIMEOUT)
         try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"http://{hop.host}:{hop.port}/execution-parameters") as answer,
-            ):
-                found = json.loads(await answer.read()) if answer.status == 200 else {}
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            found = json.loads(await parameters_of(hop, PARAMETERS_TIMEOUT))
+        except (Broken, TimeoutError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -117,7 +113,7 @@ class Agent:
     async def _transform(self, pace: Pace, journal: Journal) -> None:
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._places.started))
         processing = self._work.processing(started, lambda: str(uuid.uuid4()))
-        terms = Terms(self._work, pace, processing, self._objects, self._folder.path, self._count)
+        terms = Terms(self._work, pace, processing, self._objects, self._folder.path)
         todo = (given for given in inputs.read(self._folder.inputs) if not journal.has(given))
         senders = []
         async with asyncio.TaskGroup() as group:
@@ -140,7 +136,10 @@ class Agent:
         """Take one object after the other, whoever else takes them too."""
         for given in todo:
             run = Run(terms, lane, given)
+            self._open.add(run)
             failure = await self._tried(run, given)
+            self._open.remove(run)
+            self._records += run.records
             if failure is not None:
                 self._log.failure(id, given.url, failure)
             words = "" if failure is None else _sentence(given, failure)
@@ -165,9 +164,6 @@ class Agent:
 
     # -- what is said of it --------------------------------------------------------------------------------------------
 
-    def _count(self, records: int) -> None:
-        self._records += records
-
     async def _report(self, journal: Journal) -> None:
         total = size = 0
         for given in inputs.read(self._folder.inputs):
@@ -180,7 +176,7 @@ class Agent:
                     objects=journal.done + journal.failed,
                     objects_total=total,
                     failed=journal.failed,
-                    records=before[0] + self._records,
+                    records=before[0] + self._records + sum(run.records for run in self._open),
                     size=journal.size,
                     size_total=size,
                     seconds=time.monotonic() - since,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from clary.core.routing import Hop
 from clary.core.transform import Work
-from clary.transform.channel import Broken, Channel, Reply
+from clary.transform.channel import Broken, Channel, Reply, Take
 from clary.transform.instances import Places
 
 CONNECT_TIMEOUT = 5.0
@@ -51,6 +51,19 @@ class _Leg:
         self.head = b"\r\n".join((*lines, b"Content-Length: "))
 
 
+class Asking(Protocol):
+    """Who wants requests made, one after the other."""
+
+    @property
+    def body(self) -> bytes:
+        """That of the request that is to be made now."""
+        ...
+
+    def answered(self, answer: bytes) -> bytes | None:
+        """Take the answer to it, and give the next `body`; None: there is nothing more for now."""
+        ...
+
+
 class Caller:
     """Makes one request after the other to an instance, over connections of its own."""
 
@@ -63,23 +76,20 @@ class Caller:
         self._hops: tuple[Hop, ...] = ()
         self._legs: list[_Leg] = []
         """One for each of the hops."""
-        self._future: asyncio.Future[Reply] | None = None
-        """What the answer is waited for with."""
-        self._late = 0.0
-        """When that has taken too long, in the loop's time."""
 
-    async def call(self, body: bytes) -> bytes:
-        """Give the last container's answer. Raises CallFailed."""
-        return await self._tried(
-            lambda: self._ask(self._legs[0], body) if len(self._legs) == 1 else self._through(body)
-        )
+    async def ask(self, asking: Asking) -> None:
+        """Make requests until there is nothing more to ask for. Raises CallFailed for the last one that was made."""
+        while True:
+            reply = await self._tried(lambda attempt: self._asked(asking, attempt))
+            if reply is None or asking.answered(reply.body) is None:
+                return
 
     async def flow(self, sent: Callable[[Sequence[Hop]], Awaitable[Reply]]) -> None:
         """Have a request sent that does not fit into memory, and its answer taken. Raises CallFailed."""
-        await self._tried(lambda: sent(self._hops))
+        await self._tried(lambda attempt: sent(self._hops))
 
-    async def _tried(self, ask: Callable[[], Awaitable[Reply]]) -> bytes:
-        """Ask once, and as often again as is allowed."""
+    async def _tried(self, ask: Callable[[int], Awaitable[Reply | None]]) -> Reply | None:
+        """Ask once, and as often again as is allowed; the attempts are counted from 0."""
         failure: CallFailed | None = None
         for attempt in range(self._retries + 1):
             if attempt:
@@ -88,17 +98,26 @@ class Caller:
             if hops is not self._hops:
                 self._prepare(hops)
             try:
-                reply = await ask()
+                reply = await ask(attempt)
             except Broken as error:
                 failure = CallFailed("AlgorithmError", f"Unable to get response from algorithm: {error}")
                 continue
-            if 200 <= reply.status < 300:
-                return reply.body
+            if reply is None or 200 <= reply.status < 300:
+                return reply
             failure = refused(reply.status, reply.body)
             if failure.blame == "ClientError" and reply.status != 429:
                 break
         assert failure is not None, "there is an attempt at least"
         raise failure
+
+    async def _asked(self, asking: Asking, attempt: int) -> Reply | None:
+        """Make a request, and those that follow as long as all is well; None when there is nothing more.
+
+        What is asked again is asked alone, so that attempts are counted for one request.
+        """
+        if len(self._legs) > 1:
+            return await self._through(asking.body)
+        return await self._ask(self._legs[0], asking.body, None if attempt else asking.answered)
 
     def _prepare(self, hops: tuple[Hop, ...]) -> None:
         self.close()
@@ -106,52 +125,66 @@ class Caller:
         # What is accepted is the last container's business.
         self._legs = [_Leg(hop, self._type, self._accept if hop is hops[-1] else b"") for hop in hops]
 
-    async def _through(self, body: bytes) -> Reply:
+    async def _through(self, body: bytes) -> Reply | None:
         """Send a request to the first container, what it answers to the second, and so on."""
         first, *others = self._legs
         reply = await self._ask(first, body)
         for leg in others:
-            if not 200 <= reply.status < 300:
+            if reply is None or not 200 <= reply.status < 300:
                 break
-            if reply.kind != leg.kind:
-                leg.speak(reply.kind)
+            if reply.content_type != leg.kind:
+                leg.speak(reply.content_type)
             reply = await self._ask(leg, reply.body)
         return reply
 
-    async def _ask(self, leg: _Leg, body: bytes) -> Reply:
+    async def _ask(self, leg: _Leg, body: bytes, take: Take | None = None) -> Reply | None:
         while True:
             channel = leg.channel
             if channel is None or channel.is_closed:
-                channel = leg.channel = await self._connect(leg.hop)
-            was_used = channel.was_used
-            future: asyncio.Future[Reply] = self._loop.create_future()
-            self._future = future
-            self._late = self._loop.time() + self._timeout
-            channel.ask(leg.head, body, future)
+                channel = leg.channel = await _connected(leg.hop)
+            future: asyncio.Future[Reply | None] = self._loop.create_future()
+            channel.ask(leg.head, body, future, take)
             try:
                 return await future
             except Broken as error:
-                if error.answered or not was_used:
+                if error.answered or not channel.was_used:
                     raise
-                # The container had just closed a connection that had been open for a while.
+                body = channel.asked  # the container had just closed a connection that had been open for a while
 
-    async def _connect(self, hop: Hop) -> Channel:
-        try:
-            return await Channel.connect(hop.host, hop.port, CONNECT_TIMEOUT)
-        except (OSError, TimeoutError) as error:
-            raise Broken(f"{hop.name} takes no connection ({error or 'too slow'})", answered=False) from error
-
-    def give_up_if_late(self, now: float) -> None:
+    def give_up_if_late(self) -> None:
         """End a request that has taken longer than InvocationsTimeoutInSeconds. To be called now and then."""
-        if self._future is not None and now > self._late and not self._future.done():
-            self._future.set_exception(Broken(f"no answer within {self._timeout:g} s", answered=True))
-            self.close()
+        for leg in self._legs:
+            if leg.channel is not None:
+                leg.channel.give_up_if_late(self._timeout)
 
     def close(self) -> None:
         """Close all connections."""
         for leg in self._legs:
             if leg.channel is not None:
                 leg.channel.close()
+
+
+async def parameters_of(hop: Hop, timeout: float) -> bytes:
+    """Give what a container answers to GET /execution-parameters. Raises Broken, also where it does not say 200."""
+    async with asyncio.timeout(timeout):
+        channel = await _connected(hop)
+        try:
+            future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+            head = f"GET /execution-parameters HTTP/1.1\r\nHost: {hop.host}:{hop.port}\r\nContent-Length: "
+            channel.ask(head.encode(), b"", future)
+            reply = await future
+        finally:
+            channel.close()
+    if reply is None or reply.status != 200:
+        raise Broken("it has no parameters", answered=True)
+    return reply.body
+
+
+async def _connected(hop: Hop) -> Channel:
+    try:
+        return await Channel.connect(hop.host, hop.port, CONNECT_TIMEOUT)
+    except (OSError, TimeoutError) as error:
+        raise Broken(f"{hop.name} takes no connection ({error or 'too slow'})", answered=False) from error
 
 
 def refused(status: int, body: bytes) -> CallFailed:

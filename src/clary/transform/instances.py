@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from clary.core.routing import Hop
 from clary.jobfolder import JobFolder
 
-LOOK = 0.1
+LOOK = 0.02
 """Seconds between looks."""
 
 

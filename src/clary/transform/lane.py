@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Protocol
 
 from clary.core.batching import MIB, Batch
@@ -20,7 +21,7 @@ LEAST_BUDGET = 8 * 1024 * 1024
 WEIGHT = 512
 """Bytes that a request counts beyond its body: its objects here, and an answer."""
 WHOLE = Batch(b"", records=0)
-"""Offered in place of requests by an object that goes through as it comes."""
+"""Offered in place of requests by an object that goes through as it comes: all of a job's do, or none."""
 MOST_HELD = 64 * 1024 * 1024
 """Bytes of answers that wait for those before them, beyond which nothing more is asked."""
 LATENESS = 0.5
@@ -57,21 +58,24 @@ class Lane:
         self._callers: list[Caller] = []
         self._more = asyncio.Event()
         self._room = asyncio.Event()
-        self._room.set()
+        self._waits = False
+        """Whether somebody waits for room."""
 
     async def offer(self, asker: Asker, batches: Sequence[Batch]) -> None:
         """Have requests sent, and wait until there is room for more. Their room is to be given back by `release`."""
-        self._used += sum(len(batch.body) for batch in batches) + WEIGHT * len(batches)
-        self._offered.extend((asker, batch) for batch in batches)
+        self._used += sum([len(batch.body) for batch in batches]) + WEIGHT * len(batches)
+        self._offered.extend(zip(repeat(asker), batches))
         self._more.set()
         while self._used >= self._budget:
+            self._waits = True
             self._room.clear()
             await self._room.wait()
 
     def release(self, batch: Batch) -> None:
         """Give back the room of a request whose answer is written down, or does not matter."""
         self._used -= len(batch.body) + WEIGHT
-        if self._used < self._budget and not self._room.is_set():
+        if self._waits and self._used < self._budget:
+            self._waits = False
             self._room.set()
 
     def hold(self, answer: bytes) -> None:
@@ -86,30 +90,58 @@ class Lane:
 
     async def watch(self) -> None:
         """End requests that take too long, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LATENESS)
             for caller in self._callers:
-                caller.give_up_if_late(loop.time())
+                caller.give_up_if_late()
 
     async def send(self, caller: Caller) -> None:
         """Be one sender, until cancelled."""
         self._callers.append(caller)
-        offered = self._offered
+        sender = _Sender(self)
         while True:
-            while not offered or self._held >= MOST_HELD:
+            while sender.next() is None:
                 self._more.clear()
                 await self._more.wait()
-            asker, batch = offered.popleft()
-            if asker.is_over:
-                asker.answered(batch, b"")
-                continue
             try:
-                if batch is WHOLE:
-                    await asker.flow(caller)
-                    continue
-                answer = await caller.call(batch.body)
+                if sender.batch is WHOLE:
+                    await sender.asker.flow(caller)
+                else:
+                    await caller.ask(sender)
             except CallFailed as failure:
-                asker.failed(batch, failure)
-            else:
-                asker.answered(batch, answer)
+                sender.asker.failed(sender.batch, failure)
+
+    def take(self) -> tuple[Asker, Batch] | None:
+        """Give a request that is to be sent now."""
+        offered = self._offered
+        while offered and self._held < MOST_HELD:
+            asker, batch = offered.popleft()
+            if not asker.is_over:
+                return asker, batch
+            asker.answered(batch, b"")
+        return None
+
+
+class _Sender:
+    """What one sender asks for now."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self.asker: Asker
+        self.batch: Batch
+
+    @property
+    def body(self) -> bytes:
+        return self.batch.body
+
+    def next(self) -> bytes | None:
+        """Go on with the next request; None where there is none for now."""
+        if (taken := self._lane.take()) is None:
+            return None
+        self.asker, self.batch = taken
+        return self.batch.body
+
+    def answered(self, answer: bytes) -> bytes | None:
+        """Hand on the answer, and go on with the next request."""
+        self.asker.answered(self.batch, answer)
+        return self.next()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,7 +24,6 @@ from clary.errors import Fatal, Transient
 from clary.objects import Objects
 from clary.transform.calls import Caller, CallFailed
 from clary.transform.channel import Reply
-from clary.transform.flow import flow
 from clary.transform.inputs import Input
 from clary.transform.lane import WHOLE, Lane
 
@@ -32,6 +31,8 @@ IN_MEMORY = 4 * 1024 * 1024
 """Bytes of an output that are kept in memory."""
 PATIENCE = 600.0
 """Seconds for which S3 may be away before an object is given up."""
+_WRITTEN = 64 * 1024
+"""Bytes of answers that are written down together."""
 _INFLATED = 4 * 1024 * 1024
 """Bytes that are inflated at once: a bomb must not burst here."""
 _UPLOAD_PAUSE = 1.0
@@ -56,8 +57,6 @@ class Terms:
     objects: Objects
     folder: Path
     """Where outputs are gathered that do not fit into memory."""
-    counted: Callable[[int], None]
-    """Told how many records have answers now."""
 
 
 class Run:
@@ -68,17 +67,19 @@ class Run:
         self._lane = lane
         self._input = given
         self._by_lines = terms.work.by_lines
+        self._processing = terms.processing
         # Not in the system's folder of temporary files, which may be memory. Closed in `run`.
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(terms.folder))  # noqa: SIM115
         self._early: dict[int, tuple[Batch, bytes]] = {}
         """Answers whose predecessors are not there yet, by their first record."""
         self._next = 1
-        self._offered = 0
-        self._settled = 0
+        """The first record that has no answer yet."""
+        self._open = 0
+        """Requests that have room in the lane."""
+        self._unwritten = bytearray()
         self._moved = asyncio.Event()
         self._failure: Exception | None = None
         self.is_over = False
-        self.records = 0
 
     async def run(self) -> None:
         """Do all of it. Raises ObjectFailed, ObjectNotFound, ObjectRefused or Transient."""
@@ -87,16 +88,23 @@ class Run:
                 async for batches in self._batches() if not self._flows else _whole():
                     if self._failure is not None:
                         break
-                    self._offered += len(batches)
+                    self._open += len(batches)
                     await self._lane.offer(self, batches)
                 await self._settle()
             finally:
                 self.is_over = True
                 self._forget_early()
                 await self._settle()  # requests that are under way still have room in the lane
+            if self._failure is None:
+                self._write_down()
             if self._failure is not None:
                 raise self._failure
             await self._upload()
+
+    @property
+    def records(self) -> int:
+        """Give how many have answers."""
+        return self._next - 1
 
     @property
     def _flows(self) -> bool:
@@ -106,7 +114,7 @@ class Run:
         return one and not terms.pace.payload and terms.processing is None
 
     async def _settle(self) -> None:
-        while self._settled < self._offered:
+        while self._open:
             self._moved.clear()
             await self._moved.wait()
 
@@ -152,19 +160,19 @@ class Run:
 
     async def _counted(self) -> AsyncIterator[bytes]:
         """Give the object as it is sent in one request, and count its records."""
-        splitter, self.records = Splitter(self._terms.work.split), 0
+        splitter, self._next = Splitter(self._terms.work.split), 1
         try:
             async for piece in self._pieces():
-                self.records += sum(1 for _ in splitter.feed(piece))
+                self._next += sum(1 for _ in splitter.feed(piece))
                 yield piece
-            self.records += sum(1 for _ in splitter.finish())
+            self._next += sum(1 for _ in splitter.finish())
         except BadData as error:
             raise _failed(error) from error
 
     # -- Asker -------------------------------------------------------------------------------------------------------
 
     def answered(self, batch: Batch, answer: bytes) -> None:
-        """Write the answer down, and those that waited for it."""
+        """Add the answer to the output, and those that waited for it."""
         if self.is_over or self._failure is not None:
             self._release(batch)
             return
@@ -173,19 +181,21 @@ class Run:
             self._lane.hold(answer)
             return
         try:
-            self._write(batch, answer)
-            while (waiting := self._early.pop(self._next, None)) is not None:
+            self._add(batch, answer)
+            while self._early and (waiting := self._early.pop(self._next, None)) is not None:
                 batch, answer = waiting
                 self._lane.let_go(answer)
-                self._write(batch, answer)
+                self._add(batch, answer)
         except BadData as error:
             self.failed(batch, CallFailed("ClientError", error.message, 200, answer), error.record)
-        except OSError as error:  # a full disk, most likely
-            self.failed(batch, CallFailed("InternalServerError", f"Failed to gather the output: {error.strerror}"))
-        self._moved.set()
+            return
+        if len(self._unwritten) >= _WRITTEN:
+            self._write_down()
 
     async def flow(self, caller: Caller) -> None:
         """Send all of the object as one request, writing the answer down as it comes."""
+
+        from clary.transform.flow import flow  # aiohttp, that is: most jobs do without, and start sooner
 
         async def sent(hops: Sequence[Hop]) -> Reply:
             self._spool.seek(0)
@@ -197,7 +207,6 @@ class Run:
         except (ObjectFailed, Fatal, Transient) as error:
             self._failure = self._failure or error
         else:
-            self._terms.counted(self.records)
             self._end_line()
         self._release(WHOLE)
 
@@ -214,15 +223,22 @@ class Run:
             self._release(early)
         self._early.clear()
 
-    def _write(self, batch: Batch, answer: bytes) -> None:
-        made = answer if self._terms.processing is None else self._terms.processing.made(batch, answer)
-        self._spool.write(made)
-        if self._by_lines and not made.endswith(b"\n"):
-            self._spool.write(b"\n")
+    def _add(self, batch: Batch, answer: bytes) -> None:
+        if self._processing is not None:
+            answer = self._processing.made(batch, answer)
+        self._unwritten += answer
+        if self._by_lines and not answer.endswith(b"\n"):
+            self._unwritten += b"\n"
         self._next += batch.records
-        self.records += batch.records
-        self._terms.counted(batch.records)
         self._release(batch)
+
+    def _write_down(self) -> None:
+        try:
+            self._spool.write(self._unwritten)
+        except OSError as error:  # a full disk, most likely
+            words = f"Failed to gather the output: {error.strerror}"
+            self._failure = self._failure or ObjectFailed(CallFailed("InternalServerError", words))
+        self._unwritten.clear()
 
     def _end_line(self) -> None:
         """Give the answer as a whole the end of line that it may lack."""
@@ -232,9 +248,10 @@ class Run:
             self._spool.write(b"\n")
 
     def _release(self, batch: Batch) -> None:
-        self._settled += 1
         self._lane.release(batch)
-        self._moved.set()
+        self._open -= 1
+        if not self._open:
+            self._moved.set()
 
     async def _upload(self) -> None:
         url = self._terms.work.output_url(self._input.key)
