@@ -1,37 +1,40 @@
 """Thousands of models behind one multi-model endpoint, with memory for some: hits, misses, loads, and what they cost.
 
 A Clary of its own, one instance, a server of a few lines that holds so many models and answers 507 beyond. Requests are
-for models by a Zipf distribution. A single-model endpoint with the same server is asked in turn with the hits, and
-resident models once with and once without a storm of cold loads. Read the ratios.
+for models by a Zipf distribution. A single-model endpoint with the same server is asked in turn with the hits. Resident
+models are asked in turn without and with a storm of cold loads from another process, and with as many loads a second
+that the server is made to do by hand: those are what the server itself costs, for it loads in the process that
+answers. All processes share one machine; read the ratios.
 
-    .venv/bin/python bench/residency.py [--models 10000] [--memory 500] [--requests 6000] [--seconds 10]
+    .venv/bin/python bench/residency.py [--models 10000] [--memory 500] [--requests 6000] [--seconds 20]
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
+import contextlib
 import http.client
 import io
+import itertools
 import json
+import multiprocessing
 import os
 import random
+import socket
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from whole import ROLE, Whole, running
 
-from clary.credentials import read
+from clary.core.routing import RouteTable
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.acceptance.multi_model import SERVER
@@ -43,57 +46,30 @@ SINGLE = SERVER.replace(
     '        if name == "only":\n            MODELS[name] = "1"\n        if name not in MODELS:',
 )
 SKEW = 1.1
-ROLE = "arn:aws:iam::000000000000:role/clary"
+BODY = b"x"
+STORMING = 4
+"""Clients that ask for cold models, one after the other."""
+TURNS = 4
+PAUSE = 0.002
+"""Seconds between requests for resident models: their client shall not fill a CPU by itself."""
 
 
-class Clary:
-    """A running Clary and what asks it."""
+class Asker:
+    """A client with a connection of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "server.py").write_text(SINGLE)
-        entry = f"[[image]]\nname = 'many'\npattern = 'many'\ncommand = ['{{python}}', '{folder}/server.py']\n"
-        (folder / "catalogue.toml").write_text(entry)
-        data = folder / "data"
-        words = ["up", "--data", str(data), "--port", "0", "--catalogue", str(folder / "catalogue.toml")]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "clary.cli.main", *words, "--log-level", "error"], stdout=subprocess.DEVNULL
-        )
-        record = data / "run" / "clary.json"
-        while not record.exists():
-            time.sleep(0.05)
-        pair = read(data / "credentials")
-        assert pair is not None
-        self.url = json.loads(record.read_text())["url"]
-        self.port = int(self.url.rpartition(":")[2])
-        self.key = Credentials(pair.access_key_id, pair.secret_access_key)
-        self.bucket = data / "s3" / "models"
-        self._local = threading.local()
+    def __init__(self, clary: Whole) -> None:
+        self._clary = clary
+        self._connection = socket.create_connection(("127.0.0.1", clary.port))
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def client(self, service: str) -> Any:
-        return boto3.client(
-            service, endpoint_url=self.url, region_name="us-east-1",
-            aws_access_key_id=self.key.access_key, aws_secret_access_key=self.key.secret_key,
-        )  # fmt: skip
-
-    def deploy(self, name: str, **container: Any) -> None:
-        sagemaker = self.client("sagemaker")
-        sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": "many", **container}, ExecutionRoleArn=ROLE)
-        variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.clary.local", "InitialInstanceCount": 1}
-        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-        sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 1})
-
-    def ask(self, endpoint: str, target: str | None = None) -> tuple[float, dict[str, Any]]:
+    def ask(self, endpoint: str, target: int | None = None) -> tuple[float, dict[str, Any]]:
         """Invoke; give the milliseconds from sending to the whole answer, and the answer."""
-        url = f"http://127.0.0.1:{self.port}/endpoints/{endpoint}/invocations"
-        headers = {"X-Amzn-SageMaker-Target-Model": target} if target else {}
-        request = AWSRequest("POST", url, data=b"x", headers=headers)
-        SigV4Auth(self.key, "sagemaker", "us-east-1").add_auth(request)
-        if not hasattr(self._local, "connection"):
-            self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        headers = {} if target is None else {"X-Amzn-SageMaker-Target-Model": f"{target}.tar.gz"}
+        request = self._clary.request(f"/endpoints/{endpoint}/invocations", BODY, headers)
         began = time.perf_counter()
-        self._local.connection.request("POST", f"/endpoints/{endpoint}/invocations", b"x", dict(request.headers))
-        answer = self._local.connection.getresponse()
+        self._connection.sendall(request)
+        answer = http.client.HTTPResponse(self._connection)
+        answer.begin()
         body = answer.read()
         taken = (time.perf_counter() - began) * 1000
         if answer.status != 200:
@@ -111,79 +87,173 @@ def archive(number: int, size: int) -> bytes:
     return buffer.getvalue()
 
 
+def deploy(clary: Whole, name: str, **container: Any) -> None:
+    sagemaker = clary.client("sagemaker")
+    sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": "many", **container}, ExecutionRoleArn=ROLE)
+    variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.clary.local", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 1})
+
+
+def percentile(times: list[float], which: int) -> float:
+    return statistics.quantiles(times, n=100)[which - 1]
+
+
 def percentiles(times: list[float]) -> str:
-    if len(times) < 2:
-        return "-"
-    cuts = statistics.quantiles(times, n=100)
-    return f"p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms"
+    return f"p50 {percentile(times, 50):.2f} ms, p99 {percentile(times, 99):.2f} ms" if len(times) > 1 else "-"
 
 
-def zipf(clary: Clary, models: int, requests: int, memory: int) -> list[int]:
+def zipf(client: Asker, models: int, requests: int, memory: int) -> list[int]:
     """Ask for models by their popularity; print hits and misses; give those that are loaded."""
     weights = [1 / rank**SKEW for rank in range(1, models + 1)]
     wanted = random.Random(1).choices(range(models), weights, k=requests)
-    held: set[int] = set()
     hits: list[float] = []
     misses: list[float] = []
     loads: dict[int, int] = {}
     for number in wanted:
-        taken, said = clary.ask("many", f"{number}.tar.gz")
+        taken, said = client.ask("many", number)
         if said["weight"] != str(number):
             raise SystemExit(f"{number} was answered by {said['weight']}")
         loaded = said["loads"] != loads.get(number, 0)
         (misses if loaded else hits).append(taken)
         loads[number] = said["loads"]
-        held.add(number)
     total = sum(loads.values())
-    print(f"{requests} requests for {len(held)} of {models} models, memory for {memory}, Zipf {SKEW}")
+    print(f"{requests} requests for {len(loads)} of {models} models, memory for {memory}, Zipf {SKEW}")
     print(f"hit ratio {len(hits) / requests:.3f}, {total} loads, {total - len(misses)} of them without need")
     print(f"hits   {percentiles(hits)}\nmisses {percentiles(misses)}", flush=True)
     return list(dict.fromkeys(reversed(wanted)))[: memory // 5]
 
 
-def beside_single(clary: Clary, resident: list[int], number: int) -> None:
+def beside_single(client: Asker, resident: list[int], number: int) -> None:
     """Ask a single-model endpoint and resident models in turn."""
     single: list[float] = []
     many: list[float] = []
     for turn in range(number):
-        single.append(clary.ask("one")[0])
-        many.append(clary.ask("many", f"{resident[turn % len(resident)]}.tar.gz")[0])
+        single.append(client.ask("one")[0])
+        many.append(client.ask("many", resident[turn % len(resident)])[0])
     ratio = statistics.median(many) / statistics.median(single)
-    print(
-        f"single {percentiles(single)}\nhit    {percentiles(many)}\np50 of a hit over single-model: {ratio:.2f}",
-        flush=True,
-    )
+    print(f"single {percentiles(single)}\nhit    {percentiles(many)}")
+    print(f"p50 of a hit over single-model: {ratio:.2f}", flush=True)
 
 
-def storm(clary: Clary, resident: list[int], models: int, seconds: float) -> None:
-    """Ask resident models, in turn without and with a storm of requests for models that are not loaded."""
+# -- storms ------------------------------------------------------------------------------------------------------------
+
+
+def storm(clary: Whole, client: Asker, resident: list[int], models: int, seconds: float) -> None:
+    """Ask resident models in turn in the calm, in a storm, and while the server is made to load as much by hand."""
     calm: list[float] = []
     stormy: list[float] = []
-    cold = iter(range(models - 1, 0, -1))
-    stop = threading.Event()
-    count = 0
+    by_hand: list[float] = []
+    cold = models - 1
+    loads = loads_by_hand = 0
+    used: dict[str, float] = {}
+    for _ in range(TURNS):
+        each = seconds / TURNS
+        calm += _ask_residents(client, resident, each)
+        before = _cpu_of(clary)
+        with _other_process(_through_clary, clary, cold) as count:
+            stormy += _ask_residents(client, resident, each)
+        for role, now in _cpu_of(clary).items():
+            used[role] = used.get(role, 0.0) + now - before.get(role, 0.0)
+        cold -= count.value + STORMING
+        loads += count.value
+        with _other_process(_by_hand, clary, count.value / each) as count:
+            by_hand += _ask_residents(client, resident, each)
+        loads_by_hand += count.value
+    rate = loads / seconds
+    print(f"resident, calm             {percentiles(calm)}")
+    print(f"resident, storm            {percentiles(stormy)}, {rate:.0f} cold loads a second")
+    print(f"resident, loaded by hand   {percentiles(by_hand)}, {loads_by_hand / seconds:.0f} loads a second")
+    p99 = percentile(stormy, 99)
+    print(f"p99 of residents in a storm over calm: {p99 / percentile(calm, 99):.2f}")
+    print(f"p99 of residents in a storm over loads by hand: {p99 / percentile(by_hand, 99):.2f}")
+    shares = ", ".join(f"{role} {seconds_used / seconds:.2f}" for role, seconds_used in used.items())
+    print(f"CPUs in use in the storm: {shares}", flush=True)
 
-    def load() -> None:
-        nonlocal count
+
+def _ask_residents(client: Asker, resident: list[int], seconds: float) -> list[float]:
+    times = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        times.append(client.ask("many", random.choice(resident))[0])
+        time.sleep(PAUSE)
+    return times
+
+
+@contextlib.contextmanager
+def _other_process(work: Callable[..., None], *arguments: Any) -> Iterator[Any]:
+    """Have something done until the block ends, in a process that stands for another machine: it gives way."""
+    context = multiprocessing.get_context("fork")
+    stop, count = context.Event(), context.Value("i", 0)
+    process = context.Process(target=_giving_way, args=(work, stop, count, *arguments))
+    process.start()
+    try:
+        yield count
+    finally:
+        stop.set()
+        process.join()
+
+
+def _giving_way(work: Callable[..., None], *arguments: Any) -> None:
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
+    work(*arguments)
+
+
+def _through_clary(stop: Event, count: Any, clary: Whole, first: int) -> None:
+    """Ask for models that are not loaded, downwards from the first."""
+    cold = itertools.count(first, -1)
+
+    def ask() -> None:
+        client = Asker(clary)
         while not stop.is_set():
-            clary.ask("many", f"{next(cold)}.tar.gz")
-            count += 1
+            client.ask("many", next(cold))
+            with count.get_lock():
+                count.value += 1
 
-    for _ in range(4):
-        for times, storming in ((calm, False), (stormy, True)):
-            stop.clear()
-            with concurrent.futures.ThreadPoolExecutor(4) as pool:
-                if storming:
-                    for _ in range(4):
-                        pool.submit(load)
-                until = time.monotonic() + seconds / 4
-                while time.monotonic() < until:
-                    times.append(clary.ask("many", f"{random.choice(resident)}.tar.gz")[0])
-                    time.sleep(0.002)
-                stop.set()
-    ratio = statistics.quantiles(stormy, n=100)[98] / statistics.quantiles(calm, n=100)[98]
-    print(f"resident, calm  {percentiles(calm)}\nresident, storm {percentiles(stormy)}, {count} cold loads meanwhile")
-    print(f"p99 of residents in a storm over calm: {ratio:.2f}", flush=True)
+    threads = [threading.Thread(target=ask) for _ in range(STORMING)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _by_hand(stop: Event, count: Any, clary: Whole, rate: float) -> None:
+    """Make the server unload what it had least use for, load and answer, at a rate, without Clary."""
+    table = RouteTable.from_json(json.loads((clary.data / "run" / "routes.json").read_bytes()))
+    hop = table.endpoints["many"].variants[0].targets[0].hops[0]
+    url = str(next((clary.data / "models").glob("*/shown/*")))
+    connection = http.client.HTTPConnection(hop.host, hop.port)
+
+    def do(method: str, path: str, body: bytes = b"") -> int:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    begun = time.monotonic()
+    while not stop.is_set():
+        time.sleep(max(0.0, begun + count.value / rate - time.monotonic()))
+        name = f"by-hand-{count.value}"
+        load = json.dumps({"model_name": name, "url": url}).encode()
+        if do("POST", "/models", load) == 507:
+            do("DELETE", f"/models/{name}")
+            do("DELETE", f"/models/by-hand-{count.value - 1}")
+            do("POST", "/models", load)
+        do("POST", f"/models/{name}/invoke", BODY)
+        count.value += 1
+    for number in range(count.value):
+        do("DELETE", f"/models/by-hand-{number}")
+
+
+def _cpu_of(clary: Whole) -> dict[str, float]:
+    """Give the seconds of CPU that each kind of process has used."""
+    kinds = {"control": clary.children("control"), "gateway": clary.children("gateway"), "server": clary.models()}
+    clock = os.sysconf("SC_CLK_TCK")
+    return {
+        kind: sum(sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:15])) for pid in pids) / clock
+        for kind, pids in kinds.items()
+    }
 
 
 def main() -> None:
@@ -192,25 +262,27 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=100_000)
     parser.add_argument("--memory", type=int, default=500)
     parser.add_argument("--requests", type=int, default=6_000)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each of: calm, storm, loads by hand")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="clary-") as folder:
-        clary = Clary(Path(folder))
-        try:
-            clary.client("s3").create_bucket(Bucket="models")
-            place = clary.bucket / "many"
-            place.mkdir()
-            for number in range(arguments.models):
-                (place / f"{number}.tar.gz").write_bytes(archive(number, arguments.size))
-            memory = {"MODELS": str(arguments.memory)}
-            clary.deploy("many", Mode="MultiModel", ModelDataUrl="s3://models/many/", Environment=memory)
-            clary.deploy("one")
-            resident = zipf(clary, arguments.models, arguments.requests, arguments.memory)
-            beside_single(clary, resident, 2000)
-            storm(clary, resident, arguments.models, arguments.seconds)
-        finally:
-            clary.process.terminate()
-            clary.process.wait(60)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clary-")))
+        (folder / "server.py").write_text(SINGLE)
+        catalogue = folder / "catalogue.toml"
+        command = f"['{{python}}', '{folder}/server.py']"
+        catalogue.write_text(f"[[image]]\nname = 'many'\npattern = 'many'\ncommand = {command}\n")
+        clary = stack.enter_context(running("--catalogue", str(catalogue)))
+        clary.client("s3").create_bucket(Bucket="models")
+        place = clary.data / "s3" / "models" / "many"
+        place.mkdir()
+        for number in range(arguments.models):
+            (place / f"{number}.tar.gz").write_bytes(archive(number, arguments.size))
+        memory = {"MODELS": str(arguments.memory)}
+        deploy(clary, "many", Mode="MultiModel", ModelDataUrl="s3://models/many/", Environment=memory)
+        deploy(clary, "one")
+        client = Asker(clary)
+        resident = zipf(client, arguments.models, arguments.requests, arguments.memory)
+        beside_single(client, resident, 2000)
+        storm(clary, client, resident, arguments.models, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ import asyncio
 import re
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
@@ -60,6 +61,18 @@ _LONGEST_KEY = 1024
 
 Count = Callable[[int, int], None]
 """Told the bytes done and the bytes in total."""
+
+
+class OnDisk(Protocol):
+    """An S3 whose objects are files of this machine. Both block, and raise FileNotFoundError for what is not there."""
+
+    def head(self, bucket: str, key: str) -> tuple[int, str]:
+        """Give an object's size and ETag, without quotes."""
+        ...
+
+    def open(self, bucket: str, key: str) -> tuple[int, IO[bytes]]:
+        """Give an object's size and its bytes, which stay these when it is replaced."""
+        ...
 
 
 class ObjectNotFound(Fatal):
@@ -117,6 +130,9 @@ class Objects:
     ) -> None:
         self.session_token = ""
         """Belongs to a key that is temporary; to be set before the first use."""
+        self.on_disk: OnDisk | None = None
+        """Where the objects are files of this machine: what models are made of is read there, and does not pass through
+        those who answer invocations. To be set before the first use."""
         self._endpoint = (s3_endpoint or "").rstrip("/")
         self._key = (access_key_id, secret_access_key)
         self._region = region
@@ -140,6 +156,9 @@ class Objects:
             return _file_head(self._file(url))
         bucket, key = self._locate(url)
         with _translated(url):
+            if self.on_disk is not None:
+                size, etag = await asyncio.to_thread(self.on_disk.head, bucket, key)
+                return ObjectHead(size, f'"{etag}"')
             meta = await obstore.head_async(self._store(bucket), key)
         return _head(meta)
 
@@ -222,9 +241,14 @@ class Objects:
     async def download(self, url: str, path: Path, progress: Count) -> None:
         """Write an object to a file, a few MiB at a time. Raises ObjectNotFound, ObjectRefused or Transient."""
         if _is_file(url):
-            await self._copy(self._file(url), path, progress)
+            file = self._file(url)
+            await _copy(lambda: (file.stat().st_size, file.open("rb")), path, progress)
             return
         bucket, key = self._locate(url)
+        if self.on_disk is not None:
+            with _translated(url):
+                await _copy(partial(self.on_disk.open, bucket, key), path, progress)
+            return
         done = 0
         with _translated(url), path.open("wb") as target:
             result = await obstore.get_async(self._store(bucket), key)
@@ -283,13 +307,6 @@ class Objects:
             await obstore.put_async(
                 self._store(bucket), key, whole, attributes=attributes, chunk_size=PART, max_concurrency=1
             )
-
-    async def _copy(self, source: Path, path: Path, progress: Count) -> None:
-        total, done = source.stat().st_size, 0
-        with source.open("rb") as origin, path.open("wb") as target:
-            while count := await asyncio.to_thread(_copy_chunk, origin, target):
-                done += count
-                progress(done, total)
 
     def _locate(self, url: str) -> tuple[str, str]:
         """Split an object's URL into bucket and key."""
@@ -387,6 +404,26 @@ def _head(meta: ObjectMeta) -> ObjectHead:
 def _file_head(path: Path) -> ObjectHead:
     status = path.stat()
     return ObjectHead(status.st_size, f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}")
+
+
+async def _copy(open: Callable[[], tuple[int, IO[bytes]]], path: Path, progress: Count) -> None:
+    """Write a file of this machine to another; a small one costs one thread."""
+    with ExitStack() as files:
+
+        def begin() -> tuple[int, IO[bytes], IO[bytes], int]:
+            size, source = open()
+            files.enter_context(source)
+            target = files.enter_context(path.open("wb"))
+            return size, source, target, _copy_chunk(source, target)
+
+        total, source, target, done = await asyncio.to_thread(begin)
+        progress(done, total)
+        while done < total:
+            count = await asyncio.to_thread(_copy_chunk, source, target)
+            if not count:
+                raise Transient(f"{path.name}: its file was cut short while it was read")
+            done += count
+            progress(done, total)
 
 
 def _copy_chunk(origin: IO[bytes], target: IO[bytes]) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 SERVER = '''#!/usr/bin/env python3
 """Loads as many models as MODELS says, each from weight.txt in its directory; more are 507, as with no memory."""
-import http.server, json, os, re, sys, threading, time
+import collections, http.server, json, os, re, sys, threading, time
 from urllib.parse import parse_qs, urlsplit
 
 MOST = int(os.environ.get("MODELS", "1000000"))
 LOCK = threading.Lock()
-MODELS, LOADS = {}, []
+MODELS, LOADS = {}, collections.Counter()
 
 
 def load(asked):
@@ -32,7 +32,7 @@ def load(asked):
     if weight.startswith("slow"):
         time.sleep(float(weight.split()[1]))
     with LOCK:
-        LOADS.append(name)
+        LOADS[name] += 1
         MODELS[name] = weight
     print("loaded", name, weight, flush=True)
     return 200, {"status": "Workers scaled"}
@@ -81,7 +81,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if body.startswith(b"sleep"):
             time.sleep(float(body[5:]))
         self.answer(200, {"weight": MODELS[name], "got": body.decode(), "pid": os.getpid(), "loaded": len(MODELS),
-                          "loads": LOADS.count(name), "target": self.headers["X-Amzn-SageMaker-Target-Model"],
+                          "loads": LOADS[name], "target": self.headers["X-Amzn-SageMaker-Target-Model"],
                           "path": self.path, "multi": os.environ.get("SAGEMAKER_MULTI_MODEL")})
 
     def answer(self, status, document):

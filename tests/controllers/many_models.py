@@ -233,7 +233,7 @@ class Gateway(gateway_side.Residency):
     """A gateway's side without its sockets: questions are calls, and wait while the control plane is away."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(None)  # type: ignore[arg-type]  # it opens no socket
+        super().__init__(None, None)  # type: ignore[arg-type]  # it opens no socket
         self._world = world
         self._loops = [asyncio.create_task(self._listen()), asyncio.create_task(self.report())]
 

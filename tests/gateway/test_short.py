@@ -7,7 +7,7 @@ import contextlib
 import re
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clary.core.policy import Inquiry
+from clary.core.residency import Held, News
 from clary.core.routing import DataCapture, EndpointRoute, VariantRoute
+from clary.core.target_model import model_id
+from clary.errors import AccessDeniedException
 from clary.gateway import short
 from clary.gateway.connection import Connection
 from clary.gateway.meter import Statistics
@@ -100,6 +104,44 @@ async def test_pipelines_and_direct_calls_go_the_long_way(gateway: Gateway) -> N
         for _ in range(3):
             assert (await gateway.invoke("e", **headers)).status == 200
     assert taken(gateway) == 0
+
+
+async def test_a_request_for_a_model_goes_to_an_instance_that_has_it(gateway: Gateway) -> None:
+    containers = [await gateway.container(says(ANSWER)) for _ in range(3)]
+    many = replace(variant(*containers), multi_model="primary")
+    gateway.route("e", many)
+    name = model_id("m")
+    having = [Held("e", many.name, each.id, each.hops[0].id, name, n) for n, each in enumerate(many.targets)]
+    gateway.state.models._hear(News(all=True, add=having[1:]))
+    for _ in range(40):
+        assert (await gateway.invoke("e", X_Amzn_SageMaker_Target_Model="m")).status == 200
+    assert taken(gateway) > 0
+    assert not containers[0].requests
+    assert containers[1].requests
+    assert containers[2].requests
+    assert gateway.state.load == {}
+
+
+async def test_a_policy_may_ask_for_the_model_on_the_short_way_too(gateway: Gateway) -> None:
+    container = await gateway.container(says(ANSWER))
+    many = replace(variant(container), multi_model="primary")
+    gateway.route("e", many)
+    target = many.targets[0]
+    held = [Held("e", many.name, target.id, target.hops[0].id, model_id(name), 1) for name in ("mine", "yours")]
+    gateway.state.models._hear(News(all=True, add=held))
+    gateway.state.is_owner = lambda key: False  # type: ignore[method-assign]
+
+    class OnlyMine:
+        def require(self, inquiry: Inquiry) -> None:
+            if inquiry.context.get("sagemaker:targetmodel") != ("mine",):
+                raise AccessDeniedException("not yours")
+
+    gateway.state.principal = lambda identity: OnlyMine()  # type: ignore[method-assign,assignment,return-value]
+    statuses = [
+        (await gateway.invoke("e", X_Amzn_SageMaker_Target_Model=name)).status for name in ("mine", "yours") * 3
+    ]
+    assert statuses == [200, 403] * 3
+    assert taken(gateway) > 0
 
 
 async def test_instances_with_limits_have_no_short_way(tmp_path: Path) -> None:

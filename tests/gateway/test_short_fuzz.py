@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from botocore.credentials import Credentials
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from clary.core.residency import Held, News
 from clary.core.routing import EndpointRoute, Hop, RouteTable, Target, VariantRoute
+from clary.core.target_model import model_id
 from clary.gateway import short
 from clary.gateway.connection import Connection
 from clary.gateway.front import Front
@@ -30,7 +33,10 @@ if not short.is_compiled():
     pytest.skip("the short way is not compiled: install Clary where there is a C compiler", allow_module_level=True)
 
 CONTAINER = ("h", 80)
-ROUTE = EndpointRoute("e", "InService", (VariantRoute("V", 1.0, (Target("i", (Hop("c", *CONTAINER),)),)),))
+VARIANT = VariantRoute("V", 1.0, (Target("i", (Hop("c", *CONTAINER),)),))
+ROUTE = EndpointRoute("e", "InService", (VARIANT,))
+MANY = EndpointRoute("e", "InService", (replace(VARIANT, multi_model="primary"),))
+"""Of the many models that its container serves, `m` is loaded."""
 
 Event = tuple[str, bytes]
 """Who does something, `client` or `container`, and the bytes that it sends; none: it sends no more."""
@@ -75,9 +81,10 @@ class Wire:
 class Side:
     """A gateway with one connection to its one container; there is no other."""
 
-    def __init__(self, folder: Path, verifier: Verifier | None, *, shortcut: bool) -> None:
+    def __init__(self, folder: Path, verifier: Verifier | None, route: EndpointRoute, *, shortcut: bool) -> None:
         self.state = State(PARTITION, verifier, folder, Limits(1_000_000, 5.0))
-        self.state.routes.table = RouteTable(1, {"e": ROUTE})
+        self.state.routes.table = RouteTable(1, {"e": route})
+        self.state.models._hear(News(all=True, add=[Held("e", "V", "i", "c", model_id("m"), 1)]))
         self.state.spawn = self.spawn  # type: ignore[method-assign]
         self.open = Front(self.state, None, None).open  # type: ignore[arg-type]
         self.take = short.way(self.state) if shortcut else None
@@ -118,11 +125,13 @@ class Side:
                 flush()
         counted = {point.series.name: point.statistics.count for point in self.state.meter.take()}
         assert self.state.load == self.state.deadlines == {}
-        return (*said, counted)
+        resident, report = self.state.models.find("e", "V", model_id("m"))["i"], self.state.models._draw_up()
+        assert resident.under_way == 0
+        return (*said, counted, [use[:-1] for use in report.uses], report.returns)
 
 
 def _timeless(raw: bytes) -> bytes:
-    ids = re.sub(rb"(?i)(requestid: |RequestId\": \")[0-9a-f-]{36}", rb"\1", raw)
+    ids = re.sub(rb"(?i)(requestid: |RequestId\": \"|Request )[0-9a-f-]{36}", rb"\1", raw)
     return re.sub(rb"dur=[0-9.]+", b"dur=", ids)
 
 
@@ -140,9 +149,10 @@ NAMES = st.sampled_from(
     b"X-Amzn-SageMaker-Target-Model X-Amzn-SageMaker-Target-Variant".split()
 )
 VALUES = st.sampled_from(
-    [b"", b"0", b"04", b"+4", b"4", b"5", b"4,4", b"12", b"99999999999", b"V", b"NEW_SESSION", b"a,b", b"a  b", b" a",
-     b"a ", b"\ta", b"a\x00", b"a\x7f", b"\xe9", b"chunked", b"close", b"keep-alive", b"Keep-Alive", b"KEEP-ALIVE",
-     b"keep-alive, close", b"upgrade", b"h2c", b"trailers", b"100-continue", b"x" * 70, b"x" * 1100, b"x" * 70_000]
+    [b"", b"0", b"04", b"+4", b"4", b"5", b"4,4", b"12", b"99999999999", b"V", b"m", b"NEW_SESSION", b"a,b", b"a  b",
+     b" a", b"a ", b"\ta", b"a\x00", b"a\x7f", b"\xe9", b"chunked", b"close", b"keep-alive", b"Keep-Alive",
+     b"KEEP-ALIVE", b"keep-alive, close", b"upgrade", b"h2c", b"trailers", b"100-continue", b"x" * 70, b"x" * 1100,
+     b"x" * 70_000]
 )  # fmt: skip
 LINES = st.builds(
     b"".join,
@@ -193,11 +203,11 @@ def happenings(draw: st.DrawFn, request: bytes = REQUEST) -> list[Event]:
     return [*events, *last]
 
 
-def compare(folder: Path, events: list[Event], verifier: Verifier | None = None) -> int:
+def compare(folder: Path, events: list[Event], verifier: Verifier | None = None, route: EndpointRoute = ROUTE) -> int:
     """Hold both ways against each other; give how many requests went the short one."""
 
     async def both() -> int:
-        one, other = Side(folder, verifier, shortcut=True), Side(folder, verifier, shortcut=False)
+        one, other = Side(folder, verifier, route, shortcut=True), Side(folder, verifier, route, shortcut=False)
         first, second = one.run(events), other.run(events)
         assert first == second
         return one.state.plain_requests()
@@ -216,12 +226,34 @@ THE_SAME = settings(max_examples=600, deadline=None, suppress_health_check=[Heal
 @THE_SAME
 @given(happenings())
 @example([("client", REQUEST), ("client", REQUEST), ("container", ANSWER), ("container", b"")])
+@example([("client", REQUEST), ("container", ANSWER[:-12]), ("container", ANSWER[-12:] + b"\r\n")])
 @example([("client", with_header(b"Proxy-Connection: close")), ("container", ANSWER)])
 @example([("client", REQUEST), ("container", with_header(b"Proxy-Connection: close", ANSWER))])
 @example([("client", REQUEST.replace(b"Host: h", b"Host: h,i")), ("container", ANSWER)])
 @example([("client", with_header(b"A: " + b"x" * 70_000)), ("container", ANSWER)])
 def test_whatever_happens_is_the_same_both_ways(tmp_path: Path, events: list[Event]) -> None:
     compare(tmp_path, events)
+
+
+OF_MANY = with_header(b"X-Amzn-SageMaker-Target-Model: m")
+MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone"
+
+
+@THE_SAME
+@given(happenings(OF_MANY))
+@example([("client", OF_MANY), ("container", MISSING)])
+@example([("client", OF_MANY), ("container", MISSING.replace(b"404", b"507"))])
+@example([("client", REQUEST), ("container", ANSWER)])
+@example([("client", OF_MANY.replace(b": m", b": n")), ("container", ANSWER)])
+@example([("client", OF_MANY.replace(b": m", b": " + b"m" * 1025)), ("container", ANSWER)])
+def test_whatever_happens_to_a_request_for_one_of_many_models_is_the_same_both_ways(
+    tmp_path: Path, events: list[Event]
+) -> None:
+    compare(tmp_path, events, route=MANY)
+
+
+def test_a_request_for_a_model_that_is_loaded_is_plain(tmp_path: Path) -> None:
+    assert compare(tmp_path, [("client", OF_MANY), ("container", ANSWER)] * 3, route=MANY) == 3
 
 
 def test_empty_lines_between_requests_never_become_too_many(tmp_path: Path) -> None:

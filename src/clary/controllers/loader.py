@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,6 +75,8 @@ class Surroundings:
     """Bytes of model files in each container."""
     loads_at_once: int
     """In each container: each takes processor time that the models in it would have."""
+    pace: Callable[[], Awaitable[None]]
+    """Waits until a load may begin."""
 
 
 class Loader:
@@ -211,6 +213,7 @@ class Loader:
     async def _bring(self, name: str, target: str) -> None:
         self.shelf.is_loading(name)
         try:
+            await self._around.pace()
             placed = await self._place(name, target)
             async with self._loads.turn():
                 await self._load(name, target, placed.path)
@@ -240,16 +243,21 @@ class Loader:
         return placed
 
     async def _load(self, name: str, target: str, path: str) -> None:
+        outsize = self._is_outsize(name)
+        if not outsize:
+            await self._unload_what_is_too_much(name)
         before = self._unloads
         said = await self._ask_to_load(name, path)
-        if said.status == 507 and not self._is_outsize(name):
+        if said.status == 507 and not outsize:
             # One at a time: what two leave for a moment would be in each other's way for ever.
             async with self._room.turn():
                 await self._finished(self._settled)
                 while said.status == 507:
+                    self.shelf.was_refused(name, self._around.clock())
                     # Where something else has gone meanwhile there may be room already.
                     if self._unloads == before + 1 and not await self._make_room():
                         self._outsize[name] = self._around.clock() + OUTSIZE
+                        self.shelf.is_outsize()
                         break
                     before = self._unloads
                     said = await self._ask_to_load(name, path)
@@ -322,6 +330,17 @@ class Loader:
         finally:
             self._unloads += 1
         return True
+
+    async def _unload_what_is_too_much(self, name: str) -> None:
+        """Make the room that the container is known not to have: to be refused costs it more than an unload."""
+        if not self.shelf.is_too_much(name, self._around.clock()):
+            return
+        async with self._room.turn():
+            await self._finished(self._settled)
+            while self.shelf.is_too_much(name, self._around.clock()):
+                if (victim := self.shelf.victim()) is None:
+                    return
+                await asyncio.wait({self.retire(victim)})
 
     async def _make_room(self) -> bool:
         """Unload a model, or wait until one can be; False where there is no room to be had."""

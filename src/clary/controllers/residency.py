@@ -34,6 +34,10 @@ Record = Callable[[Sequence[Point]], Awaitable[None]]
 Document = Mapping[str, Any]
 
 
+async def _at_once() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a multi-model container may have."""
@@ -41,6 +45,8 @@ class Bounds:
     disk: int
     """Bytes of model files."""
     loads_at_once: int = 1
+    pace: Callable[[], Awaitable[None]] = _at_once
+    """Waits until a load may begin (`controllers.pace`)."""
 
 
 class _NoModel(ClaryError):
@@ -92,6 +98,7 @@ class Residency:
             measured=self._measured,
             disk_limit=bounds.disk,
             loads_at_once=bounds.loads_at_once,
+            pace=bounds.pace,
         )
         self._loaders: dict[str, dict[str, Loader]] = {}
         """By the key of the endpoint and the container's id."""
@@ -242,7 +249,7 @@ class Residency:
             for loader in able.values():
                 if loader.shelf.phase(name) == phase:
                     return loader
-        placed = [id for id, loader in able.items() if loader.shelf.sizes.get(name)]
+        placed = [id for id, loader in able.items() if loader.shelf.size(name)]
         return able[replication.place(name, placed or list(able))]
 
     async def _take(self, report: Report) -> Document:

@@ -17,6 +17,8 @@ MEMORY_SHARE = 0.7
 """How full a container's memory may be before models are unloaded although it never said 507 (seen at the service)."""
 LARGEST_SHARE = 0.25
 """Of the loaded models, what one look at the memory may unload: what that gains shows at the next."""
+REFUSAL = 60.0
+"""Seconds for which a container that had no memory for a model is taken to have none for as much again."""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,11 @@ class Shelf:
         self._numbers = numbers
         self._disk_limit = disk_limit
         self._models: dict[str, Model] = {}
+        self._loaded: dict[str, Model] = {}
+        self._bytes = 0
+        """Of all files."""
+        self._refused = (0, 0.0)
+        """Bytes of the files of the models that were too many at once, and until when that counts."""
 
     def __getitem__(self, model: str) -> Model:
         return self._models.setdefault(model, Model())
@@ -73,24 +80,24 @@ class Shelf:
     @property
     def loaded(self) -> Mapping[str, Model]:
         """The models that serve."""
-        return {name: model for name, model in self._models.items() if model.phase == "loaded"}
+        return self._loaded
 
     @property
     def is_empty(self) -> bool:
         """Nothing is loaded, nor being unloaded: there is no room to be had by waiting."""
         return not any(model.phase in ("loaded", "leaving") for model in self._models.values())
 
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """The bytes of the files of each model that has some."""
-        return {name: model.size for name, model in self._models.items() if model.size}
+    def size(self, model: str) -> int:
+        """Give the bytes of a model's files; 0: it has none."""
+        found = self._models.get(model)
+        return found.size if found is not None else 0
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def adopt(self, loaded: Iterable[str], sizes: Mapping[str, int], now: float) -> None:
         """Take over what an earlier life has loaded and placed. Of use nothing is known: any gateway may be at it."""
         for name, size in sizes.items():
-            self[name].size = size
+            self.has_placed(name, size)
         for name in loaded:
             self.has_loaded(name, now, published=True)
 
@@ -114,19 +121,31 @@ class Shelf:
         model = self[name]
         assert model.phase in ("absent", "loading"), f"loaded while it was {model.phase}"
         model.phase, model.number, model.used_at, model.published = "loaded", self._numbers(), now, published
+        self._loaded[name] = model
 
     def has_gone(self, name: str) -> None:
         """It is not loaded: a load failed, or it was unloaded, or its container has lost it."""
         model = self._models[name]
         model.phase = "absent"
+        self._loaded.pop(name, None)
         model.grants.clear()
         model.unaware.clear()
         self._forget(name)
 
     def has_placed(self, name: str, size: int) -> None:
         """Its files are on the disk, or with size 0 they are not any more."""
-        self[name].size = size
+        model = self[name]
+        self._bytes += size - model.size
+        model.size = size
         self._forget(name)
+
+    def was_refused(self, name: str, now: float) -> None:
+        """The container has no memory for it beside what it has."""
+        self._refused = (self._with(name), now + REFUSAL)
+
+    def is_outsize(self) -> None:
+        """What was refused would not have fit alone: that says nothing of how much fits together."""
+        self._refused = (0, 0.0)
 
     def grant(self, name: str, gateway: str, now: float) -> int:
         """Tell a gateway where the model is; give the load's number."""
@@ -141,6 +160,7 @@ class Shelf:
         model = self._models[name]
         assert model.phase == "loaded", f"retired while it was {model.phase}"
         model.phase = "leaving"
+        del self._loaded[name]
         model.unaware = set(gateways) if model.published else set()
 
     def give_back(self, name: str, number: int, gateway: str, grants: int, *, aware: bool) -> None:
@@ -171,6 +191,14 @@ class Shelf:
         able = [(model.used_at, name) for name, model in self.loaded.items() if not model.waiting]
         return min(able, default=(0.0, None))[1]
 
+    def is_too_much(self, name: str, now: float) -> bool:
+        """Tell whether the container has lately refused as much as it would have with this model, by their files."""
+        refused, until = self._refused
+        return now < until and self._with(name) >= refused
+
+    def _with(self, name: str) -> int:
+        return sum(model.size for model in self._loaded.values()) + self.size(name)
+
     def beyond_memory(self, memory: int, limit: int) -> Collection[str]:
         """Give the models to unload because the container uses too much of its memory: the least recently used."""
         loaded = self.loaded
@@ -185,7 +213,9 @@ class Shelf:
 
         `keep` stays. `full`: the disk itself is full, so at least one goes if there is any.
         """
-        total = sum(model.size for model in self._models.values())
+        total = self._bytes
+        if total <= self._disk_limit and not full:
+            return ()
         able = sorted(
             (model.used_at, name, model.size)
             for name, model in self._models.items()

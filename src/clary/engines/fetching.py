@@ -74,7 +74,9 @@ class Fetcher:
             progress(f"unpack {size / MB:.0f} MB")
             size = await self._unpack(data.url, incoming / pieces[0].path, tree)
             shutil.rmtree(incoming)
-        await asyncio.to_thread(_open_to_readers, tree)
+            tree.chmod(0o755)  # whatever our umask says; of what is below, unpacking has seen to it
+        else:
+            await asyncio.to_thread(_open_to_readers, tree)
         return size
 
     def _require(self, role_arn: str | None, asked: Sequence[tuple[str, str]]) -> None:

@@ -21,6 +21,7 @@ from clary.gateway.meter import Answered
 from clary.gateway.multi_model import MultiModel
 from clary.gateway.passage import CARRIED, HopTooLarge, Lines, Passage, for_adapter
 from clary.gateway.placement import CONTAINER
+from clary.gateway.residency import Resident
 from clary.gateway.state import Overdue
 from clary.gateway.upstream import UpstreamConnection, is_ours
 
@@ -52,6 +53,10 @@ class PlainInvocation(Overdue, Protocol):
     route: EndpointRoute
     variant: VariantRoute
     target: Target
+    resident: Resident | None
+    """The load of the model that it is for, where its container serves many."""
+    model: bytes | None
+    """That model's name."""
     upstream: UpstreamConnection
 
 
@@ -120,6 +125,9 @@ class Invocation(MultiModel):
         self._route, self._variant, self._target = plain.route, plain.variant, plain.target
         self._hops = plain.target.hops
         self._passage = Passage(self._state, self._hops, self.LINES, self)
+        if plain.resident is not None and plain.model is not None:
+            self._resident, self._target_model = plain.resident, plain.model.decode()
+            self._passage.model = plain.resident
         self._passage.go_on(self._head.headers, plain.upstream)
         plain.upstream.hand_over(self)
         if plain.remaining:  # its beginning is out

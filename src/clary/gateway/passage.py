@@ -59,6 +59,11 @@ def beginning(hop: Hop) -> bytes:
     return f"POST /invocations HTTP/1.1\r\nHost: {hop.host}:{hop.port}".encode()
 
 
+def beginning_of(resident: Resident, hop: Hop, target_model: bytes) -> bytes:
+    """Give those of a request to one of many models, under the name that the caller has for it."""
+    return resident.beginning(hop) + b"\r\nX-Amzn-SageMaker-Target-Model: " + target_model
+
+
 class Passage:
     """Sends the request on and tells `answer` what the last container says; of the others, only failures.
 
@@ -135,7 +140,7 @@ class Passage:
             self._since = perf_counter()
         model, headers = self.model, self._headers
         if model is not None and model.held.container == hop.id:
-            parts = [model.beginning(hop), b"\r\nX-Amzn-SageMaker-Target-Model: ", headers[TARGET_MODEL]]
+            parts = [beginning_of(model, hop, headers[TARGET_MODEL])]
         else:
             parts = [beginning(hop)]
         for name, line in lines:

@@ -22,7 +22,9 @@ from clary.core.residency import Held, HeldKey, News, Report, Return, Use, Wish
 from clary.core.routing import Hop
 from clary.errors import AwsError
 from clary.gateway.answers import RuntimeFailure
+from clary.gateway.questions import Questions
 from clary.gateway.routes import RECONNECT
+from clary.gateway.upstream import Pool
 from clary.telemetry import logger
 
 TARGET_MODEL = b"x-amzn-sagemaker-target-model"
@@ -30,7 +32,7 @@ WAIT = 60.0
 """Seconds that a request waits for its model to be loaded (AWS's documentation)."""
 INTERVAL = 1.0
 """Seconds between reports of use."""
-_URL = "http://control/_clary/models"
+_PATH = "/_clary/models"
 _NO_MODELS: Mapping[str, Resident] = {}
 
 
@@ -73,8 +75,9 @@ Found = Callable[[Resident | AwsError | NotLoaded], None]
 class Residency:
     """The table, the questions, and what is said of use. Everything happens on the event loop."""
 
-    def __init__(self, control_socket: Path) -> None:
+    def __init__(self, control_socket: Path, pool: Pool) -> None:
         self._socket = control_socket
+        self._questions = Questions(pool, control_socket, _PATH)
         self._name = uuid4().hex
         self._table: dict[tuple[str, str, str], dict[str, Resident]] = {}
         self._known: dict[HeldKey, Resident] = {}
@@ -83,7 +86,6 @@ class Residency:
         self._due = asyncio.Event()
         self._wishes: dict[Wish, set[Found]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
         self._log = logger("models")
 
     # -- for requests --------------------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ class Residency:
         """
         try:
             answer = await self._ask({"do": "doubt", "key": resident.held.key, "spent": spent})
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except (OSError, TimeoutError):
             return True
         return bool(answer["held"])
 
@@ -145,7 +147,7 @@ class Residency:
             try:
                 async with aiohttp.ClientSession(connector=connector, read_bufsize=2**20) as session:
                     timeout = aiohttp.ClientTimeout(total=None)
-                    async with session.get(_URL, headers=headers, timeout=timeout) as answer:
+                    async with session.get(f"http://control{_PATH}", headers=headers, timeout=timeout) as answer:
                         answer.raise_for_status()
                         await self._read(answer.content)
             except (aiohttp.ClientError, OSError, ValueError, TypeError) as error:
@@ -164,15 +166,13 @@ class Residency:
             report = self._draw_up()
             try:
                 await self._ask({"do": "report", **report._asdict()})
-            except (aiohttp.ClientError, OSError, TimeoutError):
+            except (OSError, TimeoutError):
                 self._returns = [*report.returns, *self._returns]
                 await asyncio.sleep(RECONNECT)
 
     async def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        if self._session is not None:
-            await self._session.close()
 
     # -- the control plane's side --------------------------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Residency:
             while waiting and not answer:  # an empty answer: it is still being loaded
                 try:
                     answer = await self._ask({"do": "load", "gateway": self._name, "wish": wish})
-                except (aiohttp.ClientError, OSError, TimeoutError):
+                except (OSError, TimeoutError):
                     await asyncio.sleep(RECONNECT)  # the control plane is away; to ask twice does no harm
         finally:
             del self._wishes[wish]
@@ -282,14 +282,7 @@ class Residency:
             found(failure)
 
     async def _ask(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self._session is None:
-            connector = aiohttp.UnixConnector(str(self._socket), limit=0)
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=WAIT + 10), raise_for_status=True
-            )
-        async with self._session.post(_URL, data=json.dumps(question).encode()) as answer:
-            found: Mapping[str, Any] = json.loads(await answer.read())
-            return found
+        return await self._questions.ask(question, WAIT + 10)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

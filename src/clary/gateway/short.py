@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from random import random
 from types import ModuleType
 
 from clary.core import routing
 from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
+from clary.core.target_model import model_id
 from clary.errors import AwsError
 from clary.gateway import access
 from clary.gateway.connection import Connection, Exchange
 from clary.gateway.head import Head
 from clary.gateway.invocation import Invocation, PlainInvocation
-from clary.gateway.passage import beginning
+from clary.gateway.passage import beginning, beginning_of
+from clary.gateway.residency import TARGET_MODEL, Resident
 from clary.gateway.state import State
 from clary.wire.signer import KnownSigner
 
@@ -60,6 +64,7 @@ class LongWay:
     lines = tuple(dict(Invocation.LINES)[name] for name in _CARRIED)
     """The beginnings of the lines that carry these headers to a container, in this order."""
     beginning = staticmethod(beginning)
+    beginning_of = staticmethod(beginning_of)
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -72,7 +77,8 @@ class LongWay:
     def is_plain(self, route: EndpointRoute) -> bool:
         """Tell whether invocations of an endpoint need nothing but a container: whatever else it has is not plain."""
         plain = EndpointRoute(route.name, route.status, route.variants, instances=route.instances)
-        return route == plain and route.is_invokable and all(map(_is_plain, route.variants))
+        one_kind = len(route.variants) == 1 or not any(variant.multi_model for variant in route.variants)
+        return route == plain and route.is_invokable and one_kind and all(map(_is_plain, route.variants))
 
     def only(self, route: EndpointRoute) -> tuple[VariantRoute, Target] | None:
         """Give the variant and the target of a route that has no other."""
@@ -90,14 +96,32 @@ class LongWay:
     def is_owner(self, signer: KnownSigner) -> bool:
         return self.state.is_owner(signer.access_key_id)
 
-    def may(self, signer: KnownSigner, endpoint: str, user_agent: bytes, client: Connection) -> bool:
+    def has_many_models(self, route: EndpointRoute) -> bool:
+        """Tell whether callers of a plain endpoint name a model."""
+        return bool(route.variants and route.variants[0].multi_model)
+
+    def resident(self, route: EndpointRoute, model: bytes) -> tuple[VariantRoute, Target, Resident] | None:
+        """Choose an instance that has a model loaded; None where the one variant has none that is not left alone."""
+        state, variant = self.state, route.variants[0]
+        held = state.models.find(route.name, variant.name, model_id(model.decode()))
+        able = [target for target in variant.targets if target.id in held and target.id not in state.outliers.out]
+        if not able:
+            return None
+        target = able[0]
+        if len(able) > 1:
+            target = routing.choose(replace(variant, targets=tuple(able)), random(), state.load)  # noqa: S311
+        return variant, target, held[target.id]
+
+    def may(
+        self, signer: KnownSigner, endpoint: str, user_agent: bytes, model: bytes | None, client: Connection
+    ) -> bool:
         """Ask the signer's policies."""
         state = self.state
         assert state.verifier is not None
         try:
             principal = state.principal(state.verifier.identity(signer, "", b"", ""))
             if principal is not None:
-                headers = {b"user-agent": user_agent}
+                headers = {b"user-agent": user_agent} | ({} if model is None else {TARGET_MODEL: model})
                 principal.require(access.invocation(state.partition, endpoint, headers, client.source))
         except AwsError:  # the long way says so
             return False
@@ -114,7 +138,8 @@ class LongWay:
 
 def _is_plain(variant: VariantRoute) -> bool:
     targets, strategy, role = variant.targets, variant.strategy, variant.role_arn
-    plain = VariantRoute(variant.name, variant.weight, targets, strategy=strategy, role_arn=role)
+    many = variant.multi_model
+    plain = VariantRoute(variant.name, variant.weight, targets, strategy=strategy, role_arn=role, multi_model=many)
     hops = [hop for target in variant.targets for hop in target.hops]
     alone = all(len(target.hops) == 1 for target in variant.targets)
     return variant == plain and alone and all(hop == Hop(hop.id, hop.host, hop.port) for hop in hops)

@@ -4,9 +4,9 @@
 It may only do what the long way (`clary.gateway.invocation` and what that is made of) would do to the byte, and gives
 up before it has done anything where a request is not plain. A plain one came whole in one read, is framed by one
 Content-Length and written in visible ASCII, has no header twice and none that steers, is signed by somebody who was
-seen before, and goes to one container of an endpoint without extras, over a connection that is open already. An answer
-is plain where it is a whole 200 in one read. Any other makes the invocation a long one under way (`become`), as does
-everything that goes wrong.
+seen before, and goes to one container of an endpoint without extras, over a connection that is open already; where that
+container serves many models, to one that is loaded there. An answer is plain where it is a whole 200 in one read. Any
+other makes the invocation a long one under way (`become`), as does everything that goes wrong.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -36,11 +36,12 @@ cdef enum:
     MOST_HEADERS = 40
     NAMES_SIZE = 1024
     MOST_CANONICAL = 16 * 1024
+    MOST_MODEL = 1024  # of the name of a model, by the service model
     SHORT = 64  # of the lengths that the service model bounds, the least
 
 cdef enum:  # what a header is
     OTHER, LENGTH, AUTHORIZATION, HOST, TYPE, ACCEPT, ATTRIBUTES, INFERENCE_ID, DATE, HASH, TOKEN, AGENT, CONNECTION,
-    FOREIGN  # one that only the long way knows what to do with
+    MODEL, FOREIGN  # one that only the long way knows what to do with
 
 cdef struct Header:
     const unsigned char *line    # its line as it came: name, colon, space, value
@@ -113,6 +114,8 @@ cdef int kind_of(const unsigned char *name, Py_ssize_t size) noexcept nogil:
     elif size == 29:
         if same(name, b"x-amzn-sagemaker-inference-id", 29):
             return INFERENCE_ID
+        if same(name, b"x-amzn-sagemaker-target-model", 29):
+            return MODEL
     elif size == 34:
         if same(name, b"x-amzn-sagemaker-custom-attributes", 34):
             return ATTRIBUTES
@@ -224,6 +227,8 @@ cdef class Path:
     cdef tuple only
     """The variant and the target of a route that has no other."""
     cdef bint plain
+    cdef bint many
+    """Its containers serve many models."""
 
 
 cdef class Key:
@@ -289,7 +294,7 @@ cdef class Shortcut:
     `way` is the long one, as `clary.gateway.short.LongWay` shows it.
     """
     cdef Message message
-    cdef object way, state, load, deadlines, routes, take_connection, clock, outliers, next_number
+    cdef object way, state, load, deadlines, routes, take_connection, clock, outliers, models, next_number
     cdef dict paths, keys, beginnings, tallies
     cdef tuple lines
     cdef bytes prefix
@@ -311,6 +316,7 @@ cdef class Shortcut:
         self.take_connection = state.pool.take
         self.clock = state.loop.time
         self.outliers = state.outliers
+        self.models = state.models
         state.meter.ask(self.successes)
         self.prefix = state.request_prefix.encode()
         self.next_number = state.next_number
@@ -326,7 +332,9 @@ cdef class Shortcut:
     def take(self, bytes data, client):
         """Take a request that just came, if it is plain; False, and nothing was done, if it is not."""
         cdef Message *message = &self.message
+        cdef Header *header
         cdef double arrived
+        cdef bytes model
         cdef Path path
         cdef Plain plain
         cdef bytes payload
@@ -340,16 +348,31 @@ cdef class Shortcut:
         path = self.path_of(data)
         if path is None:
             return False
+        model = None
+        if message.places[MODEL] >= 0:
+            header = &message.headers[message.places[MODEL]]
+            if header.value_size > MOST_MODEL:
+                return False
+            model = text(header.value, header.value_size)
+        if path.many != (model is not None):
+            return False
         payload = data[message.body:]
-        if PyBytes_GET_SIZE(payload) > self.most or self.signed and not self.accepts(path, payload, client):
+        if PyBytes_GET_SIZE(payload) > self.most or self.signed and not self.accepts(path, payload, model, client):
             return False
         route = path.route
-        picked = path.only
-        if picked is None:
-            picked = self.state.pick(route, None, random(), self.load, self.outliers.out)
-            if picked is None:
+        resident = None
+        if path.many:
+            chosen = self.way.resident(route, model)
+            if chosen is None:
                 return False
-        variant, target = picked
+            variant, target, resident = chosen
+        else:
+            picked = path.only
+            if picked is None:
+                picked = self.state.pick(route, None, random(), self.load, self.outliers.out)
+                if picked is None:
+                    return False
+            variant, target = picked
         hop = target.hops[0]
         upstream = self.take_connection(hop.host, hop.port)
         if upstream is None:
@@ -366,13 +389,17 @@ cdef class Shortcut:
         plain.route = route
         plain.variant = variant
         plain.target = target
+        plain.resident = resident
+        plain.model = model
         plain.upstream = upstream
         plain.arrived = arrived
         plain.number = self.next_number()
         client.adopt(plain)
+        if resident is not None:
+            self.models.take(resident, model.decode())
         self.deadlines[plain] = self.clock() + self.timeout
         plain.sent_at = perf_counter()
-        upstream.send_plain(self.request(hop, payload), plain)
+        upstream.send_plain(self.request(self.beginning(hop, resident, model), payload), plain)
         return True
 
     cdef bint modest(self) noexcept:
@@ -404,6 +431,7 @@ cdef class Shortcut:
             path.route = route
             path.plain = route is not None and self.way.is_plain(route)
             path.only = self.way.only(route) if path.plain else None
+            path.many = path.plain and self.way.has_many_models(route)
         return path if path.plain else None
 
     # -- the numbers ---------------------------------------------------------------------------------------------------
@@ -429,7 +457,7 @@ cdef class Shortcut:
 
     # -- the signature -----------------------------------------------------------------------------------------------
 
-    cdef bint accepts(self, Path path, bytes payload, client) except -1:
+    cdef bint accepts(self, Path path, bytes payload, bytes model, client) except -1:
         """Tell whether somebody who was seen before signed this request, and may do so."""
         cdef Message *message = &self.message
         cdef Header *header
@@ -463,7 +491,7 @@ cdef class Shortcut:
         if message.places[AGENT] >= 0:
             header = &message.headers[message.places[AGENT]]
             agent = text(header.value, header.value_size)
-        return self.way.may(key.signer, path.endpoint, agent, client)
+        return self.way.may(key.signer, path.endpoint, agent, model, client)
 
     cdef Key key_of(self, bytes prefix):
         """Give what is known of an Authorization header without its signature, if its key is still one."""
@@ -552,7 +580,10 @@ cdef class Shortcut:
         here = put_bytes(here + 1, digest)
         return text(self.canonical, here - self.canonical)
 
-    cdef bytes beginning(self, hop):
+    cdef bytes beginning(self, hop, resident, bytes model):
+        """Give the first lines of the container's request."""
+        if resident is not None:
+            return self.way.beginning_of(resident, hop, model)
         address = (hop.host, hop.port)
         found = self.beginnings.get(address)
         if found is None:
@@ -563,10 +594,9 @@ cdef class Shortcut:
 
     # -- the container's request ---------------------------------------------------------------------------------------
 
-    cdef bytes request(self, hop, bytes payload):
+    cdef bytes request(self, bytes beginning, bytes payload):
         """Write the container's request as `Passage` does."""
         cdef Message *message = &self.message
-        cdef bytes beginning = self.beginning(hop)
         cdef bytes length = b"\r\nContent-Length: %d\r\n\r\n" % PyBytes_GET_SIZE(payload)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(beginning) + PyBytes_GET_SIZE(length) + PyBytes_GET_SIZE(payload)
         cdef int i, place
@@ -629,8 +659,8 @@ cdef bint equal(const unsigned char *one, bytes other) noexcept:
 cdef class Plain:
     """One plain invocation under way: the client's exchange, and the hearer of its answer."""
     cdef Shortcut shortcut
-    cdef readonly object client, route, variant, target, upstream
-    cdef readonly bytes data, payload
+    cdef readonly object client, route, variant, target, upstream, resident
+    cdef readonly bytes data, payload, model
     cdef readonly double arrived, sent_at, answered_at
     cdef readonly Py_ssize_t remaining
     """Bytes of the answer's body that are still to come; 0 before its head and after its end."""
@@ -674,8 +704,9 @@ cdef class Plain:
             self.remaining -= size
             self.client.write(data)
             return True
-        if size > self.remaining:  # it says more than it was asked
-            self.upstream.transport.close()
+        if size > self.remaining:
+            if data[self.remaining:].strip(b"\r\n"):  # it says more than it was asked; empty lines are nothing
+                self.upstream.transport.close()
             data = data[:self.remaining]
         self.upstream.leave()
         self.remaining = 0
@@ -694,6 +725,9 @@ cdef class Plain:
         else:
             shortcut.load.pop(id, None)
         shortcut.deadlines.pop(self, None)
+        if self.resident is not None:
+            shortcut.models.release(self.resident)
+            shortcut.state.meter.model(self.path.endpoint, self.variant.name, 0.0)
         if self.path.only is None or shortcut.outliers.failing:
             shortcut.outliers.answered(id, self.answered_at - self.sent_at)
         now = perf_counter()

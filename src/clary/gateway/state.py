@@ -95,7 +95,7 @@ class State:
         self.load: dict[str, int] = {}
         """Requests under way by instance id, of this process; those that wait for a place count."""
         self.outliers = Outliers()
-        self.models = Residency(self.control_socket)
+        self.models = Residency(self.control_socket, self.pool)
         self.stickiness = Stickiness(run / "sessions")
         self.capture = Capture()
         self.shadows_under_way = 0

@@ -240,9 +240,12 @@ class Pool:
         return None
 
     async def connect(self, host: str, port: int, timeout: float) -> UpstreamConnection:
-        """Open a new connection. Raises OSError or TimeoutError."""
+        """Open a new connection; port 0: to the socket at the path `host`. Raises OSError or TimeoutError."""
         async with asyncio.timeout(timeout):
-            _, connection = await self._loop.create_connection(lambda: UpstreamConnection(self), host, port)
+            if port:
+                _, connection = await self._loop.create_connection(lambda: UpstreamConnection(self), host, port)
+            else:
+                _, connection = await self._loop.create_unix_connection(lambda: UpstreamConnection(self), host)
         self._address[connection] = (host, port)
         return connection
 

@@ -29,6 +29,7 @@ from clary.controllers.agents import Means
 from clary.controllers.endpoints import EndpointController, Grace
 from clary.controllers.journal import LoadJournal
 from clary.controllers.losses import Losses
+from clary.controllers.pace import Pace
 from clary.controllers.residency import Bounds, Residency
 from clary.controllers.routes import Routes
 from clary.controllers.transform_jobs import TransformJobController
@@ -66,7 +67,7 @@ async def control(settings: Settings) -> None:
     jobs = TransformJobController(store, engine, routes, _agents(settings, identities), grace)
     changed += [controller.container_changed, jobs.container_changed]
     if isinstance(engine, HoldsModels):
-        bounds = Bounds(settings.artifact_cache * GIB, max(1, (os.cpu_count() or 1) // 2))
+        bounds = Bounds(settings.artifact_cache * GIB, max(1, (os.cpu_count() or 1) // 2), Pace().keep)
         controller.residency = Residency(engine, LoadJournal(settings.run / "loads"), ledger.record, bounds)
 
     world = None if settings.defer_checks else _world(settings, engine, identities)

@@ -67,13 +67,17 @@ def engine_point(name: str) -> EntryPoint:
 def objects(settings: Settings) -> Objects:
     """Open what S3 URLs and file URLs point to."""
     from clary.objects import Objects
+    from clary.server.bundled_s3 import BundledS3
 
     if settings.s3_endpoint:
         source = (settings.s3_endpoint, settings.s3_access_key_id, settings.s3_secret_access_key)
-    else:  # the bundled one, through the front door like everybody
-        source = (url(settings), settings.access_key_id, settings.secret_access_key)
-    # Our own address is this machine: nobody stands between, whatever name the certificate is for.
-    return Objects(*source, settings.region, settings.file_roots, own=not settings.s3_endpoint)
+        return Objects(*source, settings.region, settings.file_roots)
+    # The bundled one: what is read once and whole comes from its disk, everything else through the front door like
+    # everybody's. Our own address is this machine: nobody stands between, whatever name the certificate is for.
+    source = (url(settings), settings.access_key_id, settings.secret_access_key)
+    found = Objects(*source, settings.region, settings.file_roots, own=True)
+    found.on_disk = BundledS3(settings.objects)
+    return found
 
 
 def catalogue(settings: Settings) -> Catalogue:
