@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from clary.controllers.pace import BURST, SHARE, Pace
+from clary.controllers.pace import BURST, LONGEST, SHARE, Pace
 from clary.testing import in_virtual_time, now
 
 
@@ -65,4 +65,18 @@ async def test_those_who_wait_go_in_the_order_in_which_they_came() -> None:
 
     await asyncio.gather(*(come(number) for number in range(5)))
     assert order == [0, 1, 2, 3, 4]
-    assert now() - begun == pytest.approx(1.0 / (2 * SHARE))
+    assert now() - begun == pytest.approx(LONGEST, abs=1e-3)
+
+
+@in_virtual_time
+async def test_what_else_the_process_does_holds_up_no_load_for_long() -> None:
+    used = 0.0
+    pace = Pace(2, lambda: used, now)
+    for _ in range(5):
+        used, begun = used + 3600.0, now()  # an hour of other work
+        await pace.keep()
+        assert now() - begun <= LONGEST + 1e-3
+    await asyncio.sleep(LONGEST)
+    begun = now()
+    await pace.keep()
+    assert now() == begun

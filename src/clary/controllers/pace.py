@@ -11,6 +11,8 @@ SHARE = 1 / 8
 """Of the time of all processors: what is busy takes caches and clock from what runs beside it, too."""
 BURST = 0.5
 """Seconds of processor time that may be used at once after a while of rest."""
+LONGEST = 0.1
+"""Seconds that a piece of work waits for its turn at the most: this process may be busy with other things for hours."""
 
 
 class Pace:
@@ -41,6 +43,7 @@ class Pace:
     def _look(self) -> float:
         used, now = self._used(), self._clock()
         leaked = (now - self._looked_at) * self._rate
-        self._full = max(0.0, self._full + used - self._used_before - leaked)
+        full = self._full + used - self._used_before - leaked
+        self._full = min(max(0.0, full), BURST + LONGEST * self._rate)
         self._used_before, self._looked_at = used, now
         return self._full
