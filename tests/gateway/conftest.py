@@ -20,6 +20,7 @@ from clary.gateway import short
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
 from clary.gateway.listener import listener
+from clary.gateway.outbox import Outbox
 from clary.gateway.state import Limits, State
 from clary.gateway.streamed import Streamed
 from clary.gateway.worker import Door
@@ -175,15 +176,22 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
     return Reply(int(head[0].split()[1]), headers, body)
 
 
+def interpreted(state: State) -> Outbox:
+    """Give the outbox that is not compiled."""
+    return Outbox(state.loop, state.deadlines, state.stream_deadlines)
+
+
 @contextlib.asynccontextmanager
 async def running(folder: Path, *, shortcut: bool = True) -> AsyncIterator[Gateway]:
-    """Run a gateway in this process; `shortcut`: with the short way, where it is compiled."""
+    """Run a gateway in this process; `shortcut`: with what is compiled, where it is."""
     state = State(
         PARTITION,
         Verifier({KEY: SECRET}, REGION, time.time),
         folder,
         Limits(1_000_000, 5.0),
     )
+    if not shortcut:
+        state.outbox = state.pool.outbox = interpreted(state)
     control = ControlPlane(folder / "control.sock")
 
     async def s3(request: Streamed) -> None:

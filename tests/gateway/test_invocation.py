@@ -1,24 +1,22 @@
-"""InvokeEndpoint: what reaches the container, what comes back, and each way in which it can go wrong."""
+"""InvokeEndpoint: what reaches the container, what comes back, and what is refused."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 from collections.abc import Iterable
 from itertools import pairwise
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clary.core.ejection import ANSWERS, LONGEST, THRESHOLD
 from clary.core.routing import VariantRoute
 from clary.gateway import invocation
 from clary.gateway.head import Head
 from clary.gateway.upstream import UpstreamConnection
-from tests.gateway.conftest import PARTITION, SECRET, Gateway, Script, answer, read_reply, says, variant, wait_for
+from tests.gateway.conftest import PARTITION, Gateway, answer, read_reply, says, variant
 
 
 async def test_the_body_arrives_byte_for_byte_and_the_answer_goes_back(gateway: Gateway) -> None:
@@ -71,58 +69,6 @@ async def test_an_endpoint_that_is_being_created_is_not_ready(gateway: Gateway) 
     assert (reply.status, reply.headers["x-amzn-errortype"]) == (429, "ModelNotReadyException")
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "side"),
-    [
-        (b"400 Bad Request", "CLIENT_ERROR_FROM_MODEL", "client"),
-        (b"503 Busy", "INTERNAL_FAILURE_FROM_MODEL", "server"),
-        (b"302 Found", "INTERNAL_FAILURE_FROM_MODEL", "server"),
-    ],
-)
-async def test_what_is_not_2xx_is_a_model_error(gateway: Gateway, status: bytes, code: str, side: str) -> None:
-    await gateway.serve("demo", says(answer(b'say "no"', status)))
-    reply = await gateway.invoke("demo")
-    assert (reply.status, reply.headers["x-amzn-errortype"]) == (424, "ModelError")
-    document = json.loads(reply.body)
-    number = int(status[:3])
-    assert document["ErrorCode"] == code
-    assert document["OriginalStatusCode"] == number
-    assert document["OriginalMessage"] == 'say "no"'
-    assert document["LogStreamArn"] == ("arn:aws:logs:us-east-1:123456789012:log-group:/aws/sagemaker/Endpoints/demo")
-    assert document["Message"].startswith(
-        f'Received {side} error ({number}) from primary with message "say "no"". See '
-        "https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#logEventViewer:"
-        "group=/aws/sagemaker/Endpoints/demo in account 123456789012 for more information."
-    )
-
-
-async def test_a_long_error_page_is_not_passed_on(gateway: Gateway) -> None:
-    await gateway.serve("demo", says(answer(b"x" * 200_000, b"500 Oops")))
-    document = json.loads((await gateway.invoke("demo")).body)
-    assert document["Message"].startswith(
-        "Received server error (500) from primary and could not load the entire response body. See "
-    )
-    assert document["OriginalMessage"] == ""
-
-
-async def test_a_long_error_in_small_pieces_is_read_in_a_moment(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = 0
-
-    def measured(of: object) -> int:
-        nonlocal sizes
-        sizes += 1
-        return len(of)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(invocation, "len", measured, raising=False)
-    number = 20_000
-    raw = b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * number + b"0\r\n\r\n"
-    await gateway.serve("demo", says(raw))
-    assert json.loads((await gateway.invoke("demo")).body)["OriginalMessage"] == "x" * number
-    assert sizes < 3 * number
-
-
 @pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
 async def test_a_head_may_come_in_pieces(gateway: Gateway, first: bytes) -> None:
     rest = b"Content-Length: 2\r\n\r\nok" if b"200" in first else answer(b"ok")
@@ -143,7 +89,7 @@ def passed_on(pieces: Iterable[bytes]) -> bytes:
     client, head = Mock(), Head()
     exchange = invocation.Invocation(Mock(max_payload=0, request_id=lambda: "id", partition=PARTITION), head, client)
     exchange._variant, exchange._passage = VariantRoute("v", 1.0, ()), Mock(seconds=(), container="primary")
-    connection = UpstreamConnection(Mock())
+    connection = UpstreamConnection(Mock(ear=None))
     connection.connection_made(Mock(get_write_buffer_size=lambda: 0))
     connection.send(b"", exchange)
     for piece in pieces:
@@ -163,281 +109,6 @@ def test_however_the_container_s_bytes_are_cut_the_client_gets_the_same(
     raw = before + (b"HTTP/1.1 204 No Content\r\n\r\n" if status.startswith(b"204") else answer(b"say so", status))
     bounds = sorted({0, len(raw), *(cut % len(raw) for cut in cuts)})
     assert passed_on(raw[start:end] for start, end in pairwise(bounds)) == passed_on([raw])
-
-
-async def test_an_error_that_stalls_is_still_told_by_its_status(gateway: Gateway) -> None:
-    gateway.state.model_timeout = 0.1
-
-    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nhalf")
-        await reader.read()
-
-    await gateway.serve("demo", half)
-    document = json.loads((await gateway.invoke("demo")).body)
-    assert document["OriginalStatusCode"] == 500
-    assert document["Message"].startswith(
-        "Received server error (500) from primary and could not load the entire response body. See "
-    )
-
-
-async def test_a_model_that_takes_too_long_is_a_model_error_of_status_0(gateway: Gateway) -> None:
-    gateway.state.model_timeout = 0.1
-
-    async def never(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    await gateway.serve("slow", never)
-    reply = await gateway.invoke("slow")
-    document = json.loads(reply.body)
-    assert reply.status == 424
-    assert document["OriginalStatusCode"] == 0
-    assert "Your invocation timed out while waiting for a response from container primary." in document["Message"]
-    assert gateway.state.load == {}
-
-
-async def test_a_refused_connection_is_a_model_error_after_one_retry(gateway: Gateway) -> None:
-    gone = await gateway.container(says(answer(b"")))
-    gateway.servers.pop().close()
-    gateway.route("demo", variant(gone))
-    document = json.loads((await gateway.invoke("demo")).body)
-    assert document["OriginalStatusCode"] == 0
-    assert "could not get a response from the demo endpoint" in document["Message"]
-
-
-async def test_a_refused_connection_goes_to_another_instance(gateway: Gateway) -> None:
-    gone, there = await gateway.container(says(b"")), await gateway.container(says(answer(b"here")))
-    gateway.servers.pop(0).close()
-    gateway.route("demo", variant(gone, there))
-    for _ in range(20):
-        assert (await gateway.invoke("demo")).body == b"here"
-
-
-def _hang_up() -> Script:
-    async def script(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    return script
-
-
-async def test_a_connection_that_breaks_before_the_first_byte_is_retried_once(gateway: Gateway) -> None:
-    container = await gateway.serve("demo", _hang_up())
-    reply = await gateway.invoke("demo")
-    assert reply.status == 424
-    assert len(container.requests) == 2
-
-
-async def test_there_is_one_retry_and_it_goes_to_another_instance_over_a_new_connection(gateway: Gateway) -> None:
-    sent: list[bytes] = []
-    warm = True
-
-    async def moody(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sent.append(request)
-        if warm:
-            writer.write(answer(b"ok"))
-        else:
-            writer.close()
-
-    containers = [await gateway.container(moody) for _ in range(3)]
-    for container in containers:
-        gateway.route("demo", variant(container))
-        assert (await gateway.invoke("demo")).status == 200
-    gateway.route("demo", variant(*containers))
-    warm = False
-    sent.clear()
-    assert (await gateway.invoke("demo")).status == 424
-    assert [len(container.requests) for container in containers].count(2) == 2
-    assert len(sent) == 2
-    assert sum(container.connections for container in containers) == 4
-
-
-async def test_our_own_want_of_descriptors_is_no_failure_of_the_model(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await gateway.serve("demo", says(answer(b"ok")))
-    connect = AsyncMock(side_effect=OSError(errno.EMFILE, "Too many open files"))
-    monkeypatch.setattr(gateway.state.pool, "connect", connect)
-    for _ in range(THRESHOLD):
-        reply = await gateway.invoke("demo")
-        assert (reply.status, reply.headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
-    assert gateway.state.outliers.out == frozenset()
-    assert connect.call_count == THRESHOLD
-
-
-async def test_nothing_is_retried_once_a_byte_of_the_answer_has_come(gateway: Gateway) -> None:
-    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-")
-        await writer.drain()
-        writer.close()
-
-    container = await gateway.serve("demo", half)
-    reply = await gateway.invoke("demo")
-    assert (reply.status, len(container.requests)) == (424, 1)
-
-
-async def test_an_answer_that_breaks_off_breaks_off_for_the_client(gateway: Gateway) -> None:
-    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-        await writer.drain()
-        await asyncio.sleep(0.05)
-        writer.close()
-
-    await gateway.serve("demo", half)
-    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-        await gateway.invoke("demo")
-
-
-async def test_an_error_that_breaks_off_is_still_told_by_its_status(gateway: Gateway) -> None:
-    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nhalf")
-        await writer.drain()
-        writer.close()
-
-    await gateway.serve("demo", half)
-    document = json.loads((await gateway.invoke("demo")).body)
-    assert document["OriginalStatusCode"] == 500
-    assert document["Message"].startswith(
-        "Received server error (500) from primary and could not load the entire response body. See "
-    )
-
-
-async def test_an_instance_that_fails_again_and_again_is_left_alone_and_comes_back(gateway: Gateway) -> None:
-    failing = True
-
-    async def moody(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if failing:
-            writer.close()
-        else:
-            writer.write(answer(b"moody"))
-
-    sick, well = await gateway.container(moody), await gateway.container(says(answer(b"well")))
-    gateway.route("demo", variant(sick, well))
-    for _ in range(30):
-        assert (await gateway.invoke("demo")).body == b"well"
-    assert gateway.state.outliers.out == {f"i-{sick.port}"}
-    asked = len(sick.requests)
-    assert asked == THRESHOLD
-    for _ in range(10):
-        await gateway.invoke("demo")
-    assert len(sick.requests) == asked
-    failing = False
-    gateway.state.outliers.review(gateway.state.loop.time() + LONGEST)
-    bodies = {(await gateway.invoke("demo")).body for _ in range(40)}
-    assert bodies == {b"well", b"moody"}
-    assert gateway.state.outliers.out == frozenset()
-
-
-async def test_the_last_instance_is_never_left_alone(gateway: Gateway) -> None:
-    container = await gateway.serve("demo", _hang_up())
-    for _ in range(5):
-        await gateway.invoke("demo")
-    assert gateway.state.outliers.out != frozenset()
-    assert len(container.requests) == 10
-
-
-async def test_an_instance_that_is_slow_is_left_alone(gateway: Gateway) -> None:
-    async def slowly(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.2)
-        writer.write(answer(b"ok"))
-
-    slow, fast = await gateway.container(slowly), await gateway.container(says(answer(b"ok")))
-    gateway.route("demo", variant(slow, fast))
-    for number, container in enumerate((slow, fast)):
-        gateway.route(f"only-{number}", variant(container))
-        await asyncio.gather(*(gateway.invoke(f"only-{number}") for _ in range(ANSWERS)))
-    await wait_for(lambda: gateway.state.outliers.out == {f"i-{slow.port}"})
-    for _ in range(10):
-        await gateway.invoke("demo")
-    assert len(slow.requests) == ANSWERS
-
-
-@pytest.mark.parametrize("secret", [SECRET, "wrong"])
-async def test_timing_is_told_with_errors_too(gateway: Gateway, secret: str) -> None:
-    path, headers = "/endpoints/nobody/invocations", {"X-Clary-Server-Timing": "1"}
-    reply = await gateway.send(gateway.signed(path, b"{}", headers, secret))
-    assert reply.status >= 400
-    parts = dict(part.split(";dur=") for part in reply.headers["server-timing"].split(", "))
-    assert list(parts) == ["auth", "queue", "model", "overhead"]
-    assert all(float(milliseconds) >= 0 for milliseconds in parts.values()) and float(parts["model"]) == 0
-
-
-async def test_timing_is_told_to_who_asks(gateway: Gateway) -> None:
-    await gateway.serve("demo", says(answer(b"ok")))
-    assert "server-timing" not in (await gateway.invoke("demo")).headers
-    told = (await gateway.invoke("demo", X_Clary_Server_Timing="1")).headers["server-timing"]
-    parts = dict(part.split(";dur=") for part in told.split(", "))
-    assert list(parts) == ["auth", "queue", "model", "overhead"]
-    assert all(float(milliseconds) >= 0 for milliseconds in parts.values())
-
-
-@pytest.mark.parametrize(
-    ("raw", "sums"),
-    [
-        (answer(b"ok"), (1, 0, 0, 0)),
-        (answer(b"no", b"404 Not Found"), (1, 1, 0, 1)),
-        (answer(b"no", b"500 Oops"), (1, 0, 1, 1)),
-        (b"nonsense", (1, 0, 1, 1)),
-    ],
-)
-async def test_each_invocation_is_counted_by_what_the_model_said(
-    gateway: Gateway, raw: bytes, sums: tuple[int, ...]
-) -> None:
-    await gateway.serve("demo", says(raw))
-    await gateway.invoke("demo")
-    counted = {point.series.name: point.statistics for point in gateway.state.meter.take()}
-    names = ("Invocations", "Invocation4XXErrors", "Invocation5XXErrors", "InvocationModelErrors")
-    assert tuple(counted[name].sum for name in names) == sums
-    assert counted["ModelLatency"].sum > 0
-    assert counted["OverheadLatency"].sum > 0
-
-
-async def test_an_answer_that_breaks_off_is_a_failure_of_the_model(gateway: Gateway) -> None:
-    async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-        await writer.drain()
-        writer.close()
-
-    await gateway.serve("demo", half)
-    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-        await gateway.invoke("demo")
-    counted = {point.series.name: point.statistics.sum for point in gateway.state.meter.take()}
-    assert (counted["Invocation5XXErrors"], counted["InvocationModelErrors"]) == (1, 1)
-
-
-async def test_a_request_whose_client_has_left_is_counted(gateway: Gateway) -> None:
-    async def never(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    container = await gateway.serve("demo", never)
-    _, writer = await gateway.connect()
-    writer.write(gateway.signed("/endpoints/demo/invocations", b""))
-    await wait_for(lambda: container.requests)
-    writer.close()
-    await wait_for(lambda: not gateway.state.load)
-    counted = {point.series.name: point.statistics.sum for point in gateway.state.meter.take()}
-    assert (counted["Invocations"], counted["Invocation5XXErrors"], counted["InvocationModelErrors"]) == (1, 0, 0)
-    assert counted["ModelLatency"] > 0
-
-
-async def test_invocations_that_no_instance_could_take_are_counted(gateway: Gateway) -> None:
-    gateway.route("demo", variant())
-    await gateway.invoke("demo")
-    counted = {point.series.name: point.statistics.sum for point in gateway.state.meter.take()}
-    assert (counted["Invocations"], counted["Invocation5XXErrors"]) == (1, 1)
-    assert "ModelLatency" not in counted
-
-
-async def test_a_kept_connection_that_the_container_has_closed_is_no_failure(gateway: Gateway) -> None:
-    async def then_close(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer(b"once"))
-        await writer.drain()
-        await asyncio.sleep(0.02)
-        writer.close()
-
-    container = await gateway.serve("demo", then_close)
-    for _ in range(3):
-        assert (await gateway.invoke("demo")).body == b"once"
-        await asyncio.sleep(0.05)
-    assert container.connections == 3
 
 
 async def test_connections_to_the_container_are_reused(gateway: Gateway) -> None:
@@ -550,12 +221,6 @@ async def test_traffic_is_split_by_weight_and_target_variant_overrides(gateway: 
     assert (named.body, named.headers["x-amzn-invoked-production-variant"]) == (b"green", "green")
     unknown = await gateway.invoke("demo", X_Amzn_SageMaker_Target_Variant="red")
     assert unknown.headers["x-amzn-errortype"] == "ValidationError"
-
-
-async def test_an_endpoint_whose_instances_are_all_down_is_unavailable(gateway: Gateway) -> None:
-    gateway.route("demo", variant())
-    reply = await gateway.invoke("demo")
-    assert (reply.status, reply.headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ async def test_whoever_asks_for_many_endpoints_that_are_not_there_makes_no_numbe
     client = Connection(lambda head, client: pytest.fail("nothing was opened"), gateway.state.outbox)
     for number in range(5000):
         request = b"POST /endpoints/x%d/invocations HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}" % number
-        assert gateway.door._shortcut(request, client) is False
+        assert gateway.door.short.take(request, client) is False
     going_on.set()
     assert (await asking).status == 200
     counted = {point.series.name: point.statistics for point in gateway.state.meter.take()}
@@ -276,7 +276,7 @@ async def pair(folder: Path) -> AsyncIterator[Pair]:
     async with running(folder / "short") as one, running(folder / "long", shortcut=False) as other:
         for gateway in (one, other):
             gateway.state.verifier = None  # so that both may get the same bytes at any time
-        one.door._shortcut = short.way(one.state)
+        one.door.short = short.way(one.state)
         yield Pair(one, other)
 
 

@@ -27,7 +27,7 @@ from clary.gateway.front import Front
 from clary.gateway.state import Limits, State
 from clary.gateway.upstream import UpstreamConnection
 from clary.wire.sigv4 import Verifier
-from tests.gateway.conftest import KEY, PARTITION, REGION, SECRET
+from tests.gateway.conftest import KEY, PARTITION, REGION, SECRET, interpreted
 
 if not short.is_compiled():
     pytest.skip("the short way is not compiled: install Clary where there is a C compiler", allow_module_level=True)
@@ -87,7 +87,9 @@ class Side:
         self.state.models._hear(News(all=True, add=[Held("e", "V", "i", "c", model_id("m"), 1)]))
         self.state.spawn = self.spawn  # type: ignore[method-assign]
         self.open = Front(self.state, None, None).open  # type: ignore[arg-type]
-        self.take = short.way(self.state) if shortcut else None
+        self.short = short.way(self.state) if shortcut else None
+        if not shortcut:
+            self.state.outbox = self.state.pool.outbox = interpreted(self.state)
         self.connects = 0
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -100,8 +102,8 @@ class Side:
         pool, flush = self.state.pool, self.state.outbox.flush
         upstream, there = UpstreamConnection(pool), Wire()
         upstream.connection_made(there)  # type: ignore[arg-type]
-        pool._address, pool._idle = {upstream: CONTAINER}, {CONTAINER: [upstream]}
-        client, here = Connection(self.open, self.state.outbox, self.take), Wire()
+        upstream.address, pool.idle[CONTAINER] = CONTAINER, [upstream]
+        client, here = Connection(self.open, self.state.outbox, self.short), Wire()
         client.connection_made(here)  # type: ignore[arg-type]
         for who, data in events:
             wire, end = (here, client) if who == "client" else (there, upstream)
@@ -117,7 +119,7 @@ class Side:
                 client.connection_lost(None)
             flush()
         said = (self.connects, there.written, there.ending, _timeless(here.written), here.ending, client.idle,
-                dict(self.state.load), bool(pool._idle[CONTAINER]))  # fmt: skip
+                dict(self.state.load), bool(pool.idle[CONTAINER]))  # fmt: skip
         for wire, end in ((there, upstream), (here, client)):
             if not wire.ending:
                 wire.close()
@@ -292,11 +294,11 @@ def test_whatever_happens_to_a_signed_request_is_the_same_both_ways(tmp_path: Pa
 def test_a_take_that_gives_up_has_done_nothing(tmp_path: Path) -> None:
     async def check() -> None:
         state = State(PARTITION, None, tmp_path, Limits(1_000_000, 5.0))
-        take = short.way(state)
-        assert take is not None
+        way: Any = short.way(state)
+        assert way is not None
         client = Connection(lambda head, client: pytest.fail("nothing was opened"), state.outbox)
         for size in range(len(REQUEST)):
-            assert take(REQUEST[:size], client) is False
+            assert way.take(REQUEST[:size], client) is False
         assert client.idle
         assert state.load == {}
         assert state.deadlines == {}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clary.gateway.compiled import compiled
 from clary.gateway.outbox import LARGE, Outbox
 from clary.gateway.upstream import MAX_FRUITLESS, Pool, UpstreamConnection, is_ours
 
@@ -55,7 +56,7 @@ def opened(pool: Pool, unsent: int = 0) -> UpstreamConnection:
 
 def asked(unsent: int = 0) -> tuple[UpstreamConnection, Mock, Heard]:
     """Give a connection that has sent a request, its pool and who hears the answer."""
-    pool, heard = Mock(spec=Pool, outbox=Mock(spec=Outbox)), Heard()
+    pool, heard = Mock(spec=Pool, outbox=Mock(spec=Outbox), ear=None), Heard()
     connection = opened(pool, unsent)
     connection.send(b"request", heard)
     return connection, pool, heard
@@ -145,8 +146,13 @@ async def test_who_has_heard_the_end_can_neither_pause_nor_cancel_the_next_ones_
     assert transport.mock_calls == [call.pause_reading(), call.resume_reading()]  # type: ignore[attr-defined]
 
 
-async def test_writes_of_one_turn_go_out_at_its_end_in_order() -> None:
-    outbox = Outbox(asyncio.get_running_loop())
+MODULE = compiled()
+BOTH = pytest.mark.parametrize("made", [Outbox] if MODULE is None else [Outbox, MODULE.Outbox])
+
+
+@BOTH
+async def test_writes_of_one_turn_go_out_at_its_end_in_order(made: type[Outbox]) -> None:
+    outbox = made(asyncio.get_running_loop())
     one, other = Mock(is_closing=lambda: False), Mock(is_closing=lambda: False)
     outbox.write(one, b"a")
     outbox.write(other, b"b")
@@ -159,8 +165,9 @@ async def test_writes_of_one_turn_go_out_at_its_end_in_order() -> None:
     assert other.write.mock_calls[1:] == [call(b"d")]
 
 
-async def test_a_large_piece_goes_out_at_once_and_after_what_came_before() -> None:
-    outbox = Outbox(asyncio.get_running_loop())
+@BOTH
+async def test_a_large_piece_goes_out_at_once_and_after_what_came_before(made: type[Outbox]) -> None:
+    outbox = made(asyncio.get_running_loop())
     transport = Mock(is_closing=lambda: False)
     large = b"x" * (LARGE + 1)
     outbox.write(transport, b"head")
@@ -170,10 +177,25 @@ async def test_a_large_piece_goes_out_at_once_and_after_what_came_before() -> No
     assert transport.write.call_count == 2
 
 
-async def test_nothing_is_written_to_who_is_gone_by_then() -> None:
-    outbox = Outbox(asyncio.get_running_loop())
+@BOTH
+async def test_nothing_is_written_to_who_is_gone_by_then(made: type[Outbox]) -> None:
+    outbox = made(asyncio.get_running_loop())
     gone, here = Mock(is_closing=lambda: True), Mock(is_closing=lambda: False)
     outbox.write(gone, b"a")
     outbox.write(here, b"b")
     outbox.flush()
     assert not gone.write.called and here.write.mock_calls == [call(b"b")]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("under_way", "waits"), [((), True), (({}, {}), False), (({1: 1}, {}), False), (({1: 1}, {2: 2}), True)]
+)
+async def test_where_one_request_alone_is_under_way_nothing_waits(
+    made: type[Outbox], under_way: tuple[dict[int, int], ...], waits: bool
+) -> None:
+    outbox, transport = made(asyncio.get_running_loop(), *under_way), Mock(is_closing=lambda: False)
+    outbox.write(transport, b"a")
+    assert transport.write.called is not waits
+    outbox.flush()
+    assert transport.write.mock_calls == [call(b"a")]

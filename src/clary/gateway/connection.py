@@ -63,6 +63,16 @@ class Exchange(Protocol):
         """The client has caught up."""
 
 
+class ShortWay(Protocol):
+    """Takes requests that came whole and alone (`clary.gateway.short`); only it touches a connection from outside.
+
+    It puts an exchange of its own in `exchanges`, as the only one and with `adopted` for its head, which has begun.
+    """
+
+    def client_ear(self, client: Connection) -> Callable[[bytes], None]:
+        """Give what is called with all that a client sends, and hands on to `receive` what it does not take."""
+
+
 class Connection(asyncio.Protocol):
     """Parses requests, opens an exchange for each and writes what they answer, one after the other.
 
@@ -70,39 +80,39 @@ class Connection(asyncio.Protocol):
     read the answers, or sends a body faster than its reader takes it.
     """
 
-    __slots__ = ("__weakref__", "_begun", "_body_full", "_deaf", "_exchanges", "_fruitless", "_head", "_headers",
-                 "_open", "_outbox", "_parser", "_reading", "_repeated", "_shortcut", "_size", "_write_paused",
-                 "_wrote", "adopted", "heard", "in_head", "quiet_since", "transport", "unsent_before")  # fmt: skip
+    __slots__ = ("__weakref__", "_body_full", "_headers", "_open", "_outbox", "_parser", "_repeated", "_short",
+                 "_size", "adopted", "begun", "deaf", "exchanges", "fruitless", "head", "heard", "in_head",
+                 "quiet_since", "reading", "transport", "unsent_before", "write_paused", "wrote")  # fmt: skip
 
     def __init__(
         self,
         open_exchange: Callable[[Head, Connection], Exchange],
         outbox: Outbox,
-        shortcut: Callable[[bytes, Connection], bool] | None = None,
+        short: ShortWay | None = None,
     ) -> None:
-        """`shortcut` may take a request that came whole and alone (see `adopt`); False: it did nothing."""
+        """`short` may take requests that come whole and alone."""
         self._open = open_exchange
         self._outbox = outbox
-        self._shortcut = shortcut
+        self._short = short
         self._parser = httptools.HttpRequestParser(self)
-        self._exchanges: deque[tuple[Exchange, Head]] = deque()
-        self._head = Head()
-        self._head.complete = True
-        self._headers = self._head.headers
-        self.adopted = self._head
+        self.exchanges: deque[tuple[Exchange, Head]] = deque()
+        self.head = Head()
+        self.head.complete = True
+        self._headers = self.head.headers
+        self.adopted = self.head
         """Stands for the heads of adopted requests, which are whole and keep the connection open."""
         self.in_head = False
         """A request has begun whose headers are not all here."""
         self._repeated = 0
         self._size = 0
         """Bytes of the last read; 0 while nothing has come since we began to linger."""
-        self._fruitless = 0
+        self.fruitless = 0
         """Bytes of whole reads since a request or a piece of its body began or ended: heads, trailers, empty lines."""
-        self._reading = True
-        self._body_full = self._write_paused = False
-        self._begun = self._wrote = False
+        self.reading = True
+        self._body_full = self.write_paused = False
+        self.begun = self.wrote = False
         """Whether the oldest exchange has been told to begin, and has written."""
-        self._deaf = False
+        self.deaf = False
         """Whatever still comes is thrown away: the last answer is given, or about to be."""
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
         self.heard = False
@@ -125,33 +135,36 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a stream socket's is a Transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deaf = True
+        self.deaf = True
         self._abandon()
 
     def eof_received(self) -> bool:
         """Answer what was asked whole, for a moment; otherwise let the transport close. TLS knows no half-close."""
-        if self._deaf or not self._exchanges or not self.transport.can_write_eof():
+        if self.deaf or not self.exchanges or not self.transport.can_write_eof():
             return False
-        last = self._exchanges[-1][1]
+        last = self.exchanges[-1][1]
         last.keep_alive = False
         if last.complete:
             asyncio.get_running_loop().call_later(HALF_CLOSED, self.transport.abort)
         return last.complete
 
-    def data_received(self, data: bytes) -> None:
+    @property
+    def data_received(self) -> Callable[[bytes], None]:
+        """What hears the client; uvloop asks once."""
+        return self.receive if self._short is None else self._short.client_ear(self)
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read."""
         self.heard = True
         self._size = size = len(data)
-        if self._deaf:
-            return
-        alone = self._head.complete and not (self._exchanges or self._write_paused)
-        if alone and self._shortcut is not None and self._shortcut(data, self):
+        if self.deaf:
             return
         rest: bytes | memoryview = data
         try:
             while rest:  # more than once where upgrades were offered
                 rest = self._parse(rest)
-            self._fruitless += size
-            if self._fruitless > MAX_HEADERS:
+            self.fruitless += size
+            if self.fruitless > MAX_HEADERS:
                 raise too_large()
         except httptools.HttpParserError as error:
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
@@ -160,7 +173,7 @@ class Connection(asyncio.Protocol):
             self._refuse(str(cause or error).encode(), cause.status if cause is not None else 400)
         except BadRequest as error:
             self._refuse(str(error).encode(), error.status)
-        if len(self._exchanges) > 1:
+        if len(self.exchanges) > 1:
             self._regulate()
 
     def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
@@ -174,7 +187,7 @@ class Connection(asyncio.Protocol):
             return b""
         except httptools.HttpParserUpgrade as upgrade:
             end = upgrade.args[0]
-        head, version = self._head, self._parser.get_http_version()
+        head, version = self.head, self._parser.get_http_version()
         lines = [b"%b: %b" % (name, value) for name, value in head.headers.items() if name != b"upgrade"]
         self._parser = httptools.HttpRequestParser(self)
         start = b"%b %b HTTP/%b" % (head.method, head.target, version.encode())
@@ -182,29 +195,29 @@ class Connection(asyncio.Protocol):
         return memoryview(data)[end:]  # no copy: thousands of these may have come at once
 
     def pause_writing(self) -> None:
-        self._write_paused = True
-        if self._begun:
-            self._exchanges[0][0].pause()
+        self.write_paused = True
+        if self.begun:
+            self.exchanges[0][0].pause()
 
     def resume_writing(self) -> None:
-        self._write_paused = False
+        self.write_paused = False
         self.unsent_before = -1
-        if self._begun:
-            self._exchanges[0][0].resume()
+        if self.begun:
+            self.exchanges[0][0].resume()
         else:
             self._next()
 
     # -- httptools ---------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._head = head = Head()
+        self.head = head = Head()
         self._headers = head.headers
         self.in_head = True
         self._repeated = 0
-        self._fruitless = -self._size
+        self.fruitless = -self._size
 
     def on_url(self, url: bytes) -> None:
-        self._head.target += url
+        self.head.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -221,11 +234,11 @@ class Connection(asyncio.Protocol):
         headers[name] = value
 
     def on_headers_complete(self) -> None:
-        if self._deaf:
+        if self.deaf:
             return
-        head, parser = self._head, self._parser
+        head, parser = self.head, self._parser
         self.in_head = False
-        if self._size + max(self._fruitless, 0) > MAX_HEADERS and size_of(head) > MAX_HEADERS:
+        if self._size + max(self.fruitless, 0) > MAX_HEADERS and size_of(head) > MAX_HEADERS:
             raise too_large()
         head.method = parser.get_method()
         version = parser.get_http_version()
@@ -236,49 +249,43 @@ class Connection(asyncio.Protocol):
             return  # it comes again, without
         if not head.target.startswith(b"/"):
             head.target = origin_form(head.target)
-        self._exchanges.append((self._open(head, self), head))
-        if len(self._exchanges) == 1:
+        self.exchanges.append((self._open(head, self), head))
+        if len(self.exchanges) == 1:
             self._next()
 
     def on_body(self, body: bytes) -> None:
-        self._fruitless = -self._size
-        if self._exchanges and self._exchanges[-1][1] is self._head:
-            self._exchanges[-1][0].feed(body)
+        self.fruitless = -self._size
+        if self.exchanges and self.exchanges[-1][1] is self.head:
+            self.exchanges[-1][0].feed(body)
 
     def on_message_complete(self) -> None:
-        self._fruitless = -self._size
-        self._head.complete = True
-        if self._exchanges and self._exchanges[-1][1] is self._head:
-            self._exchanges[-1][0].complete()
+        self.fruitless = -self._size
+        self.head.complete = True
+        if self.exchanges and self.exchanges[-1][1] is self.head:
+            self.exchanges[-1][0].complete()
 
     # -- for exchanges -----------------------------------------------------------------------------------------------
 
-    def adopt(self, exchange: Exchange) -> None:
-        """Take in an exchange whose request did not come through the parser, as the only one; it has begun."""
-        self._exchanges.append((exchange, self.adopted))
-        self._begun, self._wrote = True, False
-        self._fruitless = 0
-
     def succeed(self, exchange: Exchange, head: Head) -> None:
         """Let another exchange go on in the place of the oldest, which was adopted."""
-        if self._exchanges:
-            head.keep_alive = self._exchanges[0][1].keep_alive
-            self._exchanges[0] = (exchange, head)
+        if self.exchanges:
+            head.keep_alive = self.exchanges[0][1].keep_alive
+            self.exchanges[0] = (exchange, head)
 
     def write(self, data: bytes) -> None:
         """Write a piece of the oldest exchange's answer."""
-        self._wrote = True
+        self.wrote = True
         self._outbox.write(self.transport, data)
 
     def finish(self, *, reusable: bool = True) -> None:
         """End the answer to the oldest request and go on to the next one, or close."""
-        if not self._exchanges:
+        if not self.exchanges:
             return
-        _, head = self._exchanges.popleft()
-        self._begun = False
-        if reusable and head.keep_alive and not self._deaf:
+        _, head = self.exchanges.popleft()
+        self.begun = False
+        if reusable and head.keep_alive and not self.deaf:
             self._next()
-        elif self._exchanges and self._deaf and head.keep_alive and reusable:
+        elif self.exchanges and self.deaf and head.keep_alive and reusable:
             self._next()  # the refusal of what came after
         else:
             self._abandon()
@@ -311,58 +318,58 @@ class Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """No request is being answered."""
-        return not self._exchanges
+        return not self.exchanges
 
     @property
     def awaiting(self) -> bool:
         """The rest of a request is still to come, and nobody but the client holds it up."""
-        return bool(self._exchanges) and not self._exchanges[-1][1].complete and self._reading
+        return bool(self.exchanges) and not self.exchanges[-1][1].complete and self.reading
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _next(self) -> None:
         """Begin the oldest exchange, unless the client has to read first."""
-        if self._exchanges and not self._begun and not self._write_paused:
-            self._begun, self._wrote = True, False
-            self._exchanges[0][0].begin()
-        if not self._reading or self._write_paused or len(self._exchanges) > 1:
+        if self.exchanges and not self.begun and not self.write_paused:
+            self.begun, self.wrote = True, False
+            self.exchanges[0][0].begin()
+        if not self.reading or self.write_paused or len(self.exchanges) > 1:
             self._regulate()
 
     def _regulate(self) -> None:
-        ahead = len(self._exchanges) > 1 or (self._write_paused and not self._begun)
-        reading = self._deaf or not (self._body_full or ahead)
-        if reading != self._reading and not self.transport.is_closing():
-            self._reading = reading
+        ahead = len(self.exchanges) > 1 or (self.write_paused and not self.begun)
+        reading = self.deaf or not (self._body_full or ahead)
+        if reading != self.reading and not self.transport.is_closing():
+            self.reading = reading
             if reading:
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
 
     def _abandon(self) -> None:
-        self._begun = False
-        exchanges, self._exchanges = self._exchanges, deque()
+        self.begun = False
+        exchanges, self.exchanges = self.exchanges, deque()
         for exchange, _ in exchanges:
             exchange.lost()
 
     def _refuse(self, text: bytes, status: int) -> None:
         """Answer what is not a request, after everything that came before it, and close."""
-        if self._deaf or self.transport.is_closing():
+        if self.deaf or self.transport.is_closing():
             return
-        self._deaf = True
-        if self._exchanges and not self._exchanges[-1][1].complete:  # the body of a request that is under way
-            broken, _ = self._exchanges.pop()
+        self.deaf = True
+        if self.exchanges and not self.exchanges[-1][1].complete:  # the body of a request that is under way
+            broken, _ = self.exchanges.pop()
             broken.lost()
-            if not self._exchanges:
-                if self._begun and self._wrote:
+            if not self.exchanges:
+                if self.begun and self.wrote:
                     self.transport.abort()  # its answer has begun: only so can the client learn of it
                     return
-                self._begun = False
-        self._exchanges.append((_Refusal(self, text, status), Head()))
+                self.begun = False
+        self.exchanges.append((_Refusal(self, text, status), Head()))
         self._next()
 
     def _hang_up(self, *, expecting: bool) -> None:
         """Close, but read on for a moment: a reset, which closing with unread input causes, would eat our answer."""
-        self._deaf = True
+        self.deaf = True
         if self.transport.is_closing():
             return
         self._body_full = False

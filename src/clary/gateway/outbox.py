@@ -9,7 +9,7 @@ Where one request alone is under way nothing is gained by waiting, which would c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sized
 
 LARGE = 32 * 1024
 """Bytes that are written at once: pieces of a body that flows, whose writer has to feel the reader's pace."""
@@ -20,15 +20,15 @@ class Outbox:
 
     __slots__ = ("_call_soon", "_under_way", "_waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, under_way: Callable[[], int] = lambda: 2) -> None:
-        """`under_way` counts the requests that are being answered."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, *under_way: Sized) -> None:
+        """`under_way` are the requests that are being answered; where they are not known writes always wait."""
         self._call_soon = loop.call_soon
         self._under_way = under_way
         self._waiting: list[tuple[asyncio.WriteTransport, bytes]] = []
 
     def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
         """Write at the end of this turn; nothing to a transport that is closing by then."""
-        if len(data) > LARGE or self._under_way() < 2:
+        if len(data) > LARGE or (self._under_way and sum(map(len, self._under_way)) < 2):
             self.flush()
             transport.write(data)
             return

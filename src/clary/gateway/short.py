@@ -7,20 +7,16 @@ which routes, signers and callers are plain, and how an invocation that turns ou
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
-from importlib import import_module
-from pathlib import Path
 from random import random
-from types import ModuleType
 
 from clary.core import routing
 from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
 from clary.core.target_model import model_id
 from clary.errors import AwsError
 from clary.gateway import access
-from clary.gateway.connection import Connection, Exchange
+from clary.gateway.compiled import compiled
+from clary.gateway.connection import Connection, Exchange, ShortWay
 from clary.gateway.head import Head
 from clary.gateway.invocation import Invocation, PlainInvocation
 from clary.gateway.passage import beginning, beginning_of
@@ -34,28 +30,19 @@ _CARRIED = (b"content-type", b"x-amzn-sagemaker-custom-attributes", b"x-amzn-sag
 
 def is_compiled() -> bool:
     """Tell whether this installation has the short way."""
-    return _compiled() is not None
+    return compiled() is not None
 
 
-def way(state: State) -> Callable[[bytes, Connection], bool] | None:
-    """Give what takes plain requests (see `Connection`); None where it is not compiled, or instances have limits."""
-    compiled = _compiled()
-    if state.admission is not None or compiled is None:
+def way(state: State) -> ShortWay | None:
+    """Give what takes plain requests; None where it is not compiled, or instances have limits."""
+    module = compiled()
+    if state.admission is not None or module is None:
         return None
-    shortcut = compiled.Shortcut(LongWay(state))
+    shortcut = module.Shortcut(LongWay(state))
     state.plain_requests = lambda: shortcut.taken
-    take: Callable[[bytes, Connection], bool] = shortcut.take
-    return take
-
-
-def _compiled() -> ModuleType | None:
-    """Give the compiled part; None where it is absent, not for this machine, or made of another source than is here."""
-    try:
-        module = import_module("clary.gateway.shortcut")
-    except ImportError:
-        return None
-    source = Path(__file__).with_name("shortcut.pyx")
-    return module if getattr(module, "SOURCE", "") == sha256(source.read_bytes()).hexdigest() else None
+    state.pool.ear = shortcut.container_ear
+    found: ShortWay = shortcut
+    return found
 
 
 class LongWay:

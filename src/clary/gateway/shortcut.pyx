@@ -10,15 +10,16 @@ other makes the invocation a long one under way (`become`), as does everything t
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.time cimport perf_counter, time
 from libc.math cimport INFINITY, fabs, log, rint
 from libc.string cimport memchr, memcmp, memcpy
 
 from hashlib import sha256
 from random import random
-from time import perf_counter, time
 
 from clary.core.metrics import GROWTH, OFFSET, Statistics
 from clary.gateway.meter import Successes
+from clary.gateway.outbox import LARGE
 
 cdef extern from *:
     const char *CLARY_SOURCE
@@ -29,6 +30,7 @@ SOURCE = CLARY_SOURCE.decode()
 cdef object EMPTY = sha256()
 cdef double BUCKET = GROWTH
 cdef long ZERO = OFFSET
+cdef Py_ssize_t LARGE_PIECE = LARGE
 
 cdef enum:
     MOST_KEPT = 4096
@@ -219,6 +221,56 @@ cdef inline unsigned char *put_bytes(unsigned char *here, bytes piece) noexcept:
     return put(here, <const unsigned char *> PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
 
 
+cdef class Outbox:
+    """`clary.gateway.outbox.Outbox`, compiled."""
+    cdef object call_soon
+    cdef tuple under_way
+    cdef list waiting
+
+    def __init__(self, loop, *under_way):
+        self.call_soon = loop.call_soon
+        self.under_way = under_way
+        self.waiting = []
+
+    def write(self, transport, data):
+        """Write at the end of this turn; nothing to a transport that is closing by then."""
+        self.put(transport, data)
+
+    cdef int put(self, transport, data) except -1:
+        if len(data) > LARGE_PIECE or self.alone():
+            self.flush()
+            transport.write(data)
+            return 0
+        if not self.waiting:
+            self.call_soon(self.flush)
+        self.waiting.append((transport, data))
+        return 0
+
+    cdef bint alone(self) except -1:
+        """Tell whether one request at most is being answered."""
+        cdef Py_ssize_t number = 0
+        if not self.under_way:
+            return False
+        for each in self.under_way:
+            number += len(each)
+        return number < 2
+
+    cpdef flush(self):
+        """Write now: before a transport is closed in good order."""
+        cdef list waiting = self.waiting
+        self.waiting = []
+        for transport, data in waiting:
+            if not transport.is_closing():
+                transport.write(data)
+
+
+cdef class Place:
+    """Where a container is."""
+    cdef tuple address
+    cdef bytes beginning
+    """Of its requests."""
+
+
 cdef class Path:
     """What is known of a request line: whose it is, and the route that was looked at last."""
     cdef str endpoint
@@ -226,6 +278,8 @@ cdef class Path:
     cdef object route
     cdef tuple only
     """The variant and the target of a route that has no other."""
+    cdef Place place
+    """Where that target is."""
     cdef bint plain
     cdef bint many
     """Its containers serve many models."""
@@ -294,8 +348,9 @@ cdef class Shortcut:
     `way` is the long one, as `clary.gateway.short.LongWay` shows it.
     """
     cdef Message message
-    cdef object way, state, load, deadlines, routes, take_connection, clock, outliers, models, next_number
-    cdef dict paths, keys, beginnings, tallies
+    cdef object way, state, routes, pool, clock, outliers, models, next_number
+    cdef Outbox outbox
+    cdef dict load, deadlines, idle, paths, keys, places, tallies
     cdef tuple lines
     cdef bytes prefix
     cdef double timeout
@@ -313,7 +368,9 @@ cdef class Shortcut:
         self.load = state.load
         self.deadlines = state.deadlines
         self.routes = state.routes
-        self.take_connection = state.pool.take
+        self.outbox = state.outbox
+        self.pool = state.pool
+        self.idle = state.pool.idle
         self.clock = state.loop.time
         self.outliers = state.outliers
         self.models = state.models
@@ -325,17 +382,31 @@ cdef class Shortcut:
         self.signed = state.verifier is not None
         self.paths = {}
         self.keys = {}
-        self.beginnings = {}
+        self.places = {}
         self.tallies = {}
         self.taken = 0
 
-    def take(self, bytes data, client):
+    def client_ear(self, client):
+        """Give what hears a client (`ShortWay`)."""
+        cdef ClientEar ear = ClientEar.__new__(ClientEar)
+        ear.shortcut = self
+        ear.client = client
+        return ear.hear
+
+    def container_ear(self, upstream):
+        """Give what hears a container (`Pool.ear`)."""
+        cdef ContainerEar ear = ContainerEar.__new__(ContainerEar)
+        ear.upstream = upstream
+        return ear.hear
+
+    cpdef bint take(self, bytes data, client) except -1:
         """Take a request that just came, if it is plain; False, and nothing was done, if it is not."""
         cdef Message *message = &self.message
         cdef Header *header
         cdef double arrived
         cdef bytes model
         cdef Path path
+        cdef Place place
         cdef Plain plain
         cdef bytes payload
         if PyBytes_GET_SIZE(data) < 64 or not same(<const unsigned char *> PyBytes_AS_STRING(data), b"POST /endpoints/", 16):
@@ -359,48 +430,74 @@ cdef class Shortcut:
         payload = data[message.body:]
         if PyBytes_GET_SIZE(payload) > self.most or self.signed and not self.accepts(path, payload, model, client):
             return False
-        route = path.route
         resident = None
+        picked, place = path.only, path.place
         if path.many:
-            chosen = self.way.resident(route, model)
+            chosen = self.way.resident(path.route, model)
             if chosen is None:
                 return False
-            variant, target, resident = chosen
-        else:
-            picked = path.only
+            picked, resident = chosen[:2], chosen[2]
+            place = self.place_of(picked[1])
+        elif picked is None:
+            picked = self.state.pick(path.route, None, random(), self.load, self.outliers.out)
             if picked is None:
-                picked = self.state.pick(route, None, random(), self.load, self.outliers.out)
-                if picked is None:
-                    return False
-            variant, target = picked
-        hop = target.hops[0]
-        upstream = self.take_connection(hop.host, hop.port)
+                return False
+            place = self.place_of(picked[1])
+        upstream = self.connection(place.address)
         if upstream is None:
             return False
         self.taken += 1
-        id = target.id
-        self.load[id] = self.load.get(id, 0) + 1
         plain = Plain.__new__(Plain)
         plain.shortcut = self
         plain.client = client
         plain.data = data
         plain.payload = payload
         plain.path = path
-        plain.route = route
-        plain.variant = variant
-        plain.target = target
+        plain.route = path.route
+        plain.variant, plain.target = picked
         plain.resident = resident
         plain.model = model
         plain.upstream = upstream
         plain.arrived = arrived
         plain.number = self.next_number()
-        client.adopt(plain)
+        id = plain.target.id
+        self.load[id] = self.load.get(id, 0) + 1
+        self.deadlines[plain] = <double> self.clock() + self.timeout
+        beginning = place.beginning
         if resident is not None:
             self.models.take(resident, model.decode())
-        self.deadlines[plain] = self.clock() + self.timeout
+            beginning = self.way.beginning_of(resident, plain.target.hops[0], model)
+        client.exchanges.append((plain, client.adopted))
+        client.begun, client.wrote, client.fruitless = True, False, 0
         plain.sent_at = perf_counter()
-        upstream.send_plain(self.request(self.beginning(hop, resident, model), payload), plain)
+        upstream.plain, upstream.answered = plain, False
+        self.outbox.put(upstream.transport, self.request(beginning, payload))
         return True
+
+    cdef object connection(self, tuple address):
+        """Give an idle connection, as `Pool.take` does."""
+        cdef list idle = self.idle.get(address)
+        while idle:
+            upstream = idle.pop()
+            if not upstream.transport.is_closing():
+                upstream.reused = True
+                return upstream
+        return None
+
+    cdef Place place_of(self, target):
+        """Give where the only container of a target is."""
+        cdef Place place
+        hop = target.hops[0]
+        cdef tuple address = (hop.host, hop.port)
+        place = self.places.get(address)
+        if place is None:
+            place = Place.__new__(Place)
+            place.address = address
+            place.beginning = self.way.beginning(hop)
+            if len(self.places) >= MOST_KEPT:
+                self.places.clear()
+            self.places[address] = place
+        return place
 
     cdef bint modest(self) noexcept:
         """Tell whether headers that have bounds are far within them."""
@@ -431,6 +528,7 @@ cdef class Shortcut:
             path.route = route
             path.plain = route is not None and self.way.is_plain(route)
             path.only = self.way.only(route) if path.plain else None
+            path.place = self.place_of(path.only[1]) if path.only is not None else None
             path.many = path.plain and self.way.has_many_models(route)
         return path if path.plain else None
 
@@ -580,18 +678,6 @@ cdef class Shortcut:
         here = put_bytes(here + 1, digest)
         return text(self.canonical, here - self.canonical)
 
-    cdef bytes beginning(self, hop, resident, bytes model):
-        """Give the first lines of the container's request."""
-        if resident is not None:
-            return self.way.beginning_of(resident, hop, model)
-        address = (hop.host, hop.port)
-        found = self.beginnings.get(address)
-        if found is None:
-            if len(self.beginnings) >= MOST_KEPT:
-                self.beginnings.clear()
-            found = self.beginnings[address] = self.way.beginning(hop)
-        return found
-
     # -- the container's request ---------------------------------------------------------------------------------------
 
     cdef bytes request(self, bytes beginning, bytes payload):
@@ -656,6 +742,35 @@ cdef bint equal(const unsigned char *one, bytes other) noexcept:
     return difference == 0
 
 
+cdef class ClientEar:
+    """Hears one client, and tells its connection what is not plain."""
+    cdef Shortcut shortcut
+    cdef object client
+
+    def hear(self, bytes data):
+        client = self.client
+        if (client.exchanges or not client.head.complete or client.write_paused or client.deaf
+                or not self.shortcut.take(data, client)):
+            client.receive(data)
+        else:
+            client.heard = True
+
+
+cdef class ContainerEar:
+    """Hears one container, and tells its connection what is not plain."""
+    cdef object upstream
+
+    def hear(self, bytes data):
+        upstream = self.upstream
+        plain = upstream.plain
+        if plain is None:
+            upstream.receive(data)
+            return
+        upstream.answered = True
+        if not (<Plain?> plain).answered(data):
+            upstream.receive(data)
+
+
 cdef class Plain:
     """One plain invocation under way: the client's exchange, and the hearer of its answer."""
     cdef Shortcut shortcut
@@ -676,7 +791,7 @@ cdef class Plain:
     def request_id(self):
         return self.shortcut.state.request_id(self.number)
 
-    def answered(self, bytes data):
+    cdef bint answered(self, bytes data) except -1:
         """Take a piece of the answer, if it is plain; False, and the long way goes on with it, if it is not."""
         cdef Message *message = &self.shortcut.message
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
@@ -691,24 +806,42 @@ cdef class Plain:
         self.remaining = message.length - (size - message.body)
         answer = self.answer(data)
         if self.remaining:
-            self.client.write(answer)
+            self.write(answer)
         else:
-            self.upstream.leave()
+            self.leave()
             self.end(answer)
         return True
+
+    cdef int write(self, bytes data) except -1:
+        """Write to the client, as its connection does."""
+        self.client.wrote = True
+        self.shortcut.outbox.put(self.client.transport, data)
+        return 0
+
+    cdef int leave(self) except -1:
+        """Let the container's connection be there for the next one, as `Pool.give_back` does."""
+        upstream = self.upstream
+        cdef list idle = self.shortcut.idle.get(upstream.address)
+        upstream.plain = None
+        if idle is None or upstream.transport.is_closing():
+            self.shortcut.pool.give_back(upstream)
+        else:
+            upstream.idle_since = self.shortcut.clock()
+            idle.append(upstream)
+        return 0
 
     cdef bint more(self, bytes data) except -1:
         """Pass on a further piece of the body."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if size < self.remaining:
             self.remaining -= size
-            self.client.write(data)
+            self.write(data)
             return True
         if size > self.remaining:
             if data[self.remaining:].strip(b"\r\n"):  # it says more than it was asked; empty lines are nothing
                 self.upstream.transport.close()
             data = data[:self.remaining]
-        self.upstream.leave()
+        self.leave()
         self.remaining = 0
         self.end(data)
         return True
@@ -717,7 +850,7 @@ cdef class Plain:
         """Write the last piece, and count."""
         cdef Shortcut shortcut = self.shortcut
         cdef double now, model
-        self.client.write(last)
+        self.write(last)
         id = self.target.id
         left = shortcut.load.get(id, 1) - 1
         if left > 0:
@@ -733,7 +866,12 @@ cdef class Plain:
         now = perf_counter()
         model = now - self.sent_at
         shortcut.count(self.path.endpoint, self.variant, model, now - self.arrived - model)
-        self.client.finish()
+        client = self.client
+        if client.deaf or client.write_paused or len(client.exchanges) > 1 or not (client.reading and client.adopted.keep_alive):
+            client.finish()
+        else:
+            client.exchanges.clear()
+            client.begun = False
         return 0
 
     cdef bytes answer(self, bytes data):

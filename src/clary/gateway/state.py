@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sized
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from clary.errors import AwsError
 from clary.gateway.access import Access
 from clary.gateway.admission import Admission
 from clary.gateway.capture import Capture
+from clary.gateway.compiled import compiled
 from clary.gateway.deferrals import Deferrals
 from clary.gateway.head import Head
 from clary.gateway.meter import Concurrency, Meter, Snapshot
@@ -90,12 +91,9 @@ class State:
         self.control_socket = run / "control.sock"
         self.routes = RouteFeed(run / "routes.json", self.control_socket)
         self.deferrals = Deferrals(self.control_socket)
-        self.outbox = Outbox(self.loop, self._under_way)
-        self.pool = Pool(self.loop, self.outbox)
         self.load: dict[str, int] = {}
         """Requests under way by instance id, of this process; those that wait for a place count."""
         self.outliers = Outliers()
-        self.models = Residency(self.control_socket, self.pool)
         self.stickiness = Stickiness(run / "sessions")
         self.capture = Capture()
         self.shadows_under_way = 0
@@ -109,6 +107,9 @@ class State:
         """The same for streamed answers, which have a limit of their own."""
         self.loading: dict[Overdue, float] = {}
         """The same for those that wait for a model to be loaded."""
+        self.outbox = _outbox(self.loop, self.deadlines, self.stream_deadlines)
+        self.pool = Pool(self.loop, self.outbox)
+        self.models = Residency(self.control_socket, self.pool)
         self.plain_requests: Callable[[], int] = int
         """Gives how many requests went the short way."""
         self._numbers = count(getrandbits(32))
@@ -181,14 +182,17 @@ class State:
                   "route_table_revision": float(self.routes.table.revision)}  # fmt: skip
         return Snapshot(gauges, self._concurrency.of(self.routes.table, self.load))
 
-    def _under_way(self) -> int:
-        return len(self.deadlines) + len(self.stream_deadlines)
-
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a piece of work that nobody waits for; its failure is the loop's exception handler's."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _outbox(loop: asyncio.AbstractEventLoop, *under_way: Sized) -> Outbox:
+    module = compiled()
+    found: Outbox = (Outbox if module is None else module.Outbox)(loop, *under_way)
+    return found
 
 
 def _time_out(due: dict[_Late, float], now: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -41,10 +42,7 @@ class Answer(Protocol):
 
 
 class PlainHearer(Protocol):
-    """Takes an answer as it comes, as long as it is plain, and ends the exchange itself (`leave`)."""
-
-    def answered(self, data: bytes) -> bool:
-        """Take what was read. False: the connection was given another hearer, for all of it."""
+    """Takes an answer as it comes, as long as it is plain (`clary.gateway.short`)."""
 
     def broken(self, error: Exception, *, answered: bool) -> None:
         """As in `Answer`."""
@@ -53,17 +51,20 @@ class PlainHearer(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one container."""
 
-    __slots__ = ("_answer", "_answered", "_ended", "_excess", "_fruitless", "_headed", "_headers", "_keep_alive",
-                 "_outbox", "_parser", "_plain", "_pool", "idle_since", "reused", "transport")  # fmt: skip
+    __slots__ = ("_answer", "_ended", "_excess", "_fruitless", "_headed", "_headers", "_keep_alive", "_outbox",
+                 "_parser", "_pool", "address", "answered", "idle_since", "plain", "reused", "transport")  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._outbox = pool.outbox
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
-        self._plain: PlainHearer | None = None
+        self.plain: PlainHearer | None = None
         """Who hears the answer instead, without the parser."""
-        self._answered = False
+        self.address: tuple[str, int] | None = None
+        """None once the connection is of no further use."""
+        self.answered = False
+        """The first byte of the answer has come."""
         self._headed = False
         """The answer's own head is here, not just an interim one's."""
         self._ended = False
@@ -79,28 +80,17 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, request: bytes, answer: Answer, body: bytes = b"") -> None:
         """Write a whole request and tell `answer` what comes back. A large body comes apart: joining would copy it."""
         self._answer = answer
-        self._answered = self._headed = self._ended = self._excess = False
+        self.answered = self._headed = self._ended = self._excess = False
         self._fruitless = 0
         self._outbox.write(self.transport, request)
         if body:
             self._outbox.write(self.transport, body)
 
-    def send_plain(self, request: bytes, hearer: PlainHearer) -> None:
-        """Write a whole request; as long as its answer is plain it does not go through the parser."""
-        self._plain = hearer
-        self._answered = False
-        self._outbox.write(self.transport, request)
-
     def hand_over(self, answer: Answer) -> None:
         """Tell another hearer what comes of a request that was sent plain."""
-        self._plain, self._answer = None, answer
+        self.plain, self._answer = None, answer
         self._headed = self._ended = self._excess = False
         self._fruitless = 0
-
-    def leave(self) -> None:
-        """End an exchange whose whole answer was taken, and be there for the next one."""
-        self._plain = None
-        self._pool.give_back(self)
 
     def cancel(self) -> None:
         """Give the request up. The container may go on working at it; the connection is of no more use."""
@@ -110,12 +100,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more for now. Once the answer has ended this is another request's connection, or nobody's."""
-        if self._answer is not None or self._plain is not None:
+        if self._answer is not None or self.plain is not None:
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._answer is not None or self._plain is not None:
+        if self._answer is not None or self.plain is not None:
             self.transport.resume_reading()
 
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------
@@ -123,10 +113,14 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream socket's is a Transport
 
-    def data_received(self, data: bytes) -> None:
-        plain, self._answered = self._plain, True  # before the end of an answer lets the next request begin here
-        if plain is not None and plain.answered(data):
-            return
+    @property
+    def data_received(self) -> Callable[[bytes], None]:
+        """What hears the container; uvloop asks once."""
+        return self.receive if self._pool.ear is None else self._pool.ear(self)
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read."""
+        self.answered = True  # before the end of an answer lets the next request begin here
         answer = self._answer
         if answer is None:  # bytes that nobody asked for: the connection cannot be trusted any more
             self._pool.forget(self)
@@ -163,12 +157,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        if self._plain is not None:
-            self._plain.broken(exc or _closed(), answered=self._answered)
+        if self.plain is not None:
+            self.plain.broken(exc or _closed(), answered=self.answered)
             return
         if self._answer is None:
             return
-        if self._answered and exc is None and self._ends_with_connection():
+        if self.answered and exc is None and self._ends_with_connection():
             answer, self._answer = self._answer, None
             answer.end()
             return
@@ -183,7 +177,7 @@ class UpstreamConnection(asyncio.Protocol):
         answer, self._answer = self._answer, None
         self.transport.abort()
         if answer is not None:
-            answer.broken(error, answered=self._answered)
+            answer.broken(error, answered=self.answered)
 
     # -- httptools ---------------------------------------------------------------------------------------------------
 
@@ -226,12 +220,14 @@ class Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._loop = loop
         self.outbox = outbox
-        self._idle: dict[tuple[str, int], list[UpstreamConnection]] = {}
-        self._address: dict[UpstreamConnection, tuple[str, int]] = {}
+        self.idle: dict[tuple[str, int], list[UpstreamConnection]] = {}
+        self.ear: Callable[[UpstreamConnection], Callable[[bytes], None]] | None = None
+        """Gives what is called with all that a container sends, and hands on to `receive` what is not plain."""
+        self._open: set[UpstreamConnection] = set()
 
     def take(self, host: str, port: int) -> UpstreamConnection | None:
         """Give an idle connection, the one used last, if there is any."""
-        idle = self._idle.get((host, port))
+        idle = self.idle.get((host, port))
         while idle:
             connection = idle.pop()
             if not connection.transport.is_closing():
@@ -246,31 +242,32 @@ class Pool:
                 _, connection = await self._loop.create_connection(lambda: UpstreamConnection(self), host, port)
             else:
                 _, connection = await self._loop.create_unix_connection(lambda: UpstreamConnection(self), host)
-        self._address[connection] = (host, port)
+        connection.address = (host, port)
+        self._open.add(connection)
         return connection
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        address = self._address.get(connection)
-        if address is None or connection.transport.is_closing():
+        if connection.address is None or connection.transport.is_closing():
             return
         connection.idle_since = self._loop.time()
-        self._idle.setdefault(address, []).append(connection)
+        self.idle.setdefault(connection.address, []).append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
-        address = self._address.pop(connection, None)
-        idle = self._idle.get(address, []) if address else []
+        address, connection.address = connection.address, None
+        self._open.discard(connection)
+        idle = self.idle.get(address, []) if address else []
         if connection in idle:
             idle.remove(connection)
 
     def sweep(self, now: float) -> None:
         """Close what nobody used for IDLE_LIMIT."""
-        for address, idle in list(self._idle.items()):
+        for address, idle in list(self.idle.items()):
             for connection in [c for c in idle if now - c.idle_since > IDLE_LIMIT]:
                 idle.remove(connection)
                 connection.transport.close()
             if not idle:
-                del self._idle[address]
+                del self.idle[address]
 
     def close(self) -> None:
-        for connection in list(self._address):
+        for connection in list(self._open):
             connection.transport.close()

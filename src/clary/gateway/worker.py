@@ -19,7 +19,7 @@ from clary.gateway import short
 from clary.gateway.access import Access
 from clary.gateway.background import forever
 from clary.gateway.capture_writer import CaptureWriter, Store
-from clary.gateway.connection import Connection, Exchange
+from clary.gateway.connection import Connection, Exchange, ShortWay
 from clary.gateway.control import ControlPlane
 from clary.gateway.front import Front
 from clary.gateway.head import Head
@@ -141,16 +141,16 @@ class Door:
         self,
         open_exchange: Callable[[Head, Connection], Exchange],
         outbox: Outbox,
-        shortcut: Callable[[bytes, Connection], bool] | None = None,
+        short: ShortWay | None = None,
     ) -> None:
         self._open = open_exchange
         self._outbox = outbox
-        self._shortcut = shortcut
+        self.short = short
         # Weakly: a TLS handshake that fails makes no sound, it only lets go of its connection.
         self._connections: WeakSet[Connection] = WeakSet()
 
     def connect(self) -> Connection:
-        connection = Connection(self._open, self._outbox, self._shortcut)
+        connection = Connection(self._open, self._outbox, self.short)
         self._connections.add(connection)
         return connection
 
