@@ -33,6 +33,7 @@ from tests.acceptance.conftest import IMAGE, ROLE, SERVE, Clary, model_archive, 
 from tests.acceptance.leftovers import left
 from tests.containers import BIND_LABEL, build
 from tests.dockerd import Daemon
+from tests.namespaces import apart
 
 KINDS = ("plain", "pair", "pipeline", "isolated", "role", "crashing", "slow")
 ARCHIVES = 5
@@ -269,7 +270,6 @@ def perform(clary: Clary, daemon: Daemon | None, image: str, given: argparse.Nam
 
 
 def inside(folder: Path, given: argparse.Namespace, image: str) -> int:
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     daemon = None
     if given.engine == "docker":
         (folder / "docker").mkdir()
@@ -314,10 +314,8 @@ def main() -> int:
         return inside(Path(folder), given, "clary/test-cycles:1" if given.engine == "docker" else IMAGE)
     if given.engine == "docker":
         docker_image()
-    # The shell is the first process of the namespace: it collects what nobody else does.
-    world = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", '"$@"; exit $?', "init"]
     with tempfile.TemporaryDirectory(prefix="cycles-", ignore_cleanup_errors=True) as here:
-        command = [*world, sys.executable, "-m", "tests.acceptance.cycles", *sys.argv[1:]]
+        command = apart(sys.executable, "-m", "tests.acceptance.cycles", *sys.argv[1:])
         code = subprocess.run(command, env={**os.environ, _INSIDE: here}).returncode
         for group in Path("/sys/fs/cgroup").glob(f"*/{_group(Path(here))}"):
             for folder, *_ in os.walk(group, topdown=False):

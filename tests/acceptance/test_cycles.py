@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
+from tests import namespaces
 from tests.acceptance import cycles
 from tests.containers import needs_docker
 from tests.dockerd import missing
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip"))), reason="namespaces: root, unshare and ip"
-    ),
+    pytest.mark.skipif(namespaces.missing() is not None, reason=str(namespaces.missing())),
 ]
 
 

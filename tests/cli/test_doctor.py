@@ -196,6 +196,18 @@ def test_a_failed_endpoint_is_explained(failed: FakeClary, run: Run) -> None:
     assert "aws sagemaker delete-endpoint --endpoint-name tide" in out
 
 
+def test_a_traceback_of_three_equal_starts_is_shown_once(failed: FakeClary, run: Run) -> None:
+    trace = ["Traceback (most recent call last):", '  File "/serve", line 9', "ValueError: no weights"]
+    ended = Failure("exit", "exited with 1", 0, 0, "counted", tuple(trace * 3))
+    reason = failure_reason(ended, Scene("tide", "blue", "primary", 1, "img", None, 3, 4.0))
+    failed.operations["DescribeEndpoint"][0][1]["FailureReason"] = reason
+    LogFolder(failed.data / "logs").path(log_group("tide"), "blue/i-1").write_text("\n".join(trace * 3) + "\n")
+    out = run("doctor", "tide", "--data", failed.data).stdout
+    assert "exited with 1 (3 starts)" in words(out)
+    assert out.count("ValueError: no weights") == 1
+    assert "blue:i-1.log, the same at each start" in words(out)
+
+
 def test_a_log_cannot_steer_the_terminal(failed: FakeClary, run: Run) -> None:
     LogFolder(failed.data / "logs").path(log_group("tide"), "blue/i-1").write_bytes(
         b"\x1b]0;owned\x07 \xc2\x9bx\tok\r\n"

@@ -150,6 +150,41 @@ def test_a_restarted_container_is_not_ready_because_its_forerunner_was() -> None
     assert second.route.variants[0].targets == ()
 
 
+def test_a_launch_that_is_cut_off_again_and_again_has_the_time_of_one_and_is_given_up() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    longest = spec.download_timeout + wanted.variants[0].startup_timeout
+    status: Mapping[str, object] = CREATING
+    for life in range(4):  # each begins it, and dies
+        made = plan(wanted, Observed(status, {}, attempts_of(status)), T0 + life)
+        assert made.actions == (Launch(spec),)
+        status = json.loads(json.dumps(with_attempts(made.status, made.attempts)))
+    last = {spec.id: Launching(T0 + 3, "download 1 of 2 MB")}
+    going_on = plan(wanted, Observed(status, last, attempts_of(status)), T0 + longest - 1)
+    assert (going_on.status["EndpointStatus"], going_on.wake_at) == ("Creating", T0 + longest)
+    for seen in (last, {}):
+        over = plan(wanted, Observed(status, seen, attempts_of(status)), T0 + longest)
+        assert over.status["EndpointStatus"] == "Failed"
+        assert f"launch took longer than {longest:.0f} s, and was begun 4 times; last: " in str(
+            over.status["FailureReason"]
+        )
+
+
+def test_a_launch_that_a_machine_that_was_off_cut_off_has_all_its_time_again() -> None:
+    wanted = desired()
+    (spec,) = specs(wanted)
+    first = plan(wanted, Observed(CREATING), T0)
+    later = T0 + 100_000
+    again = plan(wanted, Observed(first.status, {}, first.attempts), later)
+    assert again.actions == (Launch(spec),)
+    going_on = plan(wanted, Observed(again.status, {spec.id: Launching(later)}, again.attempts), later + 1)
+    assert going_on.status["EndpointStatus"] == "Creating"
+    there = plan(
+        wanted, Observed(again.status, {spec.id: Present(container(spec, later + 2))}, going_on.attempts), later + 3
+    )
+    assert there.attempts[spec.id] == Attempts(), "what was launched is no launch any more"
+
+
 def test_restarts_in_service_back_off_and_forget_after_five_minutes_of_readiness() -> None:
     wanted = desired()
     (spec,) = specs(wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,9 +23,14 @@ FAILURES = st.builds(
 @given(
     st.dictionaries(
         st.text(max_size=9), st.builds(Attempts, st.integers(1, 9), TIMES, FAILURES, st.none() | TIMES), max_size=4
-    )
+    ),
+    st.dictionaries(st.text(max_size=9), st.tuples(st.integers(1, 9), TIMES), max_size=4),
 )
-def test_failures_survive_json(attempts: dict[str, Attempts]) -> None:
+def test_failures_and_launches_survive_json(
+    attempts: dict[str, Attempts], launches: dict[str, tuple[int, float]]
+) -> None:
+    for id, (times, since) in launches.items():
+        attempts[id] = replace(attempts.get(id, Attempts()), begun=times, begun_at=since)
     status = with_attempts({"EndpointStatus": "Creating"}, attempts)
     assert attempts_of(json.loads(json.dumps(status))) == attempts
     assert json.loads(json.dumps(status)) == status, "or it would be written again and again"

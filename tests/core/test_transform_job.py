@@ -74,7 +74,6 @@ def test_one_that_works_need_not_answer_pings() -> None:
 
 def test_one_that_answered_and_died_starts_afresh() -> None:
     ready = decide(box(0, Ping("ok")), attempts={SPECS[0].id: Attempts(2)})
-    assert ready.attempts is not None
     assert ready.attempts[SPECS[0].id].failures == 0
     exited = box(0, None, phase="exited", exit_reason="exited with 9", exited_at=NOW)
     decided = plan(JOB, Observed(ready.status, exited, ready.attempts), None, NOW)

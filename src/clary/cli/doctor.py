@@ -218,6 +218,7 @@ CHECKS: Sequence[Callable[[Settings], Finding]] = (
 def _examine_endpoint(name: str, data: Path | None) -> bool:
     from clary.cli import packing
     from clary.cli.diagnosis import advice, diagnose
+    from clary.core.failure import is_same_at_each_start
 
     clary = connection.connect(data)
     diagnosis = diagnose(clary, name)
@@ -226,16 +227,16 @@ def _examine_endpoint(name: str, data: Path | None) -> bool:
         click.echo("\nWhat its instances are set aside for:")
         for line in packing.text(instances):
             click.echo(f"  {line}")
+    logs = _logs((clary.data or connection.data_folder(data)) / "logs", diagnosis.name)
+    shown = [line for lines in logs.values() for line in lines]
     if diagnosis.reason:
         click.echo("\nWhy:")
-        for paragraph in diagnosis.reason.splitlines():
-            click.echo(click.wrap_text(paragraph, _width(), "  ", "  "))
+        _print_reason(diagnosis.reason, shown)
     for component in diagnosis.components:
         if component.reason:
             click.echo(f"\nWhy, of {component.name}:")
-            for paragraph in component.reason.splitlines():
-                click.echo(click.wrap_text(paragraph, _width(), "  ", "  "))
-    _print_logs((clary.data or connection.data_folder(data)) / "logs", diagnosis.name)
+            _print_reason(component.reason, shown)
+    _print_logs(logs, over_and_over=is_same_at_each_start(diagnosis.reason))
     suggestions = advice(diagnosis)
     if suggestions:
         click.echo("\nWhat to try:")
@@ -266,15 +267,31 @@ def _summary(diagnosis: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def _print_logs(folder: Path, endpoint: str) -> None:
+def _print_reason(reason: str, shown: Sequence[str]) -> None:
+    """Print a FailureReason, without the log that it ends with where that is shown anyway."""
+    from clary.core.failure import without_log
+
+    for paragraph in without_log(reason, shown).splitlines():
+        click.echo(click.wrap_text(paragraph, _width(), "  ", "  "))
+
+
+def _logs(folder: Path, endpoint: str) -> dict[Path, list[str]]:
+    """Give the last lines of the endpoint's newest logs, printable, by file."""
     from clary.cli.logs import containers
     from clary.core.failure import printable
     from clary.logs.folder import LogFolder
     from clary.logs.stream import last_texts
 
     written = [each for each in containers(LogFolder(folder), endpoint) if not each.name.endswith("/data-log")]
-    for stream in written[-2:]:
-        lines = last_texts(stream.file, LOG_LINES)
-        click.echo(f"\n{'Last lines of' if lines else 'Nothing in'} {stream.file}")
-        for line in lines:
-            click.echo(f"  {printable(line.rstrip())}")
+    files = [stream.file for stream in written[-2:]]
+    return {file: [printable(line.rstrip()) for line in last_texts(file, LOG_LINES)] for file in files}
+
+
+def _print_logs(logs: Mapping[Path, Sequence[str]], *, over_and_over: bool) -> None:
+    from clary.core.failure import folded
+
+    for file, lines in logs.items():
+        same = ", the same at each start" if lines and over_and_over else ""
+        click.echo(f"\n{'Last lines of' if lines else 'Nothing in'} {file}{same}")
+        for line in folded(lines) if over_and_over else lines:
+            click.echo(f"  {line}")

@@ -18,7 +18,8 @@ from clary.controllers.fleet import Fleet, Surroundings
 from clary.controllers.health import Ask, Prober
 from clary.controllers.loop import Loop
 from clary.controllers.routes import Routes, key_of
-from clary.core.deployment import Action, Attempts, Launch, Observed, Remove, Stop, Variant
+from clary.core.deployment import Action, Launch, Observed, Remove, Stop, Variant
+from clary.core.memory import attempts_of, with_attempts
 from clary.core.ports import Engine, ListQuery, ResourceStore
 from clary.core.resources import TRANSFORM_JOB, Resource
 from clary.core.transform import Outcome, environment_of
@@ -47,7 +48,6 @@ class TransformJobController:
         self._role = means.role
         self._grace = grace
         self._clock = time.time
-        self._attempts: dict[str, Mapping[str, Attempts]] = {}
         self._loop = Loop(self._reconcile, self._keys)
         around = Surroundings(time.time, self._loop.notify, _nobody_routes, TRANSFORM_JOB.name)
         self._fleet = Fleet(engine, Prober(self.container_changed, ask), around)
@@ -98,7 +98,7 @@ class TransformJobController:
             return None
         job, folder = job_of(resource), self._folder(resource)
         sightings = await self._fleet.sightings(key, _ready(resource), with_logs=True)
-        observed = Observed(resource.status, sightings, self._attempts.get(key, {}))
+        observed = Observed(resource.status, sightings, attempts_of(resource.status))
         decided = plan(job, observed, folder.outcome(), self._clock())
         wake_at = decided.wake_at
         if decided.works:
@@ -107,8 +107,7 @@ class TransformJobController:
             except Hopeless as error:
                 outcome = Outcome("Failed", f"{INTERNAL} ({error.message})")
                 decided = plan(job, observed, outcome, self._clock())
-        if decided.attempts is not None:
-            self._attempts[key] = decided.attempts
+        decided = replace(decided, status=with_attempts(decided.status, decided.attempts))
         return await self._carry_out(key, resource, decided, wake_at)
 
     async def _carry_out(self, key: str, resource: Resource, decided: JobPlan, wake_at: float | None) -> float | None:
@@ -125,7 +124,6 @@ class TransformJobController:
         if is_ended(decided.status):
             if decided.is_gone:
                 folder.remove()
-                self._attempts.pop(key, None)
                 self._fleet.forget(key)
             elif not decided.actions:
                 self._loop.notify(key)

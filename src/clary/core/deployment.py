@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from clary.core.failure import Failure
@@ -198,12 +198,24 @@ Sighting = Launching | Present | LaunchFailed | Stopping
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """The failures of one container that still count."""
+    """The failures of one container that still count, and the launch that is under way."""
 
     failures: int = 0
     first_at: float = 0.0
     last: Failure | None = None
     ready_since: float | None = None
+    begun: int = 0
+    """How often the launch was begun: once more whenever the control plane that was at it has died."""
+    begun_at: float = 0.0
+    """When it was for the first time."""
+
+    def beginning(self, now: float) -> Attempts:
+        """Count that the launch is begun."""
+        return replace(self, begun=self.begun + 1, begun_at=self.begun_at if self.begun else now)
+
+    def launched(self) -> Attempts:
+        """Forget the launch: it is over."""
+        return replace(self, begun=0, begun_at=0.0) if self.begun else self
 
     def after(self, failure: Failure) -> Attempts:
         """Count a failure, once for each run, and afresh when it was calm before."""

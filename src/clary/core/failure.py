@@ -6,6 +6,8 @@ with what those words leave out: the step, the image, the time, the end of the l
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +51,10 @@ _WORDS = {
 
 
 _LOG = "Last lines of the log:"
+_SAME = "Last lines of the log, the same at each start:"
+_NUMBERS = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
+_ENOUGH = 3
+"""Lines that are there again: fewer may be chance, where what is written each time is longer."""
 _LEAST_LOG = 200
 """Characters that the log gets, however much there is to say about the step."""
 
@@ -108,12 +114,14 @@ def explained(words: str, failure: Failure, scene: Scene, advice: str) -> str:
     """Go on from the service's words with what they leave out, as far as 1024 characters go."""
     times = f" ({scene.starts} starts)" if scene.starts > 1 else ""
     facts = f"{times}. Image: {_image(scene)}. Elapsed: {scene.elapsed:.1f} s."
-    room = LONGEST - len(f"{words} Step: {facts}{_LOG}\n\n{advice}")
+    room = LONGEST - len(f"{words} Step: {facts}\n{_LOG}\n\n{advice}")
     detail = shorten(
         printable(failure.detail.strip().removesuffix(".")), room - min(_LEAST_LOG, sum(map(len, failure.log)))
     )
-    log = _tail(tuple(map(printable, failure.log)), room - len(detail))
-    ending = f"\n{_LOG}\n{log}" if log else " The log is empty."
+    lines = folded(failure.log) if scene.starts > 1 else failure.log
+    heading = _LOG if lines == failure.log else _SAME
+    log = _tail(tuple(map(printable, lines)), room - len(detail) - len(heading) + len(_LOG))
+    ending = f"\n{heading}\n{log}" if log else " The log is empty."
     return f"{words} Step: {detail}{facts}{ending}\n{advice}"
 
 
@@ -135,6 +143,34 @@ def shorten(text: str, longest: int) -> str:
         return text
     half = (longest - 3) // 2
     return f"{text[:half]}...{text[-half:]}"
+
+
+def is_same_at_each_start(reason: str) -> bool:
+    """Tell whether a FailureReason says so of the log."""
+    return _SAME in reason
+
+
+def without_log(reason: str, shown: Collection[str]) -> str:
+    """Cut the log off a FailureReason, where all lines of it are among those that are shown anyway."""
+    for heading in (_LOG, _SAME):
+        words, found, log = reason.partition(f"\n{heading}\n")
+        if found and all(line in shown for line in log.splitlines()):
+            return words
+    return reason
+
+
+def folded(lines: Sequence[str]) -> tuple[str, ...]:
+    """Give what is written over and over but once, as by a container that fails at each start in the same way.
+
+    Lines that differ in numbers only are the same. Of what came before the last time, the end alone need be there.
+    """
+    same = [_NUMBERS.sub("0", shorten(line, LONGEST)) for line in lines]
+    for size in range(1, len(lines)):
+        if len(lines) - size < min(size, _ENOUGH):
+            break
+        if same[size:] == same[:-size]:
+            return tuple(lines[-size:])
+    return tuple(lines)
 
 
 def _tail(lines: tuple[str, ...], room: int) -> str:

@@ -49,17 +49,21 @@ class View:
 def judge(spec: ContainerSpec, startup_timeout: float, view: View) -> Judgement:
     """Say how a container is and what is to be done; `startup_timeout` in seconds, from its start to a good ping."""
     attempts = view.attempts.get(spec.id, Attempts())
-    match view.containers.get(spec.id):
-        case None:
-            return _start(spec, attempts, view)
+    seen = view.containers.get(spec.id)
+    if isinstance(seen, Launching):
+        return _launching(spec, startup_timeout, attempts, seen, view)
+    if seen is None:
+        if attempts.begun >= TRIAL_STARTS and view.now >= (due := attempts.begun_at + _longest(spec, startup_timeout)):
+            return _overdue(spec, attempts, Launching(attempts.begun_at), due, view)
+        return _start(spec, attempts, view)
+    attempts = attempts.launched()
+    match seen:
         case Stopping():
             return Judgement(spec, "stopping", attempts, "stopping")
         case LaunchFailed() as seen:
             severity: Severity = "transient" if seen.transient else "final"
             detail = f"{seen.step}: {seen.message}"
             return _start(spec, attempts.after(Failure(seen.step, detail, seen.at, seen.at, severity, seen.log)), view)
-        case Launching() as seen:
-            return _launching(spec, startup_timeout, attempts, seen, view)
         case Present() as seen if seen.container.deployment != spec.deployment:
             return Judgement(spec, "stale", Attempts(), "replacing", None, Stop(spec.id, "replace"))
         case Present() as seen if seen.container.phase == "exited":
@@ -105,18 +109,32 @@ def _start(spec: ContainerSpec, attempts: Attempts, view: View) -> Judgement:
     # What was resolved once stays: an image that was pushed anew does not mix two builds behind one endpoint.
     pinned = view.pinned.get((spec.variant, spec.hostname))
     wanted = spec if pinned is None else replace(spec, resolved_image=pinned)
-    return Judgement(spec, "launching", attempts, "launching", action=Launch(wanted))
+    return Judgement(spec, "launching", attempts.beginning(view.now), "launching", action=Launch(wanted))
 
 
 def _launching(
     spec: ContainerSpec, startup_timeout: float, attempts: Attempts, seen: Launching, view: View
 ) -> Judgement:
-    deadline = seen.since + spec.download_timeout + startup_timeout
+    # One that was cut off has its whole time again, but not for ever: the next ones have what the first has left.
+    since = attempts.begun_at if attempts.begun >= TRIAL_STARTS else seen.since
+    deadline = since + _longest(spec, startup_timeout)
     if view.now < deadline:
         return Judgement(spec, "launching", attempts, seen.progress or "launching", wake_at=deadline)
-    detail = f"launch took longer than {deadline - seen.since:.0f} s; last: {seen.progress or 'nothing reported'}"
+    return _overdue(spec, attempts, replace(seen, since=since), deadline, view)
+
+
+def _longest(spec: ContainerSpec, startup_timeout: float) -> float:
+    """Give how long a launch may take, in seconds."""
+    return spec.download_timeout + startup_timeout
+
+
+def _overdue(spec: ContainerSpec, attempts: Attempts, seen: Launching, deadline: float, view: View) -> Judgement:
+    cut = f", and was begun {attempts.begun} times" if attempts.begun > 1 else ""
+    last = seen.progress or "nothing reported"
+    detail = f"launch took longer than {deadline - seen.since:.0f} s{cut}; last: {last}"
     failed = attempts.after(Failure("launch", detail, seen.since, view.now, "final"))
-    return Judgement(spec, "overdue", failed, detail, None, Stop(spec.id, "replace"))
+    stop = Stop(spec.id, "replace") if spec.id in view.containers else None
+    return Judgement(spec, "overdue", failed, detail, None, stop)
 
 
 def _running(spec: ContainerSpec, startup_timeout: float, attempts: Attempts, seen: Present, view: View) -> Judgement:

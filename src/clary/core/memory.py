@@ -1,18 +1,19 @@
-"""What a status remembers of the failures of an endpoint's containers.
+"""What a status remembers of the failures of an endpoint's containers, and of the launches that are under way.
 
 A control plane that dies goes on counting in its next life: what crashes again and again is given up, and restarted
-with growing pauses, however often Clary is restarted meanwhile.
+with growing pauses, and so is a launch that is cut off again and again, however often Clary is restarted meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypedDict, cast
 
 from clary.core.deployment import Attempts
 from clary.core.failure import LONGEST, Failure, Severity, shorten
 
-_MEMBER = "_Attempts"
+_MEMBER, _BEGUN = "_Attempts", "_Begun"
 
 
 class _Document(TypedDict):
@@ -32,14 +33,18 @@ class _Document(TypedDict):
 
 def attempts_of(status: Mapping[str, object]) -> dict[str, Attempts]:
     """Give the attempts that still count, by container id."""
-    return {each["id"]: _attempts(each) for each in cast("list[_Document]", status.get(_MEMBER, []))}
+    known = {each["id"]: _attempts(each) for each in cast("list[_Document]", status.get(_MEMBER, []))}
+    for id, (times, since) in cast("Mapping[str, tuple[int, float]]", status.get(_BEGUN, {})).items():
+        known[id] = replace(known.get(id, Attempts()), begun=times, begun_at=since)
+    return known
 
 
 def with_attempts(status: Mapping[str, object], attempts: Mapping[str, Attempts]) -> dict[str, object]:
-    """Give the status with these attempts and no others; where nothing has failed there is nothing to remember."""
-    known = {name: value for name, value in status.items() if name != _MEMBER}
+    """Give the status with these attempts and no others; where all is well there is nothing to remember."""
+    known = {name: value for name, value in status.items() if name not in (_MEMBER, _BEGUN)}
     documents = [_document(id, it, it.last) for id, it in attempts.items() if it.failures and it.last is not None]
-    return {**known, _MEMBER: documents} if documents else known
+    begun = {id: [it.begun, it.begun_at] for id, it in attempts.items() if it.begun}
+    return {**known, **({_MEMBER: documents} if documents else {}), **({_BEGUN: begun} if begun else {})}
 
 
 def _attempts(it: _Document) -> Attempts:

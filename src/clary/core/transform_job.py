@@ -7,7 +7,7 @@ starts afresh: it may have been one record's doing, of which the job's agent kno
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from clary.core.deployment import (
     Action,
@@ -79,7 +79,7 @@ class JobPlan:
     works: bool = False
     """Whether there should be an agent."""
     wake_at: float | None = None
-    attempts: Mapping[str, Attempts] | None = None
+    attempts: Mapping[str, Attempts] = field(default_factory=dict)
     """To be handed to the next plan."""
     is_gone: bool = False
     """Nothing of it is left but its record."""
