@@ -263,6 +263,10 @@ def test_an_unknown_endpoint_is_one_line_with_the_known_ones(clary: FakeClary, r
         (f"{PING} Step: killed for memory (limit 8 GiB)", "Give it more memory"),
         (f"{PING} Step: exited with 3", "The log tells why"),
         (f"{PING} Step: ping answered 500", "The container must answer GET /ping"),
+        (
+            "Step: image: The Lambda function arn:f could not be invoked at http://l:9. There is no such function there",
+            "What does it answer?  aws lambda invoke --endpoint-url http://l:9 --function-name arn:f /dev/stdout",
+        ),
         ("something new", "What did it write?"),
     ],
 )

@@ -50,6 +50,12 @@ def test_of_a_single_start_every_line_is_shown() -> None:
     assert "Last lines of the log:\ntick\ntick\ntick\ntick\n" in reason
 
 
+@pytest.mark.parametrize(("step", "told"), [("image", False), ("download", False), ("exit", True), ("ping", True)])
+def test_an_empty_log_is_told_of_where_there_could_be_one(step: str, told: bool) -> None:
+    ended = Failure(step, "something", 1.0, 2.0, "final")
+    assert ("The log is empty." in failure_reason(ended, SCENE)) is told
+
+
 def test_it_is_never_longer_than_the_service_allows() -> None:
     for width in (1, 100, 400, 3000):
         assert len(failure_reason(failure(("x" * width, "y" * width) * 3), SCENE)) <= 1024

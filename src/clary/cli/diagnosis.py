@@ -190,7 +190,10 @@ _ADVICE: Sequence[tuple[str, str]] = (
     (r"for the architecture", "Build it for this machine:  docker buildx build --platform PLATFORM -t {image} ."),
     (r"disk of Docker is full", "What takes the room?  docker system df"),
     (r"told where to invoke it", "Name the Lambda API at the start:  clary up --lambda-endpoint URL"),
-    (r"Lambda function (\S+)", "What does it answer?  aws lambda invoke --function-name ARN /dev/stdout"),
+    (
+        r"Lambda function (\S+)",
+        "What does it answer?  aws lambda invoke {lambda_endpoint}--function-name {function} /dev/stdout",
+    ),
     (r"make sure all images", "Can this machine pull it?  docker pull {image}"),
     (r"environment|uv .*failed", "Does code/requirements.txt suit the Pythons of this machine?  clary doctor"),
     (r"memory|SIGKILL", "Give it more memory: a larger instance type, or ml.clary.local for the whole machine"),
@@ -212,7 +215,11 @@ def advice(diagnosis: Diagnosis) -> list[str]:
     containers = [container for variant in diagnosis.variants for container in variant.containers]
     first = containers[0] if containers else Container("", "")
     registry = re.search(r"\bregistry (\S+)", diagnosis.reason)
+    function = re.search(r"Lambda function (\S+)", diagnosis.reason)
+    place = re.search(r"invoked at (\S+?)\.?(\s|$)", diagnosis.reason)
     values = {
+        "function": function[1] if function else "ARN",
+        "lambda_endpoint": f"--endpoint-url {place[1]} " if place else "",
         "url": first.model_data_url or "S3-URL",
         "image": first.image or "IMAGE",
         "name": diagnosis.name,

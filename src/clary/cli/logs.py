@@ -143,4 +143,5 @@ def _nothing(folder: LogFolder, endpoint: str, variant: str | None) -> str:
     what = f"variant {variant} of endpoint {endpoint}" if variant else f"endpoint {endpoint}"
     known = [group.name.removeprefix(log_group("")) for group in folder.groups(log_group(""))]
     where = folder.path(log_group(endpoint), "").parent.parent
-    return f"no logs of {what} under {where}" + (f"; there are logs of: {', '.join(known)}" if known else "")
+    others = f"there are logs of: {', '.join(known)}" if known else "those of a Clary with another folder: --data DIR"
+    return f"no logs of {what} under {where}; {others}"

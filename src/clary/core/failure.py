@@ -50,6 +50,8 @@ _WORDS = {
 """AWS's words by step (live quotes); what happens once the process runs is all one ping failure to AWS."""
 
 
+_RAN = frozenset({"exit", "ping", "unhealthy"})
+"""The steps at which a container's process is there."""
 _LOG = "Last lines of the log:"
 _SAME = "Last lines of the log, the same at each start:"
 _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
@@ -121,7 +123,8 @@ def explained(words: str, failure: Failure, scene: Scene, advice: str) -> str:
     lines = folded(failure.log) if scene.starts > 1 else failure.log
     heading = _LOG if lines == failure.log else _SAME
     log = _tail(tuple(map(printable, lines)), room - len(detail) - len(heading) + len(_LOG))
-    ending = f"\n{heading}\n{log}" if log else " The log is empty."
+    empty = " The log is empty." if failure.step in _RAN else ""  # where nothing ran that is no news
+    ending = f"\n{heading}\n{log}" if log else empty
     return f"{words} Step: {detail}{facts}{ending}\n{advice}"
 
 
