@@ -264,7 +264,7 @@ def test_an_unknown_endpoint_is_one_line_with_the_known_ones(clary: FakeClary, r
         (f"{PING} Step: exited with 3", "The log tells why"),
         (f"{PING} Step: ping answered 500", "The container must answer GET /ping"),
         (
-            "Step: image: The Lambda function arn:f could not be invoked at http://l:9. There is no such function there",
+            "Step: image: The Lambda function arn:f could not be invoked at http://l:9. There is no such function",
             "What does it answer?  aws lambda invoke --endpoint-url http://l:9 --function-name arn:f /dev/stdout",
         ),
         ("something new", "What did it write?"),
