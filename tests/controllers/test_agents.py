@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -64,5 +65,74 @@ def test_an_agent_that_is_still_starting_is_ended_too(tmp_path: Path) -> None:
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
         await asyncio.sleep(REAPED)
+
+    asyncio.run(run())
+
+
+GETS_ON = """
+import json, pathlib, sys
+from clary.jobfolder import JobFolder
+folder = JobFolder(pathlib.Path(sys.argv[1]))
+with folder.held():
+    with folder.journal.open("a") as journal:
+        journal.write("[0, 1, 1, \\"\\"]\\n")
+"""
+HOLDS = """
+import pathlib, sys, time
+from clary.jobfolder import JobFolder
+with JobFolder(pathlib.Path(sys.argv[1])).held():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_an_agent_that_got_on_with_it_is_followed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_DEATHS", 1)
+    monkeypatch.setattr(module, "DELAYS", (0.0, 60.0))
+
+    async def run() -> None:
+        agents, ended, folder = given(tmp_path, GETS_ON)
+        for _ in range(2):
+            assert await agents.ensure("job", folder) is None
+            assert await agents.ensure("job", folder) is None  # it is at work
+            await ended.wait()
+            ended.clear()
+        await asyncio.sleep(REAPED)
+
+    asyncio.run(run())
+
+
+def test_one_that_did_not_is_followed_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DELAYS", (0.0, 60.0))
+
+    async def run() -> None:
+        agents, ended, folder = given(tmp_path, DIES_OF_A_FAULT)
+        await agents.ensure("job", folder)
+        await ended.wait()
+        wait = await agents.ensure("job", folder)
+        assert wait is not None
+        assert 50 < wait <= 60
+        await asyncio.sleep(REAPED)
+
+    asyncio.run(run())
+
+
+def test_an_agent_of_an_earlier_control_plane_is_taken_over_and_ended(tmp_path: Path) -> None:
+    async def run() -> None:
+        agents, ended, folder = given(tmp_path, DIES_OF_A_FAULT)
+        earlier = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", HOLDS, str(folder.path), stdout=asyncio.subprocess.PIPE
+        )
+        assert earlier.stdout is not None
+        await earlier.stdout.readline()
+        assert await agents.ensure("job", folder) is None
+        assert agents._agents["job"].pid == earlier.pid
+        agents.close()  # as a control plane does that ends: the agent works on
+        assert folder.agent() == earlier.pid
+        successor = Agents(Means(tmp_path, (), {}), lambda key: ended.set())
+        assert await successor.ensure("job", folder) is None
+        await successor.end_all([("job", folder)])
+        assert await earlier.wait() == -signal.SIGKILL
+        assert folder.agent() is None
 
     asyncio.run(run())

@@ -48,6 +48,9 @@ from clary.store.store import Store
 from clary.telemetry import logger
 from clary.wire.dispatch import Dispatcher
 
+MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(MIB)}
+"""For agents of transform jobs: glibc by itself keeps what bodies of several MiB leave, and takes new memory."""
+
 
 async def control(settings: Settings) -> None:
     """Be the control plane: answer on the unix socket and reconcile, until SIGTERM; then stop the models."""
@@ -111,7 +114,7 @@ def _agents(settings: Settings, identities: Identities) -> Means:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLARY_")}
     # Our parent is the supervisor.
     command = (sys.executable, "-m", "clary.server", "transform", str(os.getppid()))
-    return Means(settings.transforms, command, environment | to_environment(settings), identities.acting)
+    return Means(settings.transforms, command, MALLOC | environment | to_environment(settings), identities.acting)
 
 
 def _doors(identities: Identities, ledger: Ledger, asynchronous: Asynchronous, controller: EndpointController) -> Doors:

@@ -15,7 +15,7 @@ CONNECT_TIMEOUT = 5.0
 """Seconds."""
 FIRST_PAUSE = 0.5
 """Seconds before the first retry; twice as long before each further one. Longer than it takes to notice an exit."""
-_EXCERPT = 8 * 1024
+EXCERPT = 8 * 1024
 """Bytes of an answer that are kept for the log."""
 
 Blame = Literal["ClientError", "AlgorithmError", "InternalServerError"]
@@ -30,7 +30,7 @@ class CallFailed(Exception):
         self.blame = blame
         self.words = words
         self.status = status
-        self.body = body[:_EXCERPT]
+        self.body = body[:EXCERPT]
 
 
 class _Leg:

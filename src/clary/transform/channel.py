@@ -103,8 +103,8 @@ class Channel(asyncio.Protocol):
         """Bytes of that body."""
         self._parser: httptools.HttpResponseParser | None = None
         self._pieces: list[bytes] = []
-        self._content_type = b""
-        self._is_whole = self._keeps = False
+        self._status, self._content_type = 0, b""
+        self._is_whole = self._keeps = self._has_length = False
 
     @classmethod
     async def connect(cls, host: str, port: int, timeout: float) -> Channel:
@@ -194,19 +194,22 @@ class Channel(asyncio.Protocol):
         missing = head.length - len(body)
         if not missing:
             self._good(head.status, body, head.content_type)
-        elif missing > 0:
-            self._plain, self._missing, self._pieces = head, missing, [body]
         else:
-            self._parse(data)
+            self._plain, self._missing, self._pieces = head, missing, [body]
+            self._end()
 
     def _add(self, data: bytes) -> None:
-        head = self._plain
-        assert head is not None, "its body is coming"
         self._pieces.append(data)
         self._missing -= len(data)
+        self._end()
+
+    def _end(self) -> None:
+        """Be done with an answer, if all of it is there."""
         if self._missing > 0:
             return
-        body, self._pieces, self._plain = b"".join(self._pieces), [], None
+        head, body = self._plain, b"".join(self._pieces)
+        assert head is not None, "its body came"
+        self._plain, self._pieces = None, []
         if self._missing < 0:  # more than was asked for
             self._take, self.is_closed = None, True
             self._transport.close()
@@ -234,7 +237,7 @@ class Channel(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
-            self._pieces, self._content_type = [], b""
+            self._pieces, self._status, self._content_type = [], 0, b""
             self._is_whole = self._has_length = False
         try:
             self._parser.feed_data(data)
@@ -242,18 +245,17 @@ class Channel(asyncio.Protocol):
             if not self._is_whole:
                 self._break(f"it is no HTTP ({error})", answered=True)
                 return
-            self._keeps = False  # more than was asked for
+            self._keeps = False  # it says more than was asked for
         if self._is_whole:
             self._parsed()
 
     @property
     def _ends_with_connection(self) -> bool:
         """As HTTP/1.0 has it: neither a length nor chunks."""
-        return self._parser is not None and self._parser.get_status_code() >= 200 and not self._has_length
+        return self._status >= 200 and not self._has_length
 
     def _parsed(self) -> None:
-        assert self._parser is not None, "there is an answer"
-        status, body = self._parser.get_status_code(), b"".join(self._pieces)
+        status, body = self._status, b"".join(self._pieces)
         self._parser, self._pieces, self.was_used = None, [], True
         if self._keeps and 200 <= status < 300:
             self._good(status, body, self._content_type)
@@ -265,6 +267,10 @@ class Channel(asyncio.Protocol):
 
     # -- httptools -----------------------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self._is_whole:
+            raise ValueError("more than was asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         match name.lower():
             case b"content-type":
@@ -274,11 +280,10 @@ class Channel(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None, "it is calling"
-        self._keeps = self._parser.should_keep_alive()
+        self._status, self._keeps = self._parser.get_status_code(), self._parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
         self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        assert self._parser is not None, "it is calling"
-        self._is_whole = self._parser.get_status_code() >= 200  # interim answers are none
+        self._is_whole = self._status >= 200  # interim answers are none

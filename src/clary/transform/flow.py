@@ -8,6 +8,7 @@ import aiohttp
 
 from clary.core.routing import Hop
 from clary.core.transform import Work
+from clary.transform.calls import EXCERPT
 from clary.transform.channel import Broken, Reply
 
 PIECE = 256 * 1024
@@ -68,7 +69,7 @@ async def _through(
         f"http://{hop.host}:{hop.port}/invocations", data=body, headers=headers, skip_auto_headers=skipped
     ) as answer:
         if not 200 <= answer.status < 300:
-            return Reply(answer.status, await answer.read())
+            return Reply(answer.status, await answer.content.read(EXCERPT))
         if others:
             given = answer.headers.get("Content-Type", ""), answer.content
             return await _through(session, others, work, given, write)

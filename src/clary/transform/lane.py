@@ -51,7 +51,8 @@ class Lane:
     """The senders of one instance."""
 
     def __init__(self, pace: Pace) -> None:
-        self._budget = max(LEAST_BUDGET, 2 * min(pace.concurrency * pace.payload, PRODUCT * MIB))
+        # What is under way, and one more that waits.
+        self._budget = max(LEAST_BUDGET, min(pace.concurrency * pace.payload, PRODUCT * MIB) + pace.payload)
         self._used = 0
         self._held = 0
         self._offered: deque[tuple[Asker, Batch]] = deque()

@@ -108,10 +108,10 @@ class Run:
 
     @property
     def _flows(self) -> bool:
-        """Whether the object is one request of any size."""
+        """Whether the object is one request of any size. One without a byte is none."""
         terms = self._terms
         one = terms.work.split == "None" or not terms.pace.single
-        return one and not terms.pace.payload and terms.processing is None
+        return one and not terms.pace.payload and terms.processing is None and self._input.head.size > 0
 
     async def _settle(self) -> None:
         while self._open:
@@ -200,14 +200,13 @@ class Run:
         async def sent(hops: Sequence[Hop]) -> Reply:
             self._spool.seek(0)
             self._spool.truncate()
-            return await flow(hops, self._terms.work, self._counted(), self._spool.write)
+            return await flow(hops, self._terms.work, self._counted(), self._write)
 
         try:
             await caller.flow(sent)
+            self._end_line()
         except (ObjectFailed, Fatal, Transient) as error:
             self._failure = self._failure or error
-        else:
-            self._end_line()
         self._release(WHOLE)
 
     def failed(self, batch: Batch, failure: CallFailed, record: int | None = None) -> None:
@@ -234,18 +233,26 @@ class Run:
 
     def _write_down(self) -> None:
         try:
-            self._spool.write(self._unwritten)
+            self._write(self._unwritten)
+        except ObjectFailed as failed:
+            self._failure = self._failure or failed
+        self._unwritten.clear()
+
+    def _write(self, data: bytes | bytearray) -> None:
+        """Write a piece of the output. Raises ObjectFailed."""
+        try:
+            self._spool.write(data)
+            self._spool.flush()
         except OSError as error:  # a full disk, most likely
             words = f"Failed to gather the output: {error.strerror}"
-            self._failure = self._failure or ObjectFailed(CallFailed("InternalServerError", words))
-        self._unwritten.clear()
+            raise ObjectFailed(CallFailed("InternalServerError", words)) from error
 
     def _end_line(self) -> None:
         """Give the answer as a whole the end of line that it may lack."""
         size = self._spool.tell()
         self._spool.seek(max(0, size - 1))
         if self._by_lines and self._spool.read(1) != b"\n":
-            self._spool.write(b"\n")
+            self._write(b"\n")
 
     def _release(self, batch: Batch) -> None:
         self._lane.release(batch)
