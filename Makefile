@@ -54,7 +54,7 @@ $(UV):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-cache-dir --disable-pip-version-check "$$(grep -oE '^uv==[^ ;]+' requirements/runtime.txt)"
 
-$(RUNTIME): requirements/runtime.txt pyproject.toml hatch_build.py src/clary/gateway/shortcut.pyx | $(UV)
+$(RUNTIME): requirements/runtime.txt pyproject.toml hatch_build.py $(wildcard src/clary/gateway/shortcut/*.p[yx][xi]) | $(UV)
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/runtime.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@

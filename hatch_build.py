@@ -14,8 +14,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PACKAGE = "src/clary/gateway"
-MODULE = "clary.gateway.shortcut"
+PACKAGE = "src/clary/gateway/shortcut"
+MODULE = "clary.gateway.shortcut.way"
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -26,31 +26,32 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if self.target_name != "wheel":
             return
         folder = Path(self.root) / PACKAGE
-        built = folder / f"shortcut{get_config_var('EXT_SUFFIX')}"
+        built = folder / f"way{get_config_var('EXT_SUFFIX')}"
         built.unlink(missing_ok=True)  # what an earlier build has left would be installed, or used, all the same
         if wish == "0":
             return
         try:
-            compile_extension(folder / "shortcut.pyx", built)
+            compile_extension(folder / "way.pyx", built)
         except Exception as error:  # whatever keeps it from being compiled, Clary runs without
             if wish == "1":
                 raise
             self.app.display_warning(f"The gateway's short way is not compiled ({type(error).__name__}: {error}).")
             return
         if version != "editable":
-            build_data["force_include"][str(built)] = f"clary/gateway/{built.name}"
+            build_data["force_include"][str(built)] = f"clary/gateway/shortcut/{built.name}"
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
 
 
 def compile_extension(source: Path, built: Path) -> None:
-    """Compile a Cython module, which then knows the hash of its source: an old one is told from it (`short.py`)."""
+    """Compile a Cython module, which then knows the hash of its source: an old one is told from it (`compiled.py`)."""
     from Cython.Build import cythonize
     from setuptools import Extension
     from setuptools.command.build_ext import build_ext
     from setuptools.dist import Distribution
 
-    stamp = [("CLARY_SOURCE", f'"{sha256(source.read_bytes()).hexdigest()}"')]
+    files = sorted((*source.parent.glob("*.pyx"), *source.parent.glob("*.pxi")))
+    stamp = [("CLARY_SOURCE", f'"{sha256(b"".join(file.read_bytes() for file in files)).hexdigest()}"')]
     with TemporaryDirectory() as name:
         extension = Extension(MODULE, [str(source)], define_macros=stamp, extra_compile_args=["-O2"])
         modules = cythonize([extension], build_dir=name, quiet=True, language_level=3)

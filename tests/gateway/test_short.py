@@ -75,7 +75,7 @@ async def test_a_plain_invocation_goes_the_short_way_and_is_answered_and_counted
 
 @given(st.lists(st.floats(-1e12, 1e12)))
 def test_latencies_are_added_up_as_those_of_the_long_way(values: list[float]) -> None:
-    compiled, own = import_module("clary.gateway.shortcut").Latencies(), Statistics()
+    compiled, own = import_module("clary.gateway.shortcut.way").Latencies(), Statistics()
     for value in values:
         compiled.add(value)
         own.add(value)
@@ -177,7 +177,7 @@ async def test_what_is_compiled_is_used_only_where_it_is_of_this_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: object
 ) -> None:
     assert short.is_compiled()
-    monkeypatch.setitem(sys.modules, "clary.gateway.shortcut", loaded)
+    monkeypatch.setitem(sys.modules, "clary.gateway.shortcut.way", loaded)
     assert not short.is_compiled()
     assert short.way(State(PARTITION, None, tmp_path, Limits(1, 1.0))) is None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -289,6 +291,27 @@ def test_whatever_happens_to_a_signed_request_is_the_same_both_ways(tmp_path: Pa
     verifier = Verifier({KEY: SECRET}, REGION, lambda: NOW)
     known = [("client", SIGNED), ("container", ANSWER)] * 2
     assert compare(tmp_path, [*known, *events], verifier) >= 1
+
+
+WITHOUT = """
+import sys
+sys.modules["_hashlib"] = None
+from pathlib import Path
+from clary.gateway.shortcut import way
+from tests.gateway import test_short_fuzz as fuzz
+verifier = fuzz.Verifier({fuzz.KEY: fuzz.SECRET}, fuzz.REGION, lambda: fuzz.NOW)
+known = [("client", fuzz.SIGNED), ("container", fuzz.ANSWER)] * 2
+wrong = [("client", fuzz.SIGNED.replace(b"1,2", b"1,3"))]
+print(way.IS_DIRECT, *(fuzz.compare(Path(sys.argv[1]), each, verifier) for each in (known, known + wrong)))
+"""
+
+
+def test_signatures_are_verified_where_openssl_is_not_to_be_found(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT, tmp_path], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.split() == ["False", "1", "2"], run.stderr  # the signer is known by then
 
 
 def test_a_take_that_gives_up_has_done_nothing(tmp_path: Path) -> None:

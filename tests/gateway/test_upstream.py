@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clary.gateway.compiled import compiled
 from clary.gateway.outbox import LARGE, Outbox
+from clary.gateway.shortcut.compiled import compiled
 from clary.gateway.upstream import MAX_FRUITLESS, Pool, UpstreamConnection, is_ours
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

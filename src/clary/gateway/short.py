@@ -1,4 +1,4 @@
-"""The short way of plain invocations, where this installation has it: `shortcut.pyx`, compiled.
+"""The short way of plain invocations, where this installation has it: `shortcut/way.pyx`, compiled.
 
 Without it everything goes the long way, to the same answers. What the compiled part must know of the rest is here:
 which routes, signers and callers are plain, and how an invocation that turns out not to be goes on.
@@ -15,12 +15,12 @@ from clary.core.routing import EndpointRoute, Hop, Target, VariantRoute
 from clary.core.target_model import model_id
 from clary.errors import AwsError
 from clary.gateway import access
-from clary.gateway.compiled import compiled
 from clary.gateway.connection import Connection, Exchange, ShortWay
 from clary.gateway.head import Head
 from clary.gateway.invocation import Invocation, PlainInvocation
 from clary.gateway.passage import beginning, beginning_of
 from clary.gateway.residency import TARGET_MODEL, Resident
+from clary.gateway.shortcut.compiled import compiled
 from clary.gateway.state import State
 from clary.wire.signer import KnownSigner
 

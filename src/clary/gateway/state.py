@@ -19,13 +19,13 @@ from clary.errors import AwsError
 from clary.gateway.access import Access
 from clary.gateway.admission import Admission
 from clary.gateway.capture import Capture
-from clary.gateway.compiled import compiled
 from clary.gateway.deferrals import Deferrals
 from clary.gateway.head import Head
 from clary.gateway.meter import Concurrency, Meter, Snapshot
 from clary.gateway.outbox import Outbox
 from clary.gateway.residency import Residency
 from clary.gateway.routes import RouteFeed
+from clary.gateway.shortcut.compiled import compiled
 from clary.gateway.stickiness import Stickiness
 from clary.gateway.upstream import Pool
 from clary.wire import bearer

@@ -15,15 +15,16 @@ TERMINATOR = "aws4_request"
 class SigningKey:
     """A derived key, held as the two hash states that HMAC starts from: a third of the price of `hmac.digest`."""
 
-    __slots__ = ("inner", "outer")
+    __slots__ = ("inner", "outer", "pads")
 
     def __init__(self, secret: str, date: str, region: str, service: str) -> None:
         key = f"AWS4{secret}".encode()
         for part in (date, region, service, TERMINATOR):
             key = hmac.digest(key, part.encode(), "sha256")
         block = key.ljust(64, b"\0")
-        self.inner = sha256(bytes(byte ^ 0x36 for byte in block))
-        self.outer = sha256(bytes(byte ^ 0x5C for byte in block))
+        self.pads = (bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block))
+        """What both begin with."""
+        self.inner, self.outer = map(sha256, self.pads)
 
     def sign(self, message: bytes) -> str:
         """Give the HMAC-SHA256 of a message in hexadecimal."""

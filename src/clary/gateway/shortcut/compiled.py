@@ -11,8 +11,14 @@ from types import ModuleType
 def compiled() -> ModuleType | None:
     """Give the compiled part; None where it is absent, not for this machine, or made of another source than is here."""
     try:
-        module = import_module("clary.gateway.shortcut")
+        module = import_module("clary.gateway.shortcut.way")
     except ImportError:
         return None
-    source = Path(__file__).with_name("shortcut.pyx")
-    return module if getattr(module, "SOURCE", "") == sha256(source.read_bytes()).hexdigest() else None
+    return module if getattr(module, "SOURCE", "") == _source() else None
+
+
+def _source() -> str:
+    """Give the hash of the source, as `hatch_build.py` does."""
+    folder = Path(__file__).parent
+    files = sorted((*folder.glob("*.pyx"), *folder.glob("*.pxi")))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

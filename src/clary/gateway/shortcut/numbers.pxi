@@ -1,0 +1,48 @@
+# Numbers, added up as they come: what is put off makes those wait who come when it is due.
+
+cdef double BUCKET = GROWTH
+cdef long ZERO = OFFSET
+
+
+cdef class Latencies:
+    """`Statistics`, one value after the other."""
+    cdef double count, sum, minimum, maximum
+    cdef dict histogram
+
+    def __cinit__(self):
+        self.minimum, self.maximum = INFINITY, -INFINITY
+        self.histogram = {}
+
+    cpdef int add(self, double value) except -1:
+        cdef long number = 0
+        if value != 0.0:
+            number = <long> rint(log(fabs(value)) / BUCKET) + ZERO
+            if value < 0.0:
+                number = -number
+        self.count += 1
+        self.sum += value
+        if value < self.minimum:
+            self.minimum = value
+        if value > self.maximum:
+            self.maximum = value
+        bucket = number
+        self.histogram[bucket] = self.histogram.get(bucket, 0.0) + 1.0
+        return 0
+
+    cpdef object statistics(self):
+        return Statistics(self.count, self.sum, self.minimum, self.maximum, self.histogram)
+
+
+cdef class Tally:
+    """What was counted of one variant. Added up at once: what is put off makes those wait who come when it is due."""
+    cdef str endpoint, variant
+    cdef dict instances
+    cdef Latencies model, overhead
+
+    def __cinit__(self, str endpoint, str variant):
+        self.endpoint, self.variant = endpoint, variant
+        self.instances = {}
+        self.model, self.overhead = Latencies(), Latencies()
+
+    cdef told(self):
+        return Successes(self.endpoint, self.variant, self.instances, self.model.statistics(), self.overhead.statistics())
