@@ -15,7 +15,7 @@ from aiohttp import web
 
 from clary.core.metrics import CLARY, INVOCATIONS, Delivery, Point, Statistics, bucket, middle, series
 from clary.core.routing import EndpointRoute, Hop, RouteTable, Target, VariantRoute
-from clary.gateway import meter
+from clary.gateway import background, meter
 from clary.gateway.meter import Answered, Concurrency, Meter, MeterFeed, Snapshot, Successes
 
 FINE = Answered(200, False, 0.012, 0.0004, 2)
@@ -220,7 +220,7 @@ async def test_a_delivery_has_points_and_the_moment(control: ControlPlane, sessi
     counter = Meter()
     numbers = feed(counter, control)
     counter.count("e", "v", FINE)
-    numbers.collect()
+    await numbers.collect()
     assert await numbers.deliver(session)
     (taken,) = control.taken
     assert (taken.number, taken.gauges, taken.concurrency) == (1, {"requests_under_way": 1.0}, [("e", "v", 1)])
@@ -240,12 +240,12 @@ async def test_what_was_not_acknowledged_is_sent_again_as_it_was(
     counter = Meter()
     numbers = feed(counter, control)
     counter.count("e", "v", FINE)
-    numbers.collect()
+    await numbers.collect()
     control.answers = False
     assert not await numbers.deliver(session)
     control.answers = True
     counter.count("e", "v", FINE)
-    numbers.collect()
+    await numbers.collect()
     assert await numbers.deliver(session)
     assert await numbers.deliver(session)
     assert [delivery.number for delivery in control.taken] == [1, 1, 2]
@@ -262,7 +262,7 @@ async def test_nothing_is_lost_while_the_control_plane_is_away(control: ControlP
         for second in range(180):
             clock[0] = 60.0 + second
             counter.count("e", "v", FINE)
-            numbers.collect()
+            await numbers.collect()
             if second % 60 == 0:
                 assert not await numbers.deliver(session)
         await control.start()
@@ -283,14 +283,59 @@ async def test_what_is_kept_is_bounded_and_what_is_given_up_is_counted(
     for minute in range(1, 10):
         counter.count("e", "v", FINE)
         clock[0] = 60.0 * (minute + 1)
-        numbers.collect()
-    numbers.collect()
+        await numbers.collect()
+    await numbers.collect()
     assert await numbers.deliver(session)
     points = list(control.taken[0].points)
     assert len(points) <= 20
     assert max(point.start for point in points) >= 540  # the newest are kept
     dropped = [point for point in points if point.series == series(CLARY, "Dropped", "metrics")]
     assert sum(point.statistics.sum for point in dropped) > 0
+
+
+async def test_a_delivery_of_many_numbers_lets_requests_through(
+    control: ControlPlane, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "PIECE", 0.0)
+    counter, turns = Meter(), 0
+    numbers = feed(counter, control)
+    for number in range(100):
+        counter.count(f"e{number}", "v", FINE)
+
+    async def request() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    asking = asyncio.create_task(request())
+    await numbers.collect()
+    assert turns >= 100
+    before = turns
+    assert await numbers.deliver(session)
+    assert turns - before >= 100
+    asking.cancel()
+    (taken,) = control.taken
+    assert len({point.series for point in taken.points}) == len(taken.points) == 700
+
+
+async def test_what_was_being_taken_when_the_end_came_is_delivered(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "PIECE", 0.0)
+    counter = Meter()
+    numbers = feed(counter, control)
+    for number in range(10):
+        counter.count(f"e{number}", "v", FINE)
+    taking = asyncio.create_task(numbers.collect())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    await numbers.finish()
+    points = [point for delivery in control.taken for point in delivery.points]
+    assert len({point.series for point in points}) == len(points) == 70
 
 
 async def test_the_end_of_a_gateway_delivers_the_rest(control: ControlPlane) -> None:
@@ -314,11 +359,11 @@ async def test_what_can_never_be_taken_is_given_up(control: ControlPlane, sessio
     counter = Meter()
     numbers = feed(counter, control)
     counter.count("e", "v", FINE)
-    numbers.collect()
+    await numbers.collect()
     control.status = 400
     assert await numbers.deliver(session)
     control.status = 200
-    numbers.collect()
+    await numbers.collect()
     assert await numbers.deliver(session)
     (dropped,) = control.taken[-1].points
     assert dropped.series == series(CLARY, "Dropped", "metrics")

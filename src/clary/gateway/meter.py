@@ -14,6 +14,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -31,6 +32,7 @@ from clary.core.metrics import (
     series,
 )
 from clary.core.routing import RouteTable
+from clary.gateway.background import Pieces
 from clary.telemetry import logger
 
 PATH = "/_clary/metrics"
@@ -104,20 +106,52 @@ class _Tally:
         self.overhead.merge(told.overhead)
 
 
+class _Counted:
+    """What was counted since numbers were taken last."""
+
+    def __init__(self) -> None:
+        self.answers: dict[_Key, list[Answered]] = {}
+        self.tallies: dict[_Key, _Tally] = {}
+        self.seconds: dict[_Key, list[float]] = {}
+        self.waits: dict[tuple[str, str], list[float]] = {}
+        self.dropped: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """For want of copies, by component."""
+
+    def tally(self, key: _Key) -> None:
+        self.tallies.setdefault(key, _Tally()).add(self.answers.pop(key))
+
+    def points(self, start: int, told: Sequence[Successes]) -> Iterator[Point]:
+        """Make the points of this and of what others have counted, one by one."""
+        for each in told:
+            self.tallies.setdefault((each.route, each.variant, ""), _Tally()).succeeded(each)
+        for key in self.answers.keys() - self.tallies.keys():
+            self.tallies[key] = _Tally()
+        for key, tally in self.tallies.items():
+            if key in self.answers:
+                tally.add(self.answers[key])
+            yield from (Point(of, start, found) for of, found in _of_tally(key, tally))
+        for names, values in self.seconds.items():
+            latency = Statistics()
+            latency.extend(each * _MICROS for each in values)
+            yield Point(series(INVOCATIONS, "ContainerLatency", *names), start, latency)
+        for variant, waits in self.waits.items():
+            yield from (Point(of, start, found) for of, found in _of_waits(variant, waits))
+        for component, number in self.refused.items():
+            of = series(INVOCATIONS, "NoCapacityInvocationFailures", component)
+            yield Point(of, start, _repeated({1.0: number}))
+        for kind, number in self.dropped.items():
+            yield Point(series(CLARY, "Dropped", kind), start, _repeated({float(number): 1}))
+
+
 class Meter:
     """Counts. For one thread; `now` gives seconds since the epoch."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._answers: dict[_Key, list[Answered]] = {}
-        self._tallies: dict[_Key, _Tally] = {}
         self._sources: list[Callable[[], list[Successes]]] = []
-        self._seconds: dict[_Key, list[float]] = {}
-        self._waits: dict[tuple[str, str], list[float]] = {}
-        self._dropped: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
-        """For want of copies, by component."""
         self._start = self._minute()
+        self._counted = _Counted()
 
     def count(self, route: str, variant: str, answer: Answered, container: str = "") -> None:
         """Count an invocation, under AWS's names of endpoint and variant.
@@ -126,18 +160,18 @@ class Meter:
         variant's.
         """
         key = (route, variant, container)
-        answers = self._answers.get(key)
+        answers = self._counted.answers.get(key)
         if answers is None:
-            answers = self._answers[key] = []
+            answers = self._counted.answers[key] = []
         answers.append(answer)
         if len(answers) >= _BATCH:
-            self._tally(key)
+            self._counted.tally(key)
 
     def component(self, name: str, answer: Answered, *, has_capacity: bool) -> None:
         """Count an invocation of an inference component; without capacity it was refused, for there are no copies."""
         self.count("", "", answer, name)
         if not has_capacity:
-            self._refused[name] += 1
+            self._counted.refused[name] += 1
 
     def ask(self, source: Callable[[], list[Successes]]) -> None:
         """Have somebody asked, whenever numbers are taken, for what he has counted since the last time."""
@@ -145,45 +179,25 @@ class Meter:
 
     def container(self, route: str, variant: str, container: str, seconds: float) -> None:
         """Count the answer of one container of a pipeline (ContainerLatency)."""
-        self._seconds.setdefault((route, variant, container), []).append(seconds)
+        self._counted.seconds.setdefault((route, variant, container), []).append(seconds)
 
     def model(self, route: str, variant: str, waited: float) -> None:
         """Count a request for one of many models, and the seconds for which it waited for it; 0.0: it was loaded."""
-        self._waits.setdefault((route, variant), []).append(waited)
+        self._counted.waits.setdefault((route, variant), []).append(waited)
 
     def dropped(self, kind: str, number: int = 1) -> None:
         """Count what was given up so that requests need not wait."""
-        self._dropped[kind] += number
+        self._counted.dropped[kind] += number
 
     def take(self) -> list[Point]:
         """Give what was counted since the last time, as points of the minute in which that time was."""
-        start, self._start = self._start, self._minute()
-        for source in self._sources:
-            for told in source():
-                self._tallies.setdefault((told.route, told.variant, ""), _Tally()).succeeded(told)
-        for key in list(self._answers):
-            self._tally(key)
-        tallies, self._tallies = self._tallies, {}
-        seconds, self._seconds = self._seconds, {}
-        waits, self._waits = self._waits, {}
-        dropped, self._dropped = self._dropped, Counter()
-        refused, self._refused = self._refused, Counter()
-        points = [Point(of, start, found) for key, tally in tallies.items() for of, found in _of_tally(key, tally)]
-        for names, values in seconds.items():
-            latency = Statistics()
-            latency.extend(each * _MICROS for each in values)
-            points.append(Point(series(INVOCATIONS, "ContainerLatency", *names), start, latency))
-        for variant, values in waits.items():
-            points.extend(Point(of, start, found) for of, found in _of_waits(variant, values))
-        for component, number in refused.items():
-            of = series(INVOCATIONS, "NoCapacityInvocationFailures", component)
-            points.append(Point(of, start, _repeated({1.0: number})))
-        for kind, number in dropped.items():
-            points.append(Point(series(CLARY, "Dropped", kind), start, _repeated({float(number): 1})))
-        return points
+        return list(self.drain())
 
-    def _tally(self, key: _Key) -> None:
-        self._tallies.setdefault(key, _Tally()).add(self._answers.pop(key))
+    def drain(self) -> Iterator[Point]:
+        """Give the same, made one by one; what is counted from now on belongs to the next time."""
+        start, self._start = self._start, self._minute()
+        counted, self._counted = self._counted, _Counted()
+        return counted.points(start, [told for source in self._sources for told in source()])
 
     def _minute(self) -> int:
         return int(self._now()) // MINUTE * MINUTE
@@ -278,6 +292,24 @@ class Concurrency:
         return dict(found)
 
 
+class _Sent:
+    """Points under the number that they keep, however often they are sent."""
+
+    def __init__(self, number: int, points: Sequence[Point]) -> None:
+        self.number = number
+        self.points = points
+        self._encoded: list[str] = []
+
+    async def encoded(self, moment: Delivery) -> bytes:
+        """Give the delivery as JSON; `moment` is all of it but the points."""
+        pieces = Pieces()
+        for point in self.points[len(self._encoded) :]:
+            self._encoded.append(json.dumps(point.to_json()))
+            await pieces.rest()
+        rest = {name: value for name, value in moment.to_json().items() if name != "points"}
+        return f"""{json.dumps(rest)[:-1]}, "points": [{", ".join(self._encoded)}]}}""".encode()
+
+
 class MeterFeed:
     """Delivers a meter's numbers to the control plane."""
 
@@ -287,7 +319,9 @@ class MeterFeed:
         self._socket = control_socket
         self._source = uuid4().hex
         self._number = 0
-        self._unacknowledged: Delivery | None = None
+        self._unacknowledged: _Sent | None = None
+        self._taken: Iterator[Point] = iter(())
+        """Taken from the meter, and not waiting yet."""
         self._waiting: dict[tuple[Series, int], Point] = {}
         self._last: tuple[Snapshot, float] = (Snapshot({}, {}), -math.inf)
         self._log = logger("meter")
@@ -299,14 +333,14 @@ class MeterFeed:
         async with self._session() as session:
             while True:
                 await asyncio.sleep(INTERVAL - time.time() % INTERVAL)
-                self.collect()
+                await self.collect()
                 if (begun := loop.time()) >= due:
                     await self.deliver(session)
                     due = begun + SHARE * (loop.time() - begun)
 
     async def finish(self) -> None:
         """Deliver what is left; at most two seconds long."""
-        self.collect()
+        await self.collect()
         async with self._session() as session:
             try:
                 async with asyncio.timeout(_LAST_DELIVERY):
@@ -315,12 +349,15 @@ class MeterFeed:
             except TimeoutError:
                 self._log.warning("the last numbers were not delivered", points=len(self._waiting))
 
-    def collect(self) -> None:
+    async def collect(self) -> None:
         """Take what was counted, to be delivered."""
-        for point in self._meter.take():
+        self._taken = chain(self._taken, self._meter.drain())
+        pieces = Pieces()
+        for point in self._taken:
             before = self._waiting.setdefault((point.series, point.start), point)
             if before is not point:
                 before.statistics.merge(point.statistics)
+            await pieces.rest()
         while len(self._waiting) > MOST_WAITING:
             oldest = min(start for _, start in self._waiting)
             given_up = [key for key in self._waiting if key[1] == oldest]
@@ -339,16 +376,17 @@ class MeterFeed:
         if self._unacknowledged is None:
             self._number += 1
             points, self._waiting = list(self._waiting.values()), {}
-            self._unacknowledged = Delivery(self._source, self._number, points, {}, ())
+            self._unacknowledged = _Sent(self._number, points)
+        sent = self._unacknowledged
         concurrency = [(*names, number) for names, number in snapshot.concurrency.items()]
-        delivery = self._unacknowledged._replace(gauges=snapshot.gauges, concurrency=concurrency)
+        moment = Delivery(self._source, sent.number, (), snapshot.gauges, concurrency)
         try:
-            async with session.post(f"http://control{PATH}", data=json.dumps(delivery.to_json()).encode()) as answer:
+            async with session.post(f"http://control{PATH}", data=await sent.encoded(moment)) as answer:
                 if answer.status >= 500:
                     return False
                 if answer.status != 200:  # sending it again would change nothing
                     self._log.error("numbers were refused", status=answer.status, reason=await answer.text())
-                    self._meter.dropped("metrics", len(delivery.points))
+                    self._meter.dropped("metrics", len(sent.points))
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
         self._unacknowledged = None
