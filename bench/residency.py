@@ -77,10 +77,10 @@ class Asker:
         return taken, json.loads(body)
 
 
-def archive(number: int, size: int) -> bytes:
+def archive(number: int, weights: bytes) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-        for name, data in (("weight.txt", str(number).encode()), ("data", os.urandom(size))):
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=0) as tar:
+        for name, data in (("weight.txt", str(number).encode()), ("weights", weights)):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -274,8 +274,9 @@ def main() -> None:
         clary.client("s3").create_bucket(Bucket="models")
         place = clary.data / "s3" / "models" / "many"
         place.mkdir()
+        weights = os.urandom(arguments.size)
         for number in range(arguments.models):
-            (place / f"{number}.tar.gz").write_bytes(archive(number, arguments.size))
+            (place / f"{number}.tar.gz").write_bytes(archive(number, weights))
         memory = {"MODELS": str(arguments.memory)}
         deploy(clary, "many", Mode="MultiModel", ModelDataUrl="s3://models/many/", Environment=memory)
         deploy(clary, "one")

@@ -6,7 +6,6 @@ An invocation goes straight to the socket of its model; a model that has none is
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -17,8 +16,8 @@ from ..http_server import HttpServer
 from ..messages import Response, fields_of
 from ..wsgi import WsgiApplication
 from .control import ask
-from .exchange import place, receive_response, send_request
-from .keeper import LARGEST_PAGE, socket_name
+from .keeper import LARGEST_PAGE
+from .lines import Lines
 
 # A thread each is held by whoever waits for a model, or for a load; beside them there are idle connections.
 THREADS = 1000
@@ -31,8 +30,9 @@ LONGEST_NAME = 1024
 class Front(WsgiApplication):
     """Answers requests with the help of the sockets in an open folder."""
 
-    def __init__(self, folder: int) -> None:
+    def __init__(self, folder: int, processes_each: int) -> None:
         self._folder = folder
+        self._lines = Lines(folder, keep=processes_each == 1)
         self._lock = threading.Lock()
         self._waiting: Counter[str] = Counter()
 
@@ -99,28 +99,25 @@ class Front(WsgiApplication):
                     del self._waiting[name]
 
     def _pass(self, name: str, fields: Mapping[str, str], body: bytes) -> Response:
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(place(self._folder, socket_name(name)))
-            except (FileNotFoundError, ConnectionRefusedError):
-                return _error(404, "ModelNotFoundException", f"Model not found: {name}")
-            try:
-                send_request(connection, fields, body)
-                return receive_response(connection)
-            except (EOFError, ConnectionError):
-                return _error(500, "InternalServerException", f"Worker died: the process of model {name} has ended.")
+        try:
+            return self._lines.ask(name, fields, body)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return _error(404, "ModelNotFoundException", f"Model not found: {name}")
+        except (EOFError, ConnectionError):
+            return _error(500, "InternalServerException", f"Worker died: the process of model {name} has ended.")
 
     def _ask(self, **question: Any) -> Response:
         return _json(*ask(self._folder, question))
 
 
 class FrontServer(HttpServer):
-    def __init__(self, port: int, workers: int, folder: int) -> None:
+    def __init__(self, port: int, workers: int, folder: int, processes_each: int) -> None:
         self._folder = folder
+        self._processes_each = processes_each
         super().__init__(port, workers, THREADS, worker_connections=CONNECTIONS)
 
     def load(self) -> Front:
-        return Front(self._folder)
+        return Front(self._folder, self._processes_each)
 
 
 def _json(status: int, body: Mapping[str, Any]) -> Response:

@@ -77,30 +77,53 @@ def _offer(score: int) -> None:
 
 
 def _answer_all(model: Model, listener: socket.socket, line: socket.socket) -> None:
+    """Answer whoever connects, one request at a time, until nobody needs the model and nothing is waiting for it.
+
+    The front keeps a connection as long as it wants to, where there is no other process of this model.
+    """
     events = select.poll()  # select.select fails where files have large numbers, and there are many models
     events.register(listener, select.POLLIN)
     events.register(line, select.POLLIN)
     listener.setblocking(False)
+    kept: dict[int, socket.socket] = {}
     leaving = False
     while True:
-        if not leaving:
-            leaving = any(number == line.fileno() for number, _ in events.poll())
-        try:
-            connection, _ = listener.accept()
-        except BlockingIOError:  # another process of this model took it, or nothing is left
-            if leaving:
-                return
-            continue
-        with connection:
-            connection.setblocking(True)
-            _answer(model, connection)
+        ready = {number for number, _ in events.poll(0 if leaving else None)}
+        leaving = leaving or line.fileno() in ready
+        answered = False
+        for number in ready & kept.keys():
+            if _answer(model, kept[number]):
+                answered = True
+            else:
+                events.unregister(number)
+                kept.pop(number).close()
+        if (leaving or listener.fileno() in ready) and (connection := _accepted(listener)) is not None:
+            answered = True
+            if _answer(model, connection):
+                events.register(connection, select.POLLIN)
+                kept[connection.fileno()] = connection
+            else:
+                connection.close()
+        if leaving and not answered:
+            return
 
 
-def _answer(model: Model, connection: socket.socket) -> None:
+def _accepted(listener: socket.socket) -> socket.socket | None:
+    try:
+        connection, _ = listener.accept()
+    except BlockingIOError:  # nobody, or another process of this model took it
+        return None
+    connection.setblocking(True)
+    return connection
+
+
+def _answer(model: Model, connection: socket.socket) -> bool:
+    """Answer a request; False where the front is at the end of the connection."""
     try:
         send_response(connection, _invoke(model, receive_request(connection)))
     except (EOFError, ConnectionError):
-        return  # the front went away; nobody is there to be told
+        return False  # the front went away; nobody is there to be told
+    return True
 
 
 def _invoke(model: Model, request: Request) -> Response:

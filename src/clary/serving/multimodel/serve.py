@@ -49,12 +49,13 @@ def serve(port: int) -> None:
     path = tempfile.mkdtemp(prefix="clary-serving-")
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        sys.exit(_run(folder, port, front_workers, lambda made: Keeper(made, folder, budget, processes_each, loads)))
+        front = FrontServer(port, front_workers, folder, processes_each)
+        sys.exit(_run(folder, front, lambda made: Keeper(made, folder, budget, processes_each, loads)))
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _run(folder: int, port: int, front_workers: int, keeper: Callable[[Processes], Keeper]) -> int:
+def _run(folder: int, front: FrontServer, keeper: Callable[[Processes], Keeper]) -> int:
     """Fork the keeper and the front, and be the nursery until either has ended; give the status to exit with."""
     listener = control.listen(folder)
     orders_from, orders_to = packet_pair()
@@ -62,7 +63,7 @@ def _run(folder: int, port: int, front_workers: int, keeper: Callable[[Processes
     nursery = Nursery(orders_from, reports_to)
     with listener, orders_to, reports_from:
         keeping = nursery.fork(lambda: _keep(keeper, listener, orders_to, reports_from))
-    serving = nursery.fork(lambda: _front(FrontServer(port, front_workers, folder)))
+    serving = nursery.fork(lambda: _front(front))
     return nursery.run(keeping, serving)
 
 
