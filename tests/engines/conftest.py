@@ -50,6 +50,9 @@ def write(path):
 def read(path):
     return pathlib.Path(path).read_text()
 
+def is_there(path):
+    return pathlib.Path(path).exists()
+
 def stubborn_child(new_session):
     code = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=new_session)

@@ -20,7 +20,7 @@ from clary.engines.context import EngineContext
 from clary.engines.process import ProcessEngine, _reason
 from clary.engines.records import Record
 from clary.errors import LaunchFailure
-from clary.testing import Specimens, engine_conformance
+from clary.testing import ModelSpecimens, Specimens, engine_conformance, holds_models_conformance
 from tests.engines.conftest import SERVER, MakeSpec, ask, pack
 
 MakeContext = Callable[..., EngineContext]
@@ -52,6 +52,30 @@ async def test_it_keeps_the_promises_of_every_engine(make_context: MakeContext, 
         serves=make_spec(), exits=make_spec(environment={"EXIT": "3"}), broken=make_spec(image="no/such:image")
     )
     await engine_conformance(create, specimens)
+
+
+async def test_it_keeps_the_promises_of_those_that_hold_models(
+    make_context: MakeContext, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    async def create() -> ProcessEngine:
+        return ProcessEngine(make_context())
+
+    async def read(container: Container, path: str) -> str | None:
+        if await ask(container.port, do="is_there", path=path):
+            return str(await ask(container.port, do="read", path=path))
+        return None
+
+    models = tmp_path / "models"
+    await holds_models_conformance(
+        create,
+        ModelSpecimens(
+            container=make_spec(component="many"),
+            model=ModelData(pack(models / "m.tar.gz", {"weights": "w" * 10})),
+            file="weights",
+            missing=ModelData((models / "none.tar.gz").as_uri()),
+            read=read,
+        ),
+    )
 
 
 async def test_a_container_gets_what_the_contract_says(engine: ProcessEngine, make_spec: MakeSpec) -> None:

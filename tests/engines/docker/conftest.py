@@ -54,6 +54,9 @@ def files(path):
 def read(path):
     return pathlib.Path(path).read_text()
 
+def is_there(path):
+    return pathlib.Path(path).exists()
+
 def write(path):
     try:
         pathlib.Path(path).write_text("x")

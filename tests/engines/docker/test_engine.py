@@ -17,12 +17,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clary.core.ports import ModelData, Network
+from clary.core.ports import Container, ModelData, Network
 from clary.engines.context import EngineContext
 from clary.engines.docker import lost
 from clary.engines.docker.engine import DockerEngine
 from clary.errors import LaunchFailure, Transient
-from clary.testing import Specimens, engine_conformance
+from clary.testing import ModelSpecimens, Specimens, engine_conformance, holds_models_conformance
 from tests.containers import build, docker, needs_docker
 from tests.engines.conftest import MakeSpec, pack
 from tests.engines.docker.conftest import ask, end, exited, quiet, until
@@ -47,6 +47,30 @@ async def test_it_keeps_the_promises_of_every_engine(make_context: MakeContext, 
             serves=make_spec(),
             exits=make_spec(environment={"EXIT": "3"}),
             broken=make_spec(image="clary/no-such:image"),
+        ),
+    )
+
+
+async def test_it_keeps_the_promises_of_those_that_hold_models(
+    make_context: MakeContext, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    async def create() -> DockerEngine:
+        return DockerEngine(make_context())
+
+    async def read(container: Container, path: str) -> str | None:
+        return (
+            str(await ask(container, do="read", path=path)) if await ask(container, do="is_there", path=path) else None
+        )
+
+    models = tmp_path / "models"
+    await holds_models_conformance(
+        create,
+        ModelSpecimens(
+            container=make_spec(component="many"),
+            model=ModelData(pack(models / "m.tar.gz", {"weights": "w" * 10})),
+            file="weights",
+            missing=ModelData((models / "none.tar.gz").as_uri()),
+            read=read,
         ),
     )
 
