@@ -56,6 +56,10 @@ async def test_an_adapters_container_is_told_which_it_is(gateway: Gateway) -> No
             "(if configured) or try to increase the capacity by invoking UpdateInferenceComponentRuntimeConfig API.",
         ),
         (
+            {"variants": (variant(name="v"),), "status": "Updating"}, {NAME: "llm"}, 400, "ValidationError",
+            "Inference Component has no capacity to process this request. ApplicationAutoScaling may be in-progress ",
+        ),
+        (
             {"variants": (variant(name="v"),)}, {NAME: "llm"}, 503, "ServiceUnavailable",
             "No copy of inference component llm of endpoint demo is ready",
         ),

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from clary.core.residency import Held, HeldKey, News
-from clary.core.routing import VariantRoute
+from clary.core.routing import EndpointRoute, VariantRoute
 from clary.core.target_model import model_id
 from clary.gateway import multi_model
 from tests.gateway.conftest import Container, Gateway, Reply, answer, says, variant, wait_for
@@ -297,4 +297,28 @@ async def test_while_the_control_plane_is_away_hits_are_answered_and_misses_wait
     await web.UnixSite(runner, str(gateway.state.control_socket)).start()
     assert (await missing).status == 200
     await runner.cleanup()
+    assert_nothing_is_left(gateway)
+
+
+async def test_a_shadow_without_the_model_has_it_loaded_once_and_waits_for_nothing(
+    gateway: Gateway, control: Control
+) -> None:
+    _, made = await many(gateway, says(OK))
+    shadow = await gateway.container(says(OK))
+    copied = replace(variant(shadow, name="S"), multi_model="primary")
+    gateway.put(EndpointRoute("e", "InService", (made,), (copied,)))
+    tell(gateway, held(made))
+
+    async def still_loading(question: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {}
+
+    control.answer = still_loading
+    assert (await invoke(gateway)).status == 200
+    await wait_for(lambda: control.asked and not gateway.state.models._wishes)
+    assert control.loads() == ["m"]
+    tell(gateway, Held("e", "S", copied.targets[0].id, copied.targets[0].hops[0].id, model_id("m"), 2))
+    assert (await invoke(gateway)).status == 200
+    await wait_for(lambda: shadow.requests)
+    await wait_for(lambda: not gateway.state.shadows_under_way)
+    assert control.loads() == ["m"]
     assert_nothing_is_left(gateway)

@@ -216,7 +216,7 @@ CHECKS: Sequence[Callable[[Settings], Finding]] = (
 
 
 def _examine_endpoint(name: str, data: Path | None) -> bool:
-    from clary.cli import packing
+    from clary.cli import packing, shelves
     from clary.cli.diagnosis import advice, diagnose
     from clary.core.failure import is_same_at_each_start
 
@@ -226,6 +226,10 @@ def _examine_endpoint(name: str, data: Path | None) -> bool:
     if clary.data is not None and (instances := packing.ask(clary.data / "run" / "control.sock", diagnosis.name)):
         click.echo("\nWhat its instances are set aside for:")
         for line in packing.text(instances):
+            click.echo(f"  {line}")
+    if clary.data is not None and (told := shelves.ask(clary.data / "run" / "control.sock", diagnosis.name)):
+        click.echo("\nThe models that its containers have:")
+        for line in shelves.text(told):
             click.echo(f"  {line}")
     logs = _logs((clary.data or connection.data_folder(data)) / "logs", diagnosis.name)
     shown = [line for lines in logs.values() for line in lines]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 from clary.core.occupancy import Occupant, Occupied, State
 from clary.core.placement import Compute, Item, Node, Strategy, place
@@ -46,17 +47,21 @@ class _OverSocket(http.client.HTTPConnection):
         self.sock.connect(str(self._file))
 
 
-def ask(control_socket: Path, endpoint: str) -> list[Occupied]:
-    """Ask what is on each instance of an endpoint; empty where it is not for components, or nobody can tell now."""
+def put(control_socket: Path, path: str, question: Mapping[str, object]) -> Any:
+    """Put a question to the control plane; None where nobody can tell now."""
     connection = _OverSocket(control_socket)
     try:
-        connection.request("POST", PATH, json.dumps({"EndpointName": endpoint}))
-        document = json.loads(connection.getresponse().read())
+        connection.request("POST", path, json.dumps(question))
+        return json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError):  # a control plane that is away; the rest is still told
-        return []
+        return None
     finally:
         connection.close()
-    return [Occupied.from_json(each) for each in document]
+
+
+def ask(control_socket: Path, endpoint: str) -> list[Occupied]:
+    """Ask what is on each instance of an endpoint; empty where it is not for components, or nobody can tell now."""
+    return [Occupied.from_json(each) for each in put(control_socket, PATH, {"EndpointName": endpoint}) or ()]
 
 
 def text(instances: Sequence[Occupied]) -> list[str]:

@@ -112,6 +112,7 @@ class Loader:
         await self._finished(self.adopted)
         name = model_id(target)
         self.shelf.wait(name)
+        self.shelf[name].target = target
         try:
             while self.shelf[name].phase != "loaded":
                 self._check_open()

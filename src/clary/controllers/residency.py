@@ -18,7 +18,7 @@ from clary.core.deployment import ModelHost
 from clary.core.metrics import INSTANCES, INVOCATIONS, MINUTE, Point, Series, Statistics, merged, series
 from clary.core.ports import HoldsModels, Meters
 from clary.core.replication import Demand
-from clary.core.residency import Held, HeldKey, News, Report, Wish
+from clary.core.residency import Held, HeldKey, News, Report, Shelved, Wish
 from clary.core.target_model import data_of, model_id, refusal
 from clary.errors import ClaryError, LaunchFailure, SerializationException, Transient
 from clary.telemetry import logger
@@ -29,6 +29,9 @@ FIRST_LOOK = 5.0
 """Longest wait for the containers to say what they have loaded, before gateways are told what is known."""
 INTERVAL = 10.0
 """Seconds between looks at the memory of containers, and at how many models they have."""
+
+RECENT = 8
+"""Names of models that people are told, of each container."""
 
 Record = Callable[[Sequence[Point]], Awaitable[None]]
 Document = Mapping[str, Any]
@@ -205,6 +208,8 @@ class Residency:
                     answering = self._take(Report.from_json(question))
                 case "doubt":
                     answering = self._doubt(HeldKey(*question["key"]), spent=bool(question["spent"]))
+                case "tell":
+                    return self._tell_of(str(question["endpoint"]))
                 case other:
                     raise ValueError(f"{other!r} is no question")
         except (KeyError, TypeError, ValueError) as error:
@@ -257,7 +262,7 @@ class Residency:
         by_container = {loader.host.container.id: loader for loader in self._all()}
         for use in report.uses:
             if (loader := by_container.get(use.key.container)) is not None:
-                loader.shelf.use(use.key.model, use.key.number, now - use.age)
+                loader.shelf.use(use.key.model, use.key.number, now - use.age, use.target_model)
                 self._replicate(loader.host, use.target_model, use.uses, now)
         for back in report.returns:
             if (loader := by_container.get(back.key.container)) is not None:
@@ -288,6 +293,11 @@ class Residency:
             if loader.host.container.id == key.container:
                 return {"held": await loader.holds(key, spent=spent)}
         return {"held": False}
+
+    def _tell_of(self, endpoint: str) -> Document:
+        """Say what is loaded on each instance of an endpoint, for people."""
+        told = [_told(loader) for loader in self._loaders.get(endpoint.lower(), {}).values()]
+        return {"shelves": [shelf._asdict() for shelf in sorted(told)]}
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -322,6 +332,12 @@ class Residency:
     def _stir(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+def _told(loader: Loader) -> Shelved:
+    loading, placed, size = loader.shelf.count()
+    box, recent = loader.host.container, loader.shelf.recent(RECENT)
+    return Shelved(box.variant, box.instance_id, len(loader.shelf.loaded), loading, placed, size, tuple(recent))
 
 
 def _variant(host: ModelHost) -> tuple[str, str]:

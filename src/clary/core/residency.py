@@ -49,6 +49,21 @@ class News(NamedTuple):
         return cls(bool(everything), [Held(*each) for each in add], [HeldKey(*each) for each in drop])
 
 
+class Shelved(NamedTuple):
+    """What one multi-model container has, as people are told. Size in bytes."""
+
+    variant: str
+    instance: str
+    loaded: int
+    loading: int
+    placed: int
+    """Models whose files are on the disk."""
+    size: int
+    """Of all those files."""
+    recent: tuple[str, ...]
+    """The loaded models that were used last, under the callers' names."""
+
+
 class Wish(NamedTuple):
     """A gateway wants a model loaded on some instance, `avoid` if there is no other."""
 

@@ -106,6 +106,12 @@ class EndpointRoute:
     """None: requests are answered while the caller waits."""
 
     @property
+    def has_capacity(self) -> bool:
+        """Of a component: there are to be copies, and it is not the first of them that are still coming."""
+        coming = bool(self.component) and self.status == "Updating" and not any(v.targets for v in self.variants)
+        return self.copies > 0 and not coming
+
+    @property
     def is_invokable(self) -> bool:
         """Tell whether the endpoint's status lets requests through; it does during an update."""
         return self.status not in ("Creating", "Failed", "Deleting")

@@ -28,6 +28,8 @@ class Model:
     phase: Phase = "absent"
     number: int = 0
     """Of the load that it is from: another one than that of any other load of any model."""
+    target: str = ""
+    """As callers name it; empty where none has since this process began."""
     size: int = 0
     """Of its files on the disk; 0: there are none."""
     published: bool = False
@@ -178,10 +180,11 @@ class Shelf:
             model.grants.pop(gateway, None)
             model.unaware.discard(gateway)
 
-    def use(self, name: str, number: int, at: float) -> None:
+    def use(self, name: str, number: int, at: float, target: str = "") -> None:
         """A gateway has used it."""
         model = self.get(name, number)
         if model is not None:
+            model.target = target or model.target
             model.used_at = max(model.used_at, at)
 
     # -- what may be done ----------------------------------------------------------------------------------------------
@@ -198,6 +201,16 @@ class Shelf:
 
     def _with(self, name: str) -> int:
         return sum(model.size for model in self._loaded.values()) + self.size(name)
+
+    def recent(self, number: int) -> list[str]:
+        """Give the callers' names of the loaded models that were used last, as far as they are known."""
+        last = sorted(self._loaded.values(), key=lambda model: model.used_at, reverse=True)
+        return [model.target for model in last[:number] if model.target]
+
+    def count(self) -> tuple[int, int, int]:
+        """Give how many models are being loaded, how many have files, and the bytes of those."""
+        models = self._models.values()
+        return sum(each.phase == "loading" for each in models), sum(each.size > 0 for each in models), self._bytes
 
     def beyond_memory(self, memory: int, limit: int) -> Collection[str]:
         """Give the models to unload because the container uses too much of its memory: the least recently used."""

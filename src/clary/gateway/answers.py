@@ -182,7 +182,7 @@ def not_invokable(route: EndpointRoute, partition: Partition) -> AwsError:
 
 def nothing_ready(route: EndpointRoute, wanted: bytes | None, container: bytes | None) -> AwsError:
     """Say why nothing was picked: unknown names are the caller's mistake, everything down is ours."""
-    if not route.copies:
+    if not route.has_capacity:
         return validation_error(
             "Inference Component has no capacity to process this request. ApplicationAutoScaling may be in-progress "
             "(if configured) or try to increase the capacity by invoking UpdateInferenceComponentRuntimeConfig API."

@@ -376,7 +376,7 @@ class Invocation(MultiModel):
         answered = Answered(status, failed, model, now - self._arrived - model, len(variant.targets))
         meter, passage, route = self._state.meter, self._passage, self._route
         if route is not None and route.component:
-            meter.component(route.component, answered, has_capacity=route.copies > 0)
+            meter.component(route.component, answered, has_capacity=route.has_capacity)
             answered = answered._replace(active_instances=0)  # copies are no instances
         meter.count(self._endpoint, variant.name, answered)
         if self._target_model is not None:

@@ -116,6 +116,12 @@ class Residency:
             self._spawn(self._load(wish, waiting))
         waiting.add(found)
 
+    def wish(self, wish: Wish) -> None:
+        """Have a model loaded for whoever comes next: it is asked for once, and nobody waits."""
+        if wish not in self._wishes:
+            waiting = self._wishes[wish] = set()
+            self._spawn(self._load(wish, waiting))
+
     def withdraw(self, wish: Wish, found: Found) -> None:
         """Want it no more. The load goes on."""
         self._wishes.get(wish, set()).discard(found)
@@ -257,11 +263,13 @@ class Residency:
     async def _load(self, wish: Wish, waiting: set[Found]) -> None:
         answer: Mapping[str, Any] = {}
         try:
-            while waiting and not answer:  # an empty answer: it is still being loaded
+            while not answer:  # an empty one: it is still being loaded
                 try:
                     answer = await self._ask({"do": "load", "gateway": self._name, "wish": wish})
                 except (OSError, TimeoutError):
                     await asyncio.sleep(RECONNECT)  # the control plane is away; to ask twice does no harm
+                if not waiting:
+                    break
         finally:
             del self._wishes[wish]
         if "held" in answer:

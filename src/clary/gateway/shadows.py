@@ -62,12 +62,8 @@ def _held(state: State, endpoint: str, variant: VariantRoute, headers: Mapping[b
     name = headers.get(TARGET_MODEL, b"").decode("latin-1")
     held = state.models.find(endpoint, variant.name, model_id(name))
     if name and not held:
-        state.models.want(Wish(endpoint, variant.name, name), _nobody)
+        state.models.wish(Wish(endpoint, variant.name, name))
     return held
-
-
-def _nobody(found: object) -> None:
-    """Hear of a model that nobody waits for."""
 
 
 class Shadow:
