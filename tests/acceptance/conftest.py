@@ -219,7 +219,7 @@ class Clary:
             return found["EndpointStatus"] != "Creating"
 
         wait_until(there, f"{name} leaves Creating", self.output)
-        assert found["EndpointStatus"] == status, found
+        assert found["EndpointStatus"] == status, found.get("FailureReason")
         return found
 
     def delete(self, name: str) -> None:

@@ -19,9 +19,11 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from clary.core.routing import RouteTable
 from tests.acceptance.conftest import IMAGE as PLAIN
-from tests.acceptance.conftest import ROLE, Clary, model_archive, running, wait_until
+from tests.acceptance.conftest import ROLE, Clary, model_archive, running, running_on_docker, wait_until
 from tests.acceptance.multi_model import SERVER
+from tests.containers import build, containers_of, needs_docker
 
 pytestmark = pytest.mark.acceptance
 
@@ -52,13 +54,22 @@ def clary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clary]:
         yield started
 
 
-def create(clary: Clary, name: str, models: dict[str, str], *, count: int = 1, cache: bool = True, **env: str) -> None:
+def create(
+    clary: Clary,
+    name: str,
+    models: dict[str, str],
+    *,
+    count: int = 1,
+    cache: bool = True,
+    image: str = IMAGE,
+    **env: str,
+) -> None:
     """Create a multi-model endpoint, and its models: weights by key."""
     sagemaker = clary.client("sagemaker")
     for key, weight in {"first.tar.gz": "1", **models}.items():
         clary.upload(f"{name}/{key}", packed(weight))
     container = {
-        "Image": IMAGE, "Mode": "MultiModel", "ModelDataUrl": f"s3://models/{name}/", "Environment": env,
+        "Image": image, "Mode": "MultiModel", "ModelDataUrl": f"s3://models/{name}/", "Environment": env,
         "MultiModelConfig": {"ModelCacheSetting": "Enabled" if cache else "Disabled"},
     }  # fmt: skip
     sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
@@ -250,3 +261,46 @@ def test_the_metrics_of_many_models_are_cloudwatchs(clary: Clary) -> None:
     wait_until(
         lambda: found("/aws/sagemaker/Endpoints", "LoadedModelCount")[1] >= 1, "models are counted", clary.output
     )
+
+
+def test_doctor_says_which_models_are_loaded(clary: Clary) -> None:
+    create(clary, "told", {f"{n}.tar.gz": str(n) for n in range(3)}, MODELS="2")
+    for target in ("0.tar.gz", "1.tar.gz", "2.tar.gz"):
+        invoke(clary, "told", target)
+    found = clary.clary("doctor", "told").stdout
+    assert re.search(r"variant AllTraffic: 2 loaded, files of 3 on the disk", found), found
+    assert re.search(r"used last: 2\.tar\.gz, 1\.tar\.gz", found), found
+
+
+@needs_docker
+def test_on_docker_models_are_evicted_spread_and_found_again() -> None:
+    image = build(
+        "clary/test-many-models", {"serve": SERVER}, "ENV HOST=0.0.0.0", 'ENTRYPOINT ["/serve"]',
+        "LABEL com.amazonaws.sagemaker.capabilities.multi-models=true",
+    )  # fmt: skip
+    with running_on_docker() as clary:
+        models = {f"{n}.tar.gz": str(n) for n in range(8)}
+        create(clary, "many", models, count=2, image=image, MODELS="2")
+        for _ in range(2):
+            for target, weight in models.items():
+                said = invoke(clary, "many", target)
+                assert (said["weight"], said["path"][-7:]) == (weight, "/invoke")
+                assert said["loaded"] <= 2
+        assert len(containers_of("many")) == 2
+        again = [invoke(clary, "many", "7.tar.gz")["loads"] for _ in range(5)]
+        assert len(set(again)) == 1, "a model that is loaded is not loaded again"
+        clary.upload("many/late.tar.gz", packed("late"))
+        assert invoke(clary, "many", "late.tar.gz")["weight"] == "late"
+        with contextlib.suppress(ClientError):
+            invoke(clary, "many", "late.tar.gz", b"die")
+        wait_until(lambda: len(ready(clary, "many")) == 2, "the container is back", clary.output)
+        for target, weight in models.items():
+            assert invoke(clary, "many", target)["weight"] == weight
+        clary.delete("many")
+        assert not containers_of("many")
+
+
+def ready(clary: Clary, name: str) -> list[str]:
+    """Give the instances that answer."""
+    table = RouteTable.from_json(json.loads((clary.data / "run" / "routes.json").read_bytes()))
+    return [target.id for variant in table.endpoints[name].variants for target in variant.targets]

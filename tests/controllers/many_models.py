@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from clary.controllers.model_api import LOAD_TIMEOUT, Said
+from clary.controllers.model_api import LOAD_TIMEOUT, Said, Unreachable
 from clary.controllers.residency import Bounds, Residency
 from clary.core.deployment import ModelHost
 from clary.core.metrics import Point
@@ -59,7 +59,8 @@ class FakeServer:
         self.models[name] = None  # until it is whole
         self.loads.append(name)
         await asyncio.sleep(LOAD_TIMEOUT if source in self.hangs else self.load_takes)
-        self._check_alive()
+        if not self.alive:
+            raise Transient("the connection was closed")
         if source in self.hangs:
             raise Transient("no answer in time")
         self.models[name] = source
@@ -89,7 +90,7 @@ class FakeServer:
 
     def _check_alive(self) -> None:
         if not self.alive:
-            raise Transient("connection refused")
+            raise Unreachable("connection refused")
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from clary.controllers.model_api import HttpModelApi, Said
+from clary.controllers.model_api import HttpModelApi, Said, Unreachable
 from clary.core.ports import Container
 from clary.errors import Transient
 
@@ -149,5 +149,5 @@ async def test_a_container_that_hangs_up_or_does_not_listen_may_answer_later(
     with pytest.raises(Transient, match="c: POST /models"):
         await api.load(container, "m", PATH)
     assert len(server.asked) == 1, "and is not asked again: it may have loaded it"
-    with pytest.raises(Transient):
+    with pytest.raises(Unreachable):
         await api.unload(at(1), "m")

@@ -232,6 +232,20 @@ async def test_when_an_instance_dies_its_models_are_loaded_elsewhere() -> None:
 
 
 @in_virtual_time
+async def test_no_model_is_to_blame_for_a_container_that_does_not_listen() -> None:
+    async with running(2, models=11) as (world, [gateway]):
+        world.machine.kill(world.hosts[0])  # and its endpoint has not noticed yet
+        for number in range(10):
+            assert await gateway.invoke(f"m{number}") == (200, f"{PREFIX}m{number}")
+        world.machine.kill(world.hosts[1])
+        waiting = asyncio.create_task(gateway.invoke("m10"))
+        await asyncio.sleep(3)
+        assert not waiting.done()
+        world.ready(world.machine.start("c2"))
+        assert await waiting == (200, f"{PREFIX}m10")
+
+
+@in_virtual_time
 async def test_the_numbers_of_loads_are_kept() -> None:
     async with running(capacity=1) as (world, [gateway]):
         await gateway.invoke("m1")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from clary.controllers.model_api import LOAD_TIMEOUT, ModelApi, Said
+from clary.controllers.model_api import LOAD_TIMEOUT, ModelApi, Said, Unreachable
 from clary.controllers.turns import Turns
 from clary.core.deployment import ModelHost
 from clary.core.ports import HoldsModels, Placed, Usage
@@ -286,6 +286,9 @@ class Loader:
         try:
             try:
                 said = await around.api.load(self._container, name, path)
+            except Unreachable as trouble:
+                around.journal.end(id, name)
+                raise ContainerGone(trouble.message) from trouble
             except Transient as trouble:
                 said = Said(0, trouble.message)
             if said.status == 200:

@@ -29,8 +29,12 @@ class Said(NamedTuple):
     body: str = ""
 
 
+class Unreachable(Transient):
+    """The container does not listen: nothing was sent, and no model is to blame."""
+
+
 class ModelApi(Protocol):
-    """Asks a multi-model container. All raise Transient where it does not answer."""
+    """Asks a multi-model container. All raise Transient where it does not answer, of which Unreachable is one."""
 
     async def load(self, container: Container, model: str, path: str) -> Said: ...
 
@@ -93,6 +97,8 @@ class HttpModelApi:
             async with self._session.request(method, url, timeout=timeout, allow_redirects=False, **more) as answer:
                 body = await answer.content.read() if answer.status == 200 else await answer.content.read(_KEPT_BODY)
                 return Said(answer.status, body.decode("utf-8", "replace"))
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(f"{container.id}: {method} {path}: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             why = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
             raise Transient(f"{container.id}: {method} {path}: {why}") from error

@@ -30,6 +30,8 @@ FIRST_LOOK = 5.0
 INTERVAL = 10.0
 """Seconds between looks at the memory of containers, and at how many models they have."""
 
+GONE = 0.1
+"""Seconds before a container that does not listen is looked at again."""
 RECENT = 8
 """Names of models that people are told, of each container."""
 
@@ -241,8 +243,9 @@ class Residency:
             loader = self._choose(wish, loaders)
             try:
                 return await loader.ensure(wish.target_model, gateway)
-            except ContainerGone:
-                await asyncio.sleep(0)  # its endpoint is about to say so
+            except ContainerGone:  # its endpoint is about to say so; until then another one is tried
+                wish = wish._replace(avoid=(*wish.avoid, loader.host.container.instance_id))
+                await asyncio.sleep(GONE)
             except LaunchFailure as failure:
                 raise _NoModel(loader.host, wish, failure) from failure
 
