@@ -77,19 +77,21 @@ CASES = {
     "deaf": Case((PING, "port never opened, for 60 s"), "SAGEMAKER_BIND_TO_PORT", {"MODE": "deaf"}),
     "elsewhere": Case((PING, "port never opened, for 60 s"), "SAGEMAKER_BIND_TO_PORT", {"MODE": "elsewhere"}),
     "sick": Case((PING, "ping answered 500, for 60 s"), "must answer GET /ping with 200", {"MODE": "sick"}),
-    "slow": Case((PING, "ping too slow: no answer within 2 s"), "must answer GET /ping with 200", {"MODE": "slow"}),
+    "slow": Case((PING, "ping too slow: no answer within 2 s"), "must answer GET /ping within 2 s", {"MODE": "slow"}),
     "memory": Case(
         (PING, "killed for memory (limit 3.75 GiB)"), "larger instance type", {"MODE": "memory"}, None, "good",
         "ml.c4.large",
     ),
     "hostile": Case(
-        ("Failed to extract model data archive", "../../etc/passwd"), "aws s3 cp", data="hostile", silent=True
+        ("Failed to extract model data archive", "../../etc/passwd"), "Pack it from within", data="hostile", silent=True
     ),
     "missing": Case(("Failed to download model data", "no such object"), "aws s3 ls", data="missing", silent=True),
     "forbidden": Case(
         ("Failed to download model data", "the store refuses access"), "aws s3 cp", data="forbidden", silent=True
     ),
-    "full": Case(("the disk is full",), "Make room", data="large", silent=True),
+    "full": Case(
+        ("Failed to download model data", "incoming: the disk is full"), "Make room", data="large", silent=True
+    ),
 }  # fmt: skip
 
 

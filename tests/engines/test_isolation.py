@@ -21,6 +21,7 @@ import pytest
 from clary.core.ports import Container, ModelData, Network
 from clary.engines import isolation, posix
 from clary.engines.context import EngineContext
+from clary.engines.grants import Grants
 from clary.engines.process import ProcessEngine
 from clary.engines.relay import Relay
 from clary.errors import LaunchFailure
@@ -351,7 +352,7 @@ async def test_a_machine_that_cannot_isolate_refuses_and_says_so(
     async def probe(*_: object, isolated: bool = False, **__: object) -> str | None:
         return "cannot isolate its network: Operation not permitted: unshare" if isolated else None
 
-    monkeypatch.setattr(ProcessEngine, "_probe", probe)
+    monkeypatch.setattr(Grants, "_probe", probe)
     with pytest.raises(LaunchFailure, match=r"not possible on this machine .*unshare.*: .* CAP_SYS_ADMIN") as failure:
         await engine.launch(make_spec(network=ISOLATED), quiet)
     assert failure.value.step == "create"

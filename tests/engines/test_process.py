@@ -17,8 +17,10 @@ import pytest
 from clary.core.ports import Container, ModelData
 from clary.engines import posix
 from clary.engines.context import EngineContext
-from clary.engines.process import ProcessEngine, _reason
+from clary.engines.grants import Grants
+from clary.engines.process import ProcessEngine
 from clary.engines.records import Record
+from clary.engines.termination import reason as reason_of
 from clary.errors import LaunchFailure
 from clary.testing import ModelSpecimens, Specimens, engine_conformance, holds_models_conformance
 from tests.engines.conftest import SERVER, MakeSpec, ask, pack
@@ -137,7 +139,7 @@ async def test_without_mounts_the_variables_say_where_the_model_is(
     async def refused(*_: object, **tried: bool) -> str | None:
         return "not permitted" if tried else None
 
-    monkeypatch.setattr(ProcessEngine, "_probe", refused)
+    monkeypatch.setattr(Grants, "_probe", refused)
     container = await engine.launch(make_spec(), quiet)
     seen = await ask(container.port, do="describe")
     assert isinstance(seen, dict)
@@ -154,7 +156,7 @@ async def test_additional_data_is_beside_the_model_also_for_the_next_engine(
         return "not permitted"
 
     if not mounts:
-        monkeypatch.setattr(ProcessEngine, "_probe", probe)
+        monkeypatch.setattr(Grants, "_probe", probe)
     (tmp_path / "models" / "weights").write_text("draft")
     packed = pack(tmp_path / "models" / "more.tar.gz", {"config": "packed"})
     own = make_spec().model_data
@@ -327,8 +329,7 @@ async def test_a_new_engine_takes_over_what_runs(make_context: MakeContext, make
 
 LAUNCH_AND_DIE = """
 import asyncio, os, pickle, sys
-from clary.engines.process import ProcessEngine, _reason
-from clary.engines.records import Record
+from clary.engines.process import ProcessEngine
 context, spec = pickle.load(sys.stdin.buffer)
 async def main():
     import clary.engines.context, clary.objects
@@ -426,7 +427,7 @@ async def test_a_launch_that_died_before_it_was_written_down_leaves_nothing(
 ) -> None:
     engine = ProcessEngine(make_context())
     container = await engine.launch(make_spec(), quiet)
-    groups = engine._groups.create("lost", None)
+    groups = engine._grants.groups.create("lost", None)
     drafts = [engine._disk._root / ".lost", engine._run / "relays" / ".lost"]
     for draft in drafts:
         draft.parent.mkdir(exist_ok=True)
@@ -469,4 +470,4 @@ async def test_a_slow_download_fails_in_its_time(engine: ProcessEngine, make_spe
 )
 def test_how_it_ended_is_said_in_words(make_spec: MakeSpec, status: int | None, kills: int, reason: str) -> None:
     record = Record(make_spec(instance_type="ml.m5.large"), "running", 1, "")
-    assert _reason(status, kills, record) == reason
+    assert reason_of(status, kills, record) == reason

@@ -175,7 +175,11 @@ _ADVICE: Sequence[tuple[str, str]] = (
     ),
     (r"the store refuses access", "May the key that Clary has for this store read it?  aws s3 cp {url} - | wc -c"),
     (r"failed to download|no such (key|bucket)", "Is the artifact there?  aws s3 ls {url}"),
-    (r"failed to extract|unpack", "Look into the artifact:  aws s3 cp {url} - | tar tz"),
+    (
+        r"failed to extract|unpack",
+        "Look into the artifact:  aws s3 cp {url} - | tar tz\n"
+        "Pack it from within its folder, and upload it again:  tar -C FOLDER -czf model.tar.gz .",
+    ),
     (
         r"it brings no serve",
         "Put a server into the artifact as `serve`, or name a framework's image for code/inference.py:  "
@@ -202,6 +206,10 @@ _ADVICE: Sequence[tuple[str, str]] = (
         r"port never opened",
         "Does it listen on the port that SAGEMAKER_BIND_TO_PORT names, 8080 where there is none?  clary logs {name}",
     ),
+    (
+        r"ping too slow",
+        "The container must answer GET /ping within 2 s, also while it loads or computes:  clary logs {name}",
+    ),
     (r"ping|port", "The container must answer GET /ping with 200 in time:  clary logs {name}"),
 )
 
@@ -227,7 +235,7 @@ def advice(diagnosis: Diagnosis) -> list[str]:
     }
     reason = diagnosis.reason or next((each.reason for each in diagnosis.components if each.reason), "")
     matching = (text for pattern, text in _ADVICE if re.search(pattern, reason, re.IGNORECASE))
-    suggestions = [next(matching, "What did it write?  clary logs {name}").format(**values)]
+    suggestions = next(matching, "What did it write?  clary logs {name}").format(**values).splitlines()
     if diagnosis.status == "Failed":
         suggestions.append(
             f"Then delete it, and try again:  aws sagemaker delete-endpoint --endpoint-name {values['name']}"

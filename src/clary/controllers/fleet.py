@@ -14,7 +14,7 @@ from clary.controllers.routes import key_of
 from clary.core.deployment import GraceKind, LaunchFailed, Launching, Present, Sighting, Stopping
 from clary.core.ports import Container, ContainerSpec, Engine
 from clary.core.resources import ENDPOINT
-from clary.errors import LaunchFailure, Transient
+from clary.errors import DiskFull, LaunchFailure, Transient
 from clary.telemetry import logger
 
 LOG_LINES = 20
@@ -163,6 +163,8 @@ class Fleet:
             await self._engine.launch(spec, progress)
         except LaunchFailure as error:
             await self._note_failure(spec.id, error.step, error.message)
+        except DiskFull as error:
+            await self._note_failure(spec.id, "download", error.message, transient=True)
         except Transient as error:
             await self._note_failure(spec.id, "launch", error.message, transient=True)
         except Exception as error:

@@ -66,7 +66,7 @@ class Fetcher:
             raise _too_large(self._max_bytes)
         tree = place / "model"
         incoming = place / "packed" if data.form == "archive" else tree
-        with _room(data.url):
+        with _room(data.url, place.parent):
             await download(self._objects, pieces, incoming, _in_steps(progress))
         if await find(self._objects, data) != pieces:
             raise Transient(f"{data.url} was replaced while it was downloaded")
@@ -90,7 +90,7 @@ class Fetcher:
             asyncio.to_thread(archive.unpack, packed, target, self._max_bytes, cancelled),
         )
         try:
-            with _room(url):
+            with _room(url, target.parents[1]):
                 return await asyncio.shield(work)
         except asyncio.CancelledError:
             # A thread cannot be cancelled; its directory must not be removed before it has let go.
@@ -134,13 +134,13 @@ def sweep(incoming: Path) -> None:
 
 
 @contextmanager
-def _room(url: str) -> Iterator[None]:
+def _room(url: str, folder: Path) -> Iterator[None]:
     """Say of a disk that is full that it is full: room can be made."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"{url}: the disk is full") from error
+            raise DiskFull(f"{url}: no room in {folder}: the disk is full") from error
         raise
 
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,13 +33,14 @@ from clary.engines import cgroups, instance_types, isolation, posix, staging, us
 from clary.engines.artifacts import Artifacts
 from clary.engines.catalogue import Catalogue, Recipe
 from clary.engines.context import EngineContext
-from clary.engines.endings import ending
 from clary.engines.environments import Environments, PythonEnvironment
+from clary.engines.grants import Grants
 from clary.engines.launches import Launches
 from clary.engines.model_folders import PLACE, ModelFolders
 from clary.engines.ports import Ports
 from clary.engines.records import Record, Records, check_names, is_safe
 from clary.engines.relay import Relays
+from clary.engines.termination import end_all, exit_status, reason
 from clary.errors import Transient
 from clary.logs.folder import LogFolder
 from clary.logs.stream import last_texts
@@ -48,16 +48,8 @@ from clary.telemetry import logger
 
 _log = logger("engine")
 
-_LATE_EXIT = 2.0
-"""Seconds that the supervisor may need to write down how an adopted process ended."""
-_DEATH = 10.0
-"""Seconds after SIGKILL in which everything should be gone."""
 _KEPT_LOGS = 1000
 """Containers whose logs can still be asked for by id; the logs themselves are not removed."""
-_NO_MOUNT = (
-    "Models are not shown at /opt/ml/model, because this machine does not let us mount: SM_MODEL_DIR and "
-    "SAGEMAKER_BASE_DIR say where they are, and nothing keeps a model from writing there."
-)
 
 
 def create(context: EngineContext) -> Engine:
@@ -92,11 +84,8 @@ class ProcessEngine:
         self._settling: set[asyncio.Task[None]] = set()
         seed = hashlib.sha256(os.fsencode(context.data)).hexdigest()[:8]
         self._ports = Ports(seed)
-        self._groups = cgroups.discover(f"clary-{seed}")
-        self._mounts = False
+        self._grants = Grants(context.data, f"clary-{seed}", self._folders(".probe"))
         self._relays = Relays(run / "relays")
-        self._no_isolation: str | None = None
-        """Why this machine cannot isolate, and what would let it."""
         self._prepared: asyncio.Task[None] | None = None
 
     # -- the port -----------------------------------------------------------------------------------------------------
@@ -127,7 +116,7 @@ class ProcessEngine:
     async def capacity(self, instance_type: str = LOCAL) -> Capacity:
         await self._ready()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        machine = Capacity(float(len(os.sched_getaffinity(0))), memory, self._notes())
+        machine = Capacity(float(len(os.sched_getaffinity(0))), memory, self._grants.notes)
         return instance_types.capacity(machine, instance_type)
 
     async def knows_image(self, image: str, repository: Repository) -> bool:
@@ -160,7 +149,7 @@ class ProcessEngine:
         return {model: self._placed(id, model, size) for model, size in (await self._models.placed(id)).items()}
 
     def _placed(self, id: str, model: str, size: int) -> Placed:
-        ml = "/opt/ml" if self._mounts else self._folders(id).base
+        ml = "/opt/ml" if self._grants.mounts else self._folders(id).base
         return Placed(f"{ml}/{PLACE}/{model}/model", size)
 
     async def close(self) -> None:
@@ -180,7 +169,7 @@ class ProcessEngine:
         if (record := self._records.get(spec.id)) is not None:
             return record.container
         check_names(spec)
-        isolation.check(spec.network, self._no_isolation, ignore_vpc=self._context.ignore_vpc)
+        isolation.check(spec.network, self._grants.no_isolation, ignore_vpc=self._context.ignore_vpc)
         recipe = self._catalogue.resolve(spec.image)
         if spec.models is not None:
             recipe.require_many(spec.image)
@@ -214,7 +203,7 @@ class ProcessEngine:
         bounds = instance_types.bounds(spec)
         record = Record(
             spec, "starting", ports.port, recipe.resolved, artifacts=tuple(artifacts),
-            groups=tuple(map(str, self._groups.create(spec.id, bounds))),
+            groups=tuple(map(str, self._grants.groups.create(spec.id, bounds))),
         )  # fmt: skip
         staged = staging.Staged(
             spec=spec,
@@ -224,7 +213,7 @@ class ProcessEngine:
             folders=self._folders(spec.id),
             ports=ports,
             limits=bounds,
-            mounts=self._mounts,
+            mounts=self._grants.mounts,
             serving=self._run / "serving",
             data=self._context.data,
             region=self._context.region,
@@ -284,8 +273,8 @@ class ProcessEngine:
         self._records.pop(id, None)
 
     async def _end(self, record: Record, grace: float) -> None:
-        """End all processes of a container, its relay after what it answered. Raises Transient as `_end`."""
-        await _end(record, grace)
+        """End all processes of a container, its relay after what it answered. Raises Transient as `end_all`."""
+        await end_all(record, grace)
         await self._relays.end(record.spec.id)
 
     # -- the end of a container ---------------------------------------------------------------------------------------
@@ -320,29 +309,15 @@ class ProcessEngine:
         if record is None:
             return  # stopped in the same moment
         assert record.pid is not None, "a running container has a process"
-        status = await self._exit_status(record.pid)
+        status = await exit_status(record.pid, self._exit_file(record.pid))
         kills = cgroups.memory_kills([Path(group) for group in record.groups])
         with contextlib.suppress(Transient):  # stop tries again, and says so
             await self._end(record, grace=0.0)
         if self._records.get(id) is not record:
             return  # stopped meanwhile
-        reason = _reason(status, kills, record)
-        self._write(replace(record, phase="exited", exit_reason=reason, exited_at=time.time()))
+        words = reason(status, kills, record)
+        self._write(replace(record, phase="exited", exit_reason=words, exited_at=time.time()))
         self._context.on_change(id)
-
-    async def _exit_status(self, pid: int) -> int | None:
-        """Give a wait status: of our child from the kernel, of an adopted process from what the supervisor wrote."""
-        file = self._exit_file(pid)
-        deadline = time.monotonic() + _LATE_EXIT
-        while time.monotonic() < deadline:
-            if (status := posix.reap(pid)) is not None:
-                return status
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                status = int(file.read_text())
-                file.unlink()
-                return status
-            await asyncio.sleep(0.05)
-        return None
 
     # -- taking over --------------------------------------------------------------------------------------------------
 
@@ -363,7 +338,7 @@ class ProcessEngine:
         self._disk.sweep()
         for record in list(self._disk.read_all()):
             await self._adopt(record)
-        self._groups.retain(self._records)
+        self._grants.groups.retain(self._records)
         await self._models.retain(self._records)
         await self._relays.retain(self._records)
         if self._settling:  # what ended while nobody watched is known as ended from the first observation on
@@ -373,19 +348,9 @@ class ProcessEngine:
         for folder in private.iterdir():
             if folder.name not in self._records:
                 staging.Folders(folder).remove()
-        self._mounts = await self._probe(mounts=True) is None
-        trouble = await self._probe(isolated=True)
-        self._no_isolation = None if trouble is None else isolation.obstacle(trouble)
-        groups = self._groups.create("probe", None)
-        if groups and await self._probe(groups) is not None:
-            self._groups = cgroups.ControlGroups(())
-        cgroups.remove(groups)
-        for note in self._notes():
+        await self._grants.find_out()
+        for note in self._grants.notes:
             _log.warning(note)
-
-    def _notes(self) -> tuple[str, ...]:
-        others = (None if self._mounts else _NO_MOUNT, self._no_isolation)
-        return (*self._groups.notes, *(note for note in others if note is not None))
 
     async def _adopt(self, record: Record) -> None:
         if record.phase == "starting":
@@ -410,50 +375,9 @@ class ProcessEngine:
             else:
                 self._settle_soon(record.spec.id)
 
-    async def _probe(self, groups: Sequence[Path] = (), *, mounts: bool = False, isolated: bool = False) -> str | None:
-        """Try whether the machine lets us do the one or the other; give why not."""
-        folders = self._folders(".probe")
-        empty = isolation.plan(self._context.data, [folders.root]) if isolated else None
-        trouble = await staging.try_out(folders, groups, empty, mounts=mounts)
-        if trouble is not None:
-            _log.info("not permitted here", reason=trouble)
-        return trouble
-
 
 def _born(record: Record, pid: int) -> Record:
     return replace(record, pid=pid, birth=posix.birth(pid))
-
-
-async def _end(record: Record, grace: float) -> None:
-    """End all processes of a container: ask first, then make them. Raises Transient when the kernel does not do it."""
-    if record.pid is None:
-        return
-    pid, groups = record.pid, [Path(group) for group in record.groups]
-    asked = time.monotonic()
-    told = False
-    while True:
-        posix.reap(pid)
-        left = posix.members(pid, record.birth) | cgroups.members(groups)
-        left -= {number for number in left if (found := posix.stat(number)) is None or found.state in "ZX"}
-        if not left:
-            return
-        waited = time.monotonic() - asked
-        if waited >= grace + _DEATH:
-            raise Transient(f"{record.spec.id}: processes {sorted(left)} outlive SIGKILL", retry_after=5.0)
-        if waited >= grace:
-            posix.send(signal.SIGKILL, left)
-        elif not told:
-            posix.send(signal.SIGTERM, left)
-            told = True
-        await asyncio.sleep(0.02)
-
-
-def _reason(status: int | None, memory_kills: int, record: Record) -> str:
-    """Say how a process ended."""
-    if status is None:
-        return "exited while nobody watched"
-    code, bounds = os.waitstatus_to_exitcode(status), instance_types.bounds(record.spec)
-    return ending(code, short_of_memory=memory_kills > 0, limits=bounds)
 
 
 def _link(link: Path, target: Path) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aiodocker import Docker
-from aiodocker.containers import DockerContainer
 
 from clary.core.ports import (
     LOCAL,
@@ -31,7 +29,8 @@ from clary.core.ports import (
 from clary.engines import instance_types
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.context import EngineContext
-from clary.engines.docker import daemon, labels, lost, usage, volumes
+from clary.engines.docker import daemon, labels, usage, volumes
+from clary.engines.docker.census import Census, ids, shown
 from clary.engines.docker.creation import PORT, Creation
 from clary.engines.docker.daemon import gone_is_fine, translated
 from clary.engines.docker.events import Events
@@ -96,14 +95,7 @@ class DockerEngine:
         self._models = ModelFolders(context.data / "models", self._artifacts.fetcher)
         self._relays = Relays(self._root / "relays")
         self._launches = Launches()
-        self._seen: dict[str, Inspected] = {}
-        """By Docker's id, as of the last look."""
-        self._news: set[str] = set()
-        """Our ids of those that an event has told of since."""
-        self._gone: set[str] = set()
-        """Docker's ids of those that we have removed: a look that began before may still tell of them."""
-        self._strangers: set[str] = set()
-        """Docker's ids of those that bear our labels and are not ours."""
+        self._census = Census(self._owner, self._launches.ids)
         self._tidied = False
         """Whether volumes without a container were looked for, since Docker may have lost count of them."""
         self._look = Shared(self._look_now)
@@ -131,7 +123,7 @@ class DockerEngine:
         here = await self._connected()
         if not is_safe(id):
             return ()
-        if id in {labels.id_of(each) for each in self._seen.values() if not _runs(each)}:
+        if id in ids(each for each in self._census.seen if not _runs(each)):
             await here.followers.finish(id)
         return await here.followers.tail(id, lines)
 
@@ -150,7 +142,7 @@ class DockerEngine:
     async def usage(self) -> Mapping[str, Usage]:
         """Give what each running container uses (core.ports.Meters)."""
         here = await self._connected()
-        running = [(container_id, labels.id_of(each)) for container_id, each in self._seen.items() if _runs(each)]
+        running = [(each["Id"], labels.id_of(each)) for each in self._census.seen if _runs(each)]
         return await usage.measure(here.docker, running, self._root)
 
     async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
@@ -250,7 +242,7 @@ class DockerEngine:
             if labels.phase(inspected) == "started" and labels.is_whole(inspected["Config"]["Labels"] or {}):
                 self._note(here, inspected)
                 return inspected
-            await self._clear(here, [inspected])
+            await self._census.clear(here.docker, [inspected])
             await self._remove(here, id)
         return None
 
@@ -258,17 +250,14 @@ class DockerEngine:
         """Remove all that is left of a container but its log. Idempotent."""
         with translated(f"removing {id}"), gone_is_fine():
             await here.docker.containers.container(self._name(id)).delete(v=True, force=True)
-        for container_id, inspected in list(self._seen.items()):
-            if labels.id_of(inspected) == id:
-                del self._seen[container_id]
-                self._gone.add(container_id)
+        self._census.removed(id)
         await self._forget(here, id)
 
     async def _forget(self, here: _Connected, id: str) -> None:
         """Give back what a container had that Docker does not know of."""
         self._artifacts.release(id)
         await self._models.remove(id)
-        self._news.discard(id)
+        self._census.forget(id)
         await self._relays.end(id)
         await here.followers.forget(id)
 
@@ -277,16 +266,7 @@ class DockerEngine:
     async def _look_now(self) -> list[Inspected]:
         """Give every container of ours that was started. Raises Transient where Docker does not answer."""
         here = await self._connected()
-        launching = self._launches.ids()  # before Docker is asked: what these make is theirs
-        with translated("looking at the containers"):
-            boxes = await self._boxes(here.docker)
-            self._gone &= {box.id for box in boxes}
-            looked = [each for each in await asyncio.gather(*map(self._look_at, boxes)) if each is not None]
-        launching |= self._launches.ids()
-        await self._clear(here, [each for each in looked if labels.id_of(each) not in launching])
-        found = [each for each in looked if labels.phase(each) == "started" and each["Id"] not in self._gone]
-        vanished = _ids(self._seen.values()) - _ids(found) - self._launches.ids()
-        self._seen = {}
+        found, vanished = await self._census.take(here.docker)
         for inspected in found:
             self._note(here, inspected)
         await asyncio.gather(*(self._forget(here, id) for id in vanished))
@@ -295,43 +275,9 @@ class DockerEngine:
             self._tidied = True
         return found
 
-    async def _clear(self, here: _Connected, found: Sequence[Inspected]) -> None:
-        """Remove what was created and never started: its launch has died, or Docker has in the middle of it."""
-        for inspected in found:
-            if labels.phase(inspected) == "created":
-                try:
-                    with translated(f"removing {inspected['Name']}"):
-                        # Not by force: what has been started after all is refused.
-                        await here.docker.containers.container(inspected["Id"]).delete(v=True)
-                except (Transient, LaunchFailure) as trouble:  # the next look tries again
-                    _log.warning("a container that was never started stays", reason=trouble.message)
-                    continue
-                if killed := await asyncio.to_thread(lost.end, inspected["Id"]):
-                    _log.warning("Docker had lost sight of a container that ran", name=inspected["Name"], killed=killed)
-
-    async def _boxes(self, docker: Docker) -> list[DockerContainer]:
-        """Give what we made. What only bears our labels is told of once, and left alone."""
-        labelled = [f"{labels.OWNER}={self._owner}", labels.ID]
-        boxes = await docker.containers.list(all=True, filters=json.dumps({"label": labelled}))
-        strangers = [box for box in boxes if not labels.is_ours(self._owner, box)]
-        for box in strangers:
-            if box.id not in self._strangers and box["Names"]:  # one that is half removed has no name any more
-                _log.warning("a container has Clary's labels and is not Clary's: left alone", names=box["Names"])
-        self._strangers = {box.id for box in strangers}
-        return [box for box in boxes if box.id not in self._strangers]
-
-    async def _look_at(self, box: DockerContainer) -> Inspected | None:
-        """Ask about one container if there is news of it: the list does not say when it began and how it ended."""
-        known = self._seen.get(box.id)
-        if known is not None and known["State"]["Status"] == box["State"] and labels.id_of(known) not in self._news:
-            return known
-        if known is not None:
-            self._news.discard(labels.id_of(known))  # before asking: what happens from here on is news again
-        return await _shown(box)
-
     def _note(self, here: _Connected, inspected: Inspected) -> None:
         """Remember a container: its log is copied from now on, and its artifacts are kept."""
-        self._seen[inspected["Id"]] = inspected
+        self._census.note(inspected)
         here.followers.follow(labels.id_of(inspected), labels.kept(inspected), ended=not _runs(inspected))
         self._hold(inspected)
 
@@ -353,14 +299,14 @@ class DockerEngine:
             return labels.to_container(inspected, PORT)
 
     def _changed(self, id: str) -> None:
-        self._news.add(id)
+        self._census.changed(id)
         self._context.on_change(id)
 
     def _reconnected(self) -> None:
         """Anything may have happened to anybody: also to a removal that Docker was about to finish."""
-        self._gone.clear()
+        self._census.reconnected()
         self._tidied = False
-        for inspected in list(self._seen.values()):
+        for inspected in self._census.seen:
             self._changed(labels.id_of(inspected))
 
     # -- beginning ----------------------------------------------------------------------------------------------------
@@ -398,11 +344,12 @@ class DockerEngine:
 
     async def _take_over(self, docker: Docker) -> None:
         """Keep the artifacts of what is there, and the relays of nothing else."""
-        found = [each for each in await asyncio.gather(*map(_shown, await self._boxes(docker))) if each is not None]
+        boxes = await self._census.boxes(docker)
+        found = [each for each in await asyncio.gather(*map(shown, boxes)) if each is not None]
         for inspected in found:
             self._hold(inspected)
-        await self._relays.retain(_ids(found))
-        await self._models.retain(_ids(found))
+        await self._relays.retain(ids(found))
+        await self._models.retain(ids(found))
 
     def _hold(self, inspected: Inspected) -> None:
         for artifact in labels.kept(inspected).artifacts:
@@ -414,17 +361,6 @@ class DockerEngine:
 
 def _placed(model: str, size: int) -> Placed:
     return Placed(f"/opt/ml/{PLACE}/{model}/model", size)
-
-
-async def _shown(box: DockerContainer) -> Inspected | None:
-    """Give what Docker says of a container; None where it is gone."""
-    with gone_is_fine():
-        return await box.show()
-    return None
-
-
-def _ids(found: Iterable[Inspected]) -> set[str]:
-    return {labels.id_of(each) for each in found}
 
 
 def _runs(inspected: Inspected) -> bool:
