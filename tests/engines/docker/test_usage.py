@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -9,7 +13,7 @@ import pytest
 
 from clary.core.ports import Meters
 from clary.engines.docker.engine import DockerEngine
-from clary.engines.docker.usage import to_usage
+from clary.engines.docker.usage import measure, to_usage
 from tests.containers import needs_docker
 from tests.engines.conftest import MakeSpec
 from tests.engines.docker.conftest import ask, exited, quiet
@@ -42,3 +46,16 @@ def test_the_file_cache_is_not_counted(cache: str) -> None:
     }
     used = to_usage(stats, 40.0)
     assert (used.cpu_seconds, used.memory, used.memory_limit, used.disk_percent) == (1.5, 200 * MIB, 1024 * MIB, 40.0)
+
+
+@pytest.mark.parametrize("said", [None, {}, {"memory_stats": {}}])
+async def test_a_container_without_numbers_is_left_out(said: object, tmp_path: Path) -> None:
+    @contextlib.asynccontextmanager
+    async def query(*_: object, **__: object) -> AsyncIterator[Any]:
+        async def json(**_: object) -> object:
+            return said
+
+        yield SimpleNamespace(json=json)
+
+    docker: Any = SimpleNamespace(_query=query)
+    assert await measure(docker, [("d", "c")], tmp_path) == {}

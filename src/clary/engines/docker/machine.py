@@ -38,6 +38,8 @@ async def examine(docker: Docker, shm: int, folder: Path) -> Machine:
     """Ask an engine. `shm`: of each container; `folder`: for a file that the engine reads."""
     info, version = await docker.system.info(), await docker.version()
     podman = any("Podman" in part["Name"] for part in version.get("Components") or ())
+    # Podman 4 tells in a member of its own what Docker has among its security options.
+    rootless = bool(info.get("Rootless")) or "name=rootless" in (info.get("SecurityOptions") or ())
     obstacle = seccomp.obstacle(info)
     return Machine(
         cpus=int(info["NCPU"]),
@@ -45,9 +47,9 @@ async def examine(docker: Docker, shm: int, folder: Path) -> Machine:
         shm=shm,
         podman=podman,
         # Its bridges are there as long as a container is, so they show nothing before.
-        local="name=rootless" not in (info.get("SecurityOptions") or ()) if podman else None,
+        local=not rootless if podman else None,
         seccomp=_profile(podman, folder) if obstacle is None else None,
-        notes=tuple(_notes(info, podman, obstacle)),
+        notes=tuple(_notes(info, podman, rootless, obstacle)),
     )
 
 
@@ -61,8 +63,9 @@ def _profile(podman: bool, folder: Path) -> str:
     return f"seccomp={file.absolute()}"
 
 
-def _notes(info: Mapping[str, Any], podman: bool, obstacle: str | None) -> Iterator[str]:
-    if not info.get("MemoryLimit", True):
+def _notes(info: Mapping[str, Any], podman: bool, rootless: bool, obstacle: str | None) -> Iterator[str]:
+    # Podman says what the kernel could do; without root it may only by control groups of version 2.
+    if not info.get("MemoryLimit", True) or (podman and rootless and info.get("CgroupVersion") == "1"):
         yield _NO_LIMITS
     if podman:
         yield _NO_WALLS

@@ -36,7 +36,9 @@ async def measure(docker: Docker, containers: Iterable[tuple[str, str]], disk: P
                 if error.status in (404, 409):
                     return None
                 raise
-        return (id, to_usage(stats, 100.0 * used / total)) if stats.get("memory_stats", {}).get("usage") else None
+        # What is just ending has no numbers, and Podman without root and with control groups of version 1 has none at all.
+        is_whole = stats and stats.get("memory_stats", {}).get("usage")
+        return (id, to_usage(stats, 100.0 * used / total)) if is_whole else None
 
     with translated("measuring containers"):
         found = await asyncio.gather(*(one(*each) for each in containers))
