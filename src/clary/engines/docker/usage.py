@@ -36,7 +36,7 @@ async def measure(docker: Docker, containers: Iterable[tuple[str, str]], disk: P
                 if error.status in (404, 409):
                     return None
                 raise
-        # What is just ending has no numbers, and Podman without root and with control groups of version 1 has none at all.
+        # What is just ending has none, and of Podman without root, with control groups of version 1, nothing has.
         is_whole = stats and stats.get("memory_stats", {}).get("usage")
         return (id, to_usage(stats, 100.0 * used / total)) if is_whole else None
 
