@@ -83,7 +83,7 @@ def test_what_somebody_else_has_added_up_counts_like_what_came_one_by_one() -> N
     for _ in range(3):
         model.add(12_000.0)
         overhead.add(400.0)
-    told.ask(lambda: [Successes("e", "v", {2: 3}, model, overhead)])
+    told.ask(lambda: [Successes(("e", "v", ""), {2: 3}, model, overhead)])
     told.count("e", "v", FINE)
     assert by_name(told.take(), "e", "v") == counted(FINE, FINE, FINE, FINE)
 

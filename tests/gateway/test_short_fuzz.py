@@ -40,6 +40,16 @@ ROUTE = EndpointRoute("e", "InService", (VARIANT,))
 MANY = EndpointRoute("e", "InService", (replace(VARIANT, multi_model="primary"),))
 """Of the many models that its container serves, `m` is loaded."""
 
+OF_COMPONENTS = EndpointRoute(
+    "e", "InService", (), components={
+        "c": replace(ROUTE, component="c"),
+        "none": EndpointRoute("e", "InService", (replace(VARIANT, targets=()),), component="none", copies=0),
+        "adapter": replace(ROUTE, component="adapter", adapter="a"),
+        "late": replace(ROUTE, status="Creating", component="late"),
+        "updating": replace(ROUTE, status="Updating", component="updating"),
+    },
+)  # fmt: skip
+
 Event = tuple[str, bytes]
 """Who does something, `client` or `container`, and the bytes that it sends; none: it sends no more."""
 
@@ -127,7 +137,7 @@ class Side:
                 wire.close()
                 end.connection_lost(None)
                 flush()
-        counted = {point.series.name: point.statistics.count for point in self.state.meter.take()}
+        counted = {point.series: point.statistics.count for point in self.state.meter.take()}
         assert self.state.load == self.state.deadlines == {}
         resident, report = self.state.models.find("e", "V", model_id("m"))["i"], self.state.models._draw_up()
         assert resident.under_way == 0
@@ -149,7 +159,8 @@ NAMES = st.sampled_from(
     b"A Accept Authorization Connection Content-Encoding Content-Length Content-Type Date Expect Host Keep-Alive "
     b"Proxy-Connection Smithy-Protocol TE Trailer Transfer-Encoding Upgrade User-Agent X-Amz-Date X-Amz-Security-Token "
     b"X-Amz-Content-Sha256 X-Amz-Target X-Clary-Server-Timing X-Amzn-SageMaker-Custom-Attributes "
-    b"X-Amzn-SageMaker-Inference-Id X-Amzn-SageMaker-New-Session-Id X-Amzn-SageMaker-Session-Id "
+    b"X-Amzn-SageMaker-Inference-Component X-Amzn-SageMaker-Inference-Id X-Amzn-SageMaker-New-Session-Id "
+    b"X-Amzn-SageMaker-Session-Id "
     b"X-Amzn-SageMaker-Target-Model X-Amzn-SageMaker-Target-Variant".split()
 )
 VALUES = st.sampled_from(
@@ -258,6 +269,33 @@ def test_whatever_happens_to_a_request_for_one_of_many_models_is_the_same_both_w
 
 def test_a_request_for_a_model_that_is_loaded_is_plain(tmp_path: Path) -> None:
     assert compare(tmp_path, [("client", OF_MANY), ("container", ANSWER)] * 3, route=MANY) == 3
+
+
+OF_COMPONENT = with_header(b"X-Amzn-SageMaker-Inference-Component: c")
+
+
+@THE_SAME
+@given(happenings(OF_COMPONENT))
+@example([("client", OF_COMPONENT), ("container", ANSWER.replace(b"200 OK", b"500 Oops"))])
+@example([("client", REQUEST), ("container", ANSWER)])
+@example([("client", OF_COMPONENT.replace(b": c\r", b": none\r")), ("container", ANSWER)])
+@example([("client", OF_COMPONENT.replace(b": c\r", b": adapter\r")), ("container", ANSWER)])
+@example([("client", OF_COMPONENT.replace(b": c\r", b": late\r")), ("container", ANSWER)])
+@example([("client", OF_COMPONENT.replace(b": c\r", b": other\r")), ("container", ANSWER)])
+def test_whatever_happens_to_a_request_for_a_component_is_the_same_both_ways(
+    tmp_path: Path, events: list[Event]
+) -> None:
+    compare(tmp_path, [*events, *[("client", OF_COMPONENT), ("container", ANSWER)]], route=OF_COMPONENTS)
+
+
+def test_a_request_for_a_component_is_plain(tmp_path: Path) -> None:
+    others = [("client", OF_COMPONENT.replace(b": c\r", b": updating\r")), ("container", ANSWER)]
+    of_it = [("client", OF_COMPONENT), ("container", ANSWER)]
+    assert compare(tmp_path, [*of_it, *others] * 2, route=OF_COMPONENTS) == 4
+
+
+def test_who_names_a_component_where_there_is_none_is_refused_both_ways(tmp_path: Path) -> None:
+    assert compare(tmp_path, [*BOTH, ("client", OF_COMPONENT), *BOTH]) == 2
 
 
 def test_empty_lines_between_requests_never_become_too_many(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ class EndpointRoute:
 
     @property
     def is_invokable(self) -> bool:
-        """Tell whether the endpoint's status lets requests through; it does during an update."""
+        """Tell whether the status lets requests through; it does during an update."""
         return self.status not in ("Creating", "Failed", "Deleting")
 
 

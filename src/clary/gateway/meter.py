@@ -71,8 +71,7 @@ class Answered(NamedTuple):
 class Successes(NamedTuple):
     """What somebody else has added up of invocations that the containers answered with 200. In microseconds."""
 
-    route: str
-    variant: str
+    whose: _Key
     instances: Mapping[int, int]
     """Invocations by how many instances were active."""
     model: Statistics
@@ -124,7 +123,7 @@ class _Counted:
     def points(self, start: int, told: Sequence[Successes]) -> Iterator[Point]:
         """Make the points of this and of what others have counted, one by one."""
         for each in told:
-            self.tallies.setdefault((each.route, each.variant, ""), _Tally()).succeeded(each)
+            self.tallies.setdefault(each.whose, _Tally()).succeeded(each)
         for key in self.answers.keys() - self.tallies.keys():
             self.tallies[key] = _Tally()
         for key, tally in self.tallies.items():

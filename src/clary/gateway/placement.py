@@ -18,9 +18,6 @@ CONTAINER = b"x-amzn-sagemaker-target-container-hostname"
 COMPONENT = b"x-amzn-sagemaker-inference-component"
 _SESSION = b"x-amzn-sagemaker-session-id"
 
-_ABSENT = frozenset(("Creating", "Failed", "Deleting"))
-"""Statuses of what is not invoked."""
-
 
 class Placed(Routed):
     """Picks an instance, by session, name, weight and load, and waits for a place on it where there is a limit."""
@@ -93,7 +90,7 @@ class Placed(Routed):
                 raise answers.foreign_component()
             return route
         component = route.components.get(header.decode("latin-1")) if header is not None else None
-        if component is None or component.status in _ABSENT:
+        if component is None or not component.is_invokable:
             raise answers.no_component(route, header, self._state.partition)
         return component
 

@@ -63,9 +63,16 @@ class LongWay:
 
     def is_plain(self, route: EndpointRoute) -> bool:
         """Tell whether invocations of an endpoint need nothing but a container: whatever else it has is not plain."""
-        plain = EndpointRoute(route.name, route.status, route.variants, instances=route.instances)
+        plain = EndpointRoute(
+            route.name, route.status, route.variants,
+            instances=route.instances, component=route.component, copies=route.copies,
+        )  # fmt: skip
         one_kind = len(route.variants) == 1 or not any(variant.multi_model for variant in route.variants)
         return route == plain and route.is_invokable and one_kind and all(map(_is_plain, route.variants))
+
+    def component(self, route: EndpointRoute, name: bytes) -> EndpointRoute | None:
+        """Give the route of an inference component, where its endpoint has it and can be invoked."""
+        return (route.components or {}).get(name.decode()) if route.is_invokable else None
 
     def only(self, route: EndpointRoute) -> tuple[VariantRoute, Target] | None:
         """Give the variant and the target of a route that has no other."""

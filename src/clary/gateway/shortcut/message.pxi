@@ -7,7 +7,7 @@ cdef enum:
 
 cdef enum:  # what a header is
     OTHER, LENGTH, AUTHORIZATION, HOST, TYPE, ACCEPT, ATTRIBUTES, INFERENCE_ID, DATE, HASH, TOKEN, AGENT, CONNECTION,
-    MODEL, FOREIGN  # one that only the long way knows what to do with
+    MODEL, COMPONENT, FOREIGN  # one that only the long way knows what to do with
 
 cdef struct Header:
     const unsigned char *line    # its line as it came: name, colon, space, value
@@ -82,6 +82,9 @@ cdef int kind_of(const unsigned char *name, Py_ssize_t size) noexcept nogil:
             return INFERENCE_ID
         if same(name, b"x-amzn-sagemaker-target-model", 29):
             return MODEL
+    elif size == 36:
+        if same(name, b"x-amzn-sagemaker-inference-component", 36):
+            return COMPONENT
     elif size == 34:
         if same(name, b"x-amzn-sagemaker-custom-attributes", 34):
             return ATTRIBUTES

@@ -34,15 +34,24 @@ cdef class Latencies:
 
 
 cdef class Tally:
-    """What was counted of one variant. Added up at once: what is put off makes those wait who come when it is due."""
-    cdef str endpoint, variant
+    """What was counted of one variant, or of an inference component."""
+    cdef tuple whose
+    """The meter's key."""
     cdef dict instances
     cdef Latencies model, overhead
 
-    def __cinit__(self, str endpoint, str variant):
-        self.endpoint, self.variant = endpoint, variant
+    def __cinit__(self, tuple whose):
+        self.whose = whose
         self.instances = {}
         self.model, self.overhead = Latencies(), Latencies()
 
+    cdef int add(self, instances, double model, double overhead) except -1:
+        """Count an answer; its times in seconds."""
+        self.instances[instances] = self.instances.get(instances, 0) + 1
+        if model > 0.0:
+            self.model.add(model * 1e6)
+        self.overhead.add(overhead * 1e6)
+        return 0
+
     cdef told(self):
-        return Successes(self.endpoint, self.variant, self.instances, self.model.statistics(), self.overhead.statistics())
+        return Successes(self.whose, self.instances, self.model.statistics(), self.overhead.statistics())

@@ -105,7 +105,7 @@ cdef class Plain:
             shortcut.outliers.answered(id, self.answered_at - self.sent_at)
         now = perf_counter()
         model = now - self.sent_at
-        shortcut.count(self.path.endpoint, self.variant, model, now - self.arrived - model)
+        shortcut.count(self.path.endpoint, self.route, self.variant, model, now - self.arrived - model)
         client = self.client
         if client.deaf or client.write_paused or len(client.exchanges) > 1 or not (client.reading and client.adopted.keep_alive):
             client.finish()

@@ -4,8 +4,8 @@
 It may only do what the long way (`clary.gateway.invocation` and what that is made of) would do to the byte, and gives
 up before it has done anything where a request is not plain. A plain one came whole in one read, is framed by one
 Content-Length and written in visible ASCII, has no header twice and none that steers, is signed by somebody who was
-seen before, and goes to one container of an endpoint without extras, over a connection that is open already; where that
-container serves many models, to one that is loaded there. An answer is plain where it is a whole 200 in one read. Any
+seen before, and goes to one container of an endpoint, or of an inference component, without extras, over a connection
+that is open already; where that container serves many models, to one that is loaded there. An answer is plain where it is a whole 200 in one read. Any
 other makes the invocation a long one under way (`become`), as does everything that goes wrong.
 """
 
@@ -54,6 +54,8 @@ cdef class Place:
 cdef class Path:
     """What is known of a request line: whose it is, and the route that was looked at last."""
     cdef str endpoint
+    cdef bytes component
+    """The inference component that is asked for besides, if one is."""
     cdef bytes target
     cdef bytes line
     cdef long seen
@@ -245,21 +247,29 @@ cdef class Shortcut:
         """Give what the request line leads to, if that is an endpoint without extras."""
         cdef Py_ssize_t size = self.message.first
         cdef Path path = self.last_path
-        cdef bytes line
-        if (path is None or PyBytes_GET_SIZE(path.line) != size
+        cdef bytes line, component = None
+        cdef Header *header
+        if self.message.places[COMPONENT] >= 0:
+            header = &self.message.headers[self.message.places[COMPONENT]]
+            if header.value_size > SHORT:
+                return None
+            component = text(header.value, header.value_size)
+        if (path is None or component != path.component or PyBytes_GET_SIZE(path.line) != size
                 or memcmp(PyBytes_AS_STRING(data), PyBytes_AS_STRING(path.line), size) != 0):
             line = data[:size]
-            path = self.paths.get(line)
+            key = line if component is None else (line, component)
+            path = self.paths.get(key)
             if path is None:
                 found = self.way.path(line)
                 if found is None:
                     return None
                 path = Path.__new__(Path)
                 path.line = line
+                path.component = component
                 path.endpoint, path.target = found
                 if len(self.paths) >= MOST_KEPT:
                     self.paths.clear()
-                self.paths[line] = path
+                self.paths[key] = path
             self.last_path = path
         table = self.routes.table
         if table is not self.table:
@@ -267,7 +277,10 @@ cdef class Shortcut:
             self.tables += 1
         if path.seen != self.tables:
             path.seen = self.tables
-            self.look_up(path, table.endpoints.get(path.endpoint))
+            route = table.endpoints.get(path.endpoint)
+            if route is not None and path.component is not None:
+                route = self.way.component(route, path.component)
+            self.look_up(path, route)
         return path if path.plain else None
 
     cdef int look_up(self, Path path, route) except -1:
@@ -282,19 +295,21 @@ cdef class Shortcut:
 
     # -- the numbers ---------------------------------------------------------------------------------------------------
 
-    cdef int count(self, str endpoint, variant, double model, double overhead) except -1:
+    cdef int count(self, str endpoint, route, variant, double model, double overhead) except -1:
         """Count an answer; its times in seconds."""
-        cdef str name = variant.name
-        cdef tuple key = (endpoint, name)
-        cdef Tally tally = self.tallies.get(key)
-        if tally is None:
-            tally = self.tallies[key] = Tally(endpoint, name)
+        cdef str component = route.component
         instances = len(variant.targets)
-        tally.instances[instances] = tally.instances.get(instances, 0) + 1
-        if model > 0.0:
-            tally.model.add(model * 1e6)
-        tally.overhead.add(overhead * 1e6)
+        if component:
+            self.tally(("", "", component)).add(instances, model, overhead)
+            instances = 0  # copies are no instances
+        self.tally((endpoint, variant.name, "")).add(instances, model, overhead)
         return 0
+
+    cdef Tally tally(self, tuple whose):
+        cdef Tally tally = self.tallies.get(whose)
+        if tally is None:
+            tally = self.tallies[whose] = Tally(whose)
+        return tally
 
     def successes(self):
         """Hand over what was counted since the meter asked last."""
