@@ -213,7 +213,7 @@ async def test_what_a_balancer_on_the_way_adds_needs_no_signature(gateway: Gatew
     "change",
     [
         lambda raw: raw.replace(b"{}", b"[]"),
-        lambda raw: re.sub(rb"Signature=..", b"Signature=00", raw),
+        lambda raw: re.sub(rb"Signature=(.)", lambda found: b"Signature=" + (b"1" if found[1] == b"0" else b"0"), raw),
         lambda raw: raw.replace(b"/e/", b"/f/"),
         lambda raw: re.sub(rb"X-Amz-Date: \d{4}", b"X-Amz-Date: 2001", raw),
         lambda raw: raw.replace(b"\r\n\r\n", b"\r\nX-Amz-Target: other\r\n\r\n"),

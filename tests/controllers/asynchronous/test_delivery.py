@@ -87,7 +87,7 @@ class Bench:
 
         app = web.Application(client_max_size=1024 * MIB)
         app.router.add_post("/invocations", noted)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         self._runners.append(runner)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

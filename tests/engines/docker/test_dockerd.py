@@ -46,6 +46,11 @@ async def test_containers_that_a_killed_docker_took_along_are_seen_as_ended_and_
     spec = make_spec()
     first = await engine.launch(spec, quiet)
     await ask(first, do="say", lines=5)
+
+    async def heard() -> bool:
+        return "line 4" in await engine.logs(spec.id, 100)
+
+    await until(heard)  # what a killed Docker has read and not written yet is lost
     daemon.end()
     with pytest.raises(Transient):
         await engine.observe()
