@@ -9,7 +9,7 @@ import functools
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from clary.core.asynchronous import AsyncRequest, Backlog, Notification, Settled
 from clary.core.deployment import Answer
@@ -31,6 +31,7 @@ from clary.core.resources import KINDS, Kind, Resource
 from clary.errors import LaunchFailure, Transient
 
 P = ParamSpec("P")
+T = TypeVar("T")
 _KINDS = {kind.name: kind for kind in KINDS}
 EPOCH = 1_700_000_000.0
 """When virtual time begins."""
@@ -409,15 +410,33 @@ async def _check_cancelled(engine: Engine, spec: ContainerSpec) -> None:
     assert await _find(engine, spec.id) is None, "a cancelled launch leaves nothing behind"
 
 
+async def _launch(engine: Engine, spec: ContainerSpec) -> Container:
+    return await _insisted(lambda: engine.launch(spec, lambda _: None))
+
+
+async def _stop(engine: Engine, id: str) -> None:
+    await _insisted(lambda: engine.stop(id, 1.0))
+
+
+async def _insisted(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what may be put off: Transient says that it is worth another try, as controllers give it one."""
+    for _ in range(5):
+        try:
+            return await work()
+        except Transient as trouble:
+            await asyncio.sleep(min(trouble.retry_after, 1.0))
+    return await work()
+
+
 async def _check_launch(engine: Engine, spec: ContainerSpec) -> Container:
-    container, twin = await asyncio.gather(*(engine.launch(spec, lambda _: None) for _ in range(2)))
+    container, twin = await asyncio.gather(*(_launch(engine, spec) for _ in range(2)))
     assert (twin.started_at, twin.pid) == (container.started_at, container.pid), "two launches at once are one"
     for name in ("id", "endpoint", "variant", "instance_id", "deployment", "image", "kind"):
         assert getattr(container, name) == getattr(spec, name), f"a container keeps its {name}"
     assert container.phase == "running", "launch returns once the process runs"
     assert container.port > 0, "a container has a port"
     assert container.resolved_image, "an image is resolved to what will be launched again"
-    again = await engine.launch(spec, lambda _: None)
+    again = await _launch(engine, spec)
     assert (again.started_at, again.pid) == (container.started_at, container.pid), "launching twice is launching once"
     assert await _find(engine, spec.id) is not None, "what was launched is observed"
 
@@ -431,7 +450,7 @@ async def _check_launch(engine: Engine, spec: ContainerSpec) -> Container:
 
 
 async def _check_exit(engine: Engine, spec: ContainerSpec) -> None:
-    await engine.launch(spec, lambda _: None)
+    await _launch(engine, spec)
 
     async def has_exited() -> bool:
         container = await _find(engine, spec.id)
@@ -445,13 +464,13 @@ async def _check_exit(engine: Engine, spec: ContainerSpec) -> None:
     assert container.exited_at is not None, "an exit has its time"
     assert container.exited_at >= container.started_at, "an exit comes after the start"
     before = await engine.logs(spec.id, 100)
-    await engine.stop(spec.id, 1.0)
+    await _stop(engine, spec.id)
     assert await _find(engine, spec.id) is None, "a stopped container is forgotten"
-    again = await engine.launch(replace(spec, resolved_image=container.resolved_image), lambda _: None)
+    again = await _launch(engine, replace(spec, resolved_image=container.resolved_image))
     assert again.started_at > container.started_at, "what was stopped can be launched again"
     assert again.resolved_image == container.resolved_image, "a pinned image stays what it is"
     await _wait_for(has_exited, "its exit is observed too")
-    await engine.stop(spec.id, 1.0)
+    await _stop(engine, spec.id)
     lines = await engine.logs(spec.id, 100)
     assert list(lines[: len(before)]) == list(before), "what it wrote stays, in order, and what comes next follows"
     news = sorted(lines[len(before) :])
@@ -477,11 +496,11 @@ async def _check_usage(engine: Engine, first: Container) -> None:
 
 
 async def _check_stop(engine: Engine, first: Container) -> None:
-    await engine.stop(first.id, 1.0)
+    await _stop(engine, first.id)
     assert await _find(engine, first.id) is None, "a stopped container is forgotten"
     assert await engine.logs(first.id, 10), "logs stay after a stop"
-    await engine.stop(first.id, 1.0)
-    await engine.stop("nobody", 1.0)
+    await _stop(engine, first.id)
+    await _stop(engine, "nobody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,7 +524,7 @@ async def holds_models_conformance(create: Callable[[], Awaitable[Engine]], spec
     engine = await create()
     try:
         assert isinstance(engine, HoldsModels), "an engine that holds models says so"
-        container = await engine.launch(spec, lambda _: None)
+        container = await _launch(engine, spec)
         assert await engine.placed(spec.id) == {}, "at first there are no models"
         path = await _check_placed(engine, specimens, container)
         await _check_missing(engine, specimens)
@@ -516,7 +535,7 @@ async def holds_models_conformance(create: Callable[[], Awaitable[Engine]], spec
         assert isinstance(engine, HoldsModels)
         assert (await engine.placed(spec.id)).keys() == {"one"}, "files outlive the engine object"
         await _check_discarded(engine, specimens, container, path)
-        await engine.stop(spec.id, 1.0)
+        await _stop(engine, spec.id)
         assert await engine.placed(spec.id) == {}, "files end with their container"
         try:
             await engine.place(spec.id, "one", specimens.model, None)
