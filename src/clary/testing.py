@@ -384,11 +384,11 @@ async def _find(engine: Engine, id: str) -> Container | None:
 
 async def _wait_for(holds: Callable[[], Awaitable[bool]], what: str) -> None:
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await holds():  # noqa: ASYNC110 - engines need not tell of changes
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise AssertionError(f"within 30 s: {what}") from None
+        raise AssertionError(f"within 60 s: {what}") from None
 
 
 async def _check_broken(engine: Engine, spec: ContainerSpec) -> None:

@@ -117,7 +117,7 @@ def quiet(_: str) -> None:
 async def ask(container: Container, **question: object) -> Any:
     """Let the model do one of its tricks; it may need a moment to listen."""
     async with aiohttp.ClientSession() as session:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 url = f"http://{container.host}:{container.port}/invocations"
                 async with session.post(url, json=question) as answer:

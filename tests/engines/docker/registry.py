@@ -138,7 +138,7 @@ class Registry:
             request.add_header(
                 "Authorization", f"Basic {base64.b64encode(f'{USER}:{self.password}'.encode()).decode()}"
             )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.headers, answer.read()
 
 
