@@ -232,6 +232,28 @@ async def test_when_an_instance_dies_its_models_are_loaded_elsewhere() -> None:
 
 
 @in_virtual_time
+async def test_room_that_comes_by_itself_while_a_model_is_refused_is_used() -> None:
+    """A container drops the model that took the room, and is asked again instead of being believed (seed 29)."""
+    async with running(capacity=1) as (world, [gateway]):
+        await gateway.invoke("m1")
+        server, (host,) = world.machine.servers[20_000], world.hosts
+        assert world.control is not None
+        (loader,) = world.control._loaders["many"].values()
+        held = loader.held()[0].key
+        unload = server.unload
+
+        async def drop_and_unload(name: str) -> Said:
+            if name == model_id("m2") and model_id("m1") in server.models:
+                del server.models[model_id("m1")]
+                assert not await loader.holds(held, spent=False)
+            return await unload(name)
+
+        server.unload = drop_and_unload  # type: ignore[method-assign]
+        assert await gateway.invoke("m2") == (200, f"{PREFIX}m2")
+        assert host.container.id == "c0"
+
+
+@in_virtual_time
 async def test_no_model_is_to_blame_for_a_container_that_does_not_listen() -> None:
     async with running(2, models=11) as (world, [gateway]):
         world.machine.kill(world.hosts[0])  # and its endpoint has not noticed yet

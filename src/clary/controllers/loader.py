@@ -156,6 +156,7 @@ class Loader:
             self._log.warning("a container has lost a model", model=key.model)
             self._around.went(key)
             self.shelf.has_gone(key.model)
+            self._unloads += 1  # there may be room
         return False
 
     def relieve(self, usage: Usage) -> None:

@@ -83,3 +83,12 @@ class Lines:
             if not self._idle[its]:
                 del self._idle[its]
         oldest.close()
+
+    def close(self) -> None:
+        """Close what is kept."""
+        with self._lock:
+            kept = list(self._kept)
+            self._kept.clear()
+            self._idle.clear()
+        for connection in kept:
+            connection.close()
