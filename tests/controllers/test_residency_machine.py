@@ -88,6 +88,7 @@ class ManyModels(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2))
     def kill_container(self, number: int) -> None:
         """A container dies, with its disk, and another takes its place a moment later."""
+        self.dropped = self.dropped or self.world.control is None  # what it had has gone, and nobody was told
 
         async def die_and_return() -> None:
             hosts = self.world.hosts
