@@ -382,6 +382,46 @@ async def test_a_defect_of_ours_ends_one_request_and_not_the_work(tmp_path: Path
 
 
 @in_virtual_time
+async def test_what_cannot_be_ended_for_a_reason_of_ours_is_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.route("ep", "a")
+    world.attempts.behaviour = lambda request, instance: Refused("primary", 500, b"no")
+    world.attempts.report_errors = [RuntimeError("a defect")] * 2
+    async with world.running():
+        ids = await world.ask("ep", 2)
+        await until(lambda: world.done(ids))
+    assert sorted(world.attempts.reported) == ids
+    assert len(world.attempts.made) == 4
+
+
+@in_virtual_time
+async def test_what_expires_and_cannot_be_ended_leaves_the_work_going(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.route("ep", status="Updating")
+    world.attempts.report_errors = [RuntimeError("a defect")] * 2
+    async with world.running():
+        ids = await world.ask("ep", ttl=5)
+        await until(lambda: world.done(ids))
+    assert list(world.attempts.reported) == ids
+
+
+@in_virtual_time
+async def test_an_end_that_cannot_be_noted_is_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    world.route("ep", "a")
+
+    def full(*told: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(world.log, "ended", full)
+    async with world.running():
+        ids = await world.ask("ep", 3)
+        await until(lambda: world.done(ids))
+        await asyncio.sleep(300)
+    assert len(world.attempts.made) == 3
+
+
+@in_virtual_time
 async def test_a_failure_is_written_before_the_request_leaves_the_queue_however_long_that_takes(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.route("ep", "a")

@@ -52,6 +52,9 @@ EXPIRED = 100
 REPORT_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a failure is written once more; the last one stays."""
 
+AFTER_DEFECT = 60.0
+"""Seconds before a request is tried again that could not be seen to its end for a reason of our own."""
+
 
 class Attempts(Protocol):
     """What makes attempts (`Delivery`)."""
@@ -178,7 +181,7 @@ class Dispatcher:
             step = next_step(request, route, self._now(), lane.load, lane.served)
             if isinstance(step, Failed) and not (step.kind == "deleted" and not await self._around.gone(request)):
                 lane.take(entry)
-                self._spawn(self._fail(lane, entry, step, route))
+                self._spawn(self._guarded(lane, entry, self._fail(lane, entry, step, route)))
 
     # -- one queue -----------------------------------------------------------------------------------------------------
 
@@ -233,22 +236,32 @@ class Dispatcher:
             return False
         lane.take(entry)
         if isinstance(step, Failed):
-            self._spawn(self._permitted(self._fail(lane, entry, step, route)))
+            self._spawn(self._permitted(lane, entry, self._fail(lane, entry, step, route)))
         else:
             lane.begin(entry, step)
-            self._spawn(self._permitted(self._try(lane, entry, step)))
+            self._spawn(self._permitted(lane, entry, self._try(lane, entry, step)))
         return True
 
     def _route(self, request: AsyncRequest) -> EndpointRoute | None:
         return self._routes.table.endpoints.get(request.endpoint)
 
-    async def _permitted(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _permitted(self, lane: Lane, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await work
-        except Exception:  # what it was about stays in the store, and the next start finds it
-            self._log.exception("a request could not be seen to its end")
+            await self._guarded(lane, entry, work)
         finally:
             self._permits.release()
+
+    async def _guarded(self, lane: Lane, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
+        """See a request to its end; should that fail, it is still in the store, and waits in line again later."""
+        try:
+            await work
+        except Exception:
+            self._log.exception("a request could not be seen to its end; it is tried again", request=entry.request.id)
+            self._spawn(self._put_back(lane, entry))
+
+    async def _put_back(self, lane: Lane, entry: Entry) -> None:
+        await asyncio.sleep(AFTER_DEFECT)
+        lane.put_back(entry)
 
     # -- one request ---------------------------------------------------------------------------------------------------
 
@@ -298,13 +311,19 @@ class Dispatcher:
                 await self._report(request, end, ending)
         told = notification(request, end, ending.variant, self._around.region, self._now())
         await self._settlement.settle(Settled(request.id, told))
+        if told is not None:
+            self._around.notifier.notify()
+        try:
+            self._note(request, end, ending)
+        except Exception:  # it has ended all the same, and must not be tried again
+            self._log.exception("the end of a request could not be noted", request=request.id)
+
+    def _note(self, request: AsyncRequest, end: Completed | Failed, ending: Ending) -> None:
         if ending.variant:
             self._around.numbers.ended(request, ending.variant, end, ending.times, ending.begun)
         if ending.instance:
             stream = f"{ending.variant}/{ending.instance}"
             self._around.log.ended(request, stream, end, ending.times, ending.begun)
-        if told is not None:
-            self._around.notifier.notify()
 
     async def _report(self, request: AsyncRequest, failed: Failed, ending: Ending) -> None:
         """Write down that a request failed; for as long as that takes."""
