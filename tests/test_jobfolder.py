@@ -92,3 +92,9 @@ def test_a_job_is_found_by_its_name_in_any_case_until_it_is_removed(folder: JobF
     folder.remove()
     folder.remove()
     assert find(folder.path.parent, "one") is None
+
+
+def test_keys_are_those_of_the_objects_that_were_found(folder: JobFolder) -> None:
+    assert list(folder.keys()) == []
+    folder.inputs.write_text('["s3://in/x/a", "a", 1, "e"]\n["s3://in/x/b/c", "b/c", 0, "e"]\n')
+    assert list(folder.keys()) == ["a", "b/c"]

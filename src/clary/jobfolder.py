@@ -135,6 +135,12 @@ class JobFolder:
         """Say how the job ended."""
         _replace(self.path / "result.json", asdict(outcome))
 
+    def keys(self) -> Iterator[str]:
+        """Give what the outputs of the objects are called by, as far as these were found."""
+        with contextlib.suppress(FileNotFoundError), self.inputs.open() as lines:
+            for line in lines:
+                yield json.loads(line)[1]
+
     @property
     def inputs(self) -> Path:
         return self.path / "inputs"

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from tests.acceptance.conftest import IMAGE, ROLE, Clary, model_archive, wait_until
+from tests.core.test_framing import recordio, tfrecord
 
 pytestmark = pytest.mark.acceptance
 
@@ -112,7 +114,7 @@ def wait(clary: Clary, name: str) -> dict[str, Any]:
     sagemaker = clary.client("sagemaker")
     try:
         sagemaker.get_waiter("transform_job_completed_or_stopped").wait(
-            TransformJobName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 180}
+            TransformJobName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 1800}
         )
     except WaiterError as error:
         assert "terminal failure" in str(error), f"{error}\n{clary.output()[-5000:]}"
@@ -281,11 +283,68 @@ def test_a_pipeline_transforms(doubler: Clary) -> None:
         assert outputs(doubler, name) == {"in.csv.out": b"4,8\n12\n"}
 
 
+@pytest.mark.parametrize("split", ["RecordIO", "TFRecord"])
+def test_records_in_frames_are_sent_without_them(doubler: Clary, split: str) -> None:
+    frame = recordio if split == "RecordIO" else tfrecord
+    name = f"framed-{split.lower()}"
+    doubler.upload(f"{name}/in", b"".join(frame(b"%d,7\n" % number) for number in range(200)))
+    doubler.upload(f"{name}/torn", frame(b"1,2\n") + frame(b"3,4\n")[:-1])
+    given = request(name, f"s3://models/{name}/", BatchStrategy="SingleRecord", MaxConcurrentTransforms=4)
+    given["TransformInput"]["SplitType"] = split
+    described = run(doubler, given)
+    assert outputs(doubler, name) == {"in.out": b"".join(b"%d,14\n" % (2 * number) for number in range(200))}
+    assert "torn, record 2: Failed to parse input: the object ends within a record" in described["FailureReason"]
+
+
+def test_more_objects_than_a_page_of_a_listing_has(doubler: Clary) -> None:
+    s3, number = doubler.client("s3"), 1050
+    with ThreadPoolExecutor(4) as pool:
+        keys = [f"many/{each:04}/x" for each in range(number)]
+        list(pool.map(lambda key: s3.put_object(Bucket="models", Key=key, Body=key[5:9].encode()), keys))
+        described = run(doubler, request("many", "s3://models/many/", MaxConcurrentTransforms=8))
+        assert described["TransformJobStatus"] == "Completed", described
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket="out", Prefix="many/")
+        found = [each["Key"] for page in pages for each in page["Contents"]]
+        assert found == [f"{key}.out" for key in keys]
+        bodies = pool.map(lambda key: s3.get_object(Bucket="out", Key=key)["Body"].read(), found[::50])
+        assert list(bodies) == [b"%d\n" % (2 * each) for each in range(0, number, 50)]
+
+
+def test_the_aws_cli_runs_follows_and_stops_jobs(doubler: Clary) -> None:
+    def aws(operation: str, *arguments: str) -> Any:
+        done = doubler.aws("sagemaker", *operation.split(), *arguments, "--output", "json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if done.stdout else None
+
+    doubler.upload("cli/quick.csv", b"1\n2\n")
+    doubler.upload("cli/slow.csv", b"slow\n" * 100)
+    quick, slow = request("cli-quick", "s3://models/cli/quick"), request("cli-slow", "s3://models/cli/slow")
+    made = aws("create-transform-job", "--cli-input-json", json.dumps(quick))
+    assert made["TransformJobArn"].endswith(":transform-job/cli-quick")
+    aws("create-transform-job", "--cli-input-json", json.dumps({**slow, "BatchStrategy": "SingleRecord"}))
+    assert wait(doubler, "cli-quick")["TransformJobStatus"] == "Completed"
+    aws("wait transform-job-completed-or-stopped", "--transform-job-name", "cli-quick")
+    described = aws("describe-transform-job", "--transform-job-name", "cli-quick")
+    assert described["TransformJobStatus"] == "Completed"
+    assert described["TransformInput"] == {**quick["TransformInput"], "CompressionType": "None"}
+    assert outputs(doubler, "cli-quick") == {"quick.csv.out": b"2\n4\n"}
+    listed = aws("list-transform-jobs", "--name-contains", "cli-", "--sort-by", "Name", "--sort-order", "Ascending")
+    found = [(job["TransformJobName"], job["TransformJobStatus"]) for job in listed["TransformJobSummaries"]]
+    assert found == [("cli-quick", "Completed"), ("cli-slow", "InProgress")]
+    aws("stop-transform-job", "--transform-job-name", "cli-slow")
+    assert wait(doubler, "cli-slow")["TransformJobStatus"] == "Stopped"
+    aws("wait transform-job-completed-or-stopped", "--transform-job-name", "cli-slow")
+    assert outputs(doubler, "cli-slow") == {}
+
+
 def test_a_job_that_is_stopped_ends_and_leaves_nothing(doubler: Clary) -> None:
     doubler.upload("stopped/slow.csv", b"slow\n" * 100)
     sagemaker = doubler.client("sagemaker")
     sagemaker.create_transform_job(**request("stopped", "s3://models/stopped/", BatchStrategy="SingleRecord"))
     wait_until(lambda: any("request of" in line for line in _said(doubler, "stopped")), "it works", doubler.output)
+    s3 = doubler.client("s3")
+    for key in ("stopped/slow.csv.out", "stopped/somebody-else's"):  # the first as of an agent that is killed at it
+        s3.create_multipart_upload(Bucket="out", Key=key)
     sagemaker.stop_transform_job(TransformJobName="stopped")
     status = sagemaker.describe_transform_job(TransformJobName="stopped")["TransformJobStatus"]
     assert status in ("Stopping", "Stopped")
@@ -294,6 +353,8 @@ def test_a_job_that_is_stopped_ends_and_leaves_nothing(doubler: Clary) -> None:
     assert described["TransformEndTime"] > described["TransformStartTime"]
     assert outputs(doubler, "stopped") == {}
     wait_until(lambda: not list((doubler.data / "run" / "transforms").iterdir()), "folders are gone", doubler.output)
+    left = s3.list_multipart_uploads(Bucket="out", Prefix="stopped/")["Uploads"]
+    assert [each["Key"] for each in left] == ["stopped/somebody-else's"]
 
 
 def _said(clary: Clary, name: str) -> list[str]:

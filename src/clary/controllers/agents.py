@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,8 @@ class Means:
     environment: Mapping[str, str] = field(repr=False)
     role: Callable[[str], Mapping[str, str] | None] = lambda arn: None
     """Gives the `id` and the `name` of a role, for an agent to act as; None: nobody's permissions matter."""
+    abandon: Callable[[Iterable[str], float], None] = lambda urls, since: None
+    """Forgets unfinished uploads of these objects that were begun since then: those of agents that were killed."""
 
 
 class Hopeless(Fatal):

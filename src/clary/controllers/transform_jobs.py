@@ -4,6 +4,7 @@ job's folder.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -22,7 +23,7 @@ from clary.core.deployment import Action, Launch, Observed, Remove, Stop, Varian
 from clary.core.memory import attempts_of, with_attempts
 from clary.core.ports import Engine, ListQuery, ResourceStore
 from clary.core.resources import TRANSFORM_JOB, Resource
-from clary.core.transform import Outcome, environment_of
+from clary.core.transform import Outcome, Work, environment_of
 from clary.core.transform_job import Job, JobPlan, hops_of, is_ended, plan
 from clary.jobfolder import Instances, JobFolder
 from clary.telemetry import logger
@@ -46,6 +47,7 @@ class TransformJobController:
         self._store = store
         self._folders = means.folders
         self._role = means.role
+        self._abandon = means.abandon
         self._grace = grace
         self._clock = time.time
         self._loop = Loop(self._reconcile, self._keys)
@@ -123,6 +125,7 @@ class TransformJobController:
             self._act(action)
         if is_ended(decided.status):
             if decided.is_gone:
+                await asyncio.to_thread(self._forget_uploads, resource, folder)
                 folder.remove()
                 self._fleet.forget(key)
             elif not decided.actions:
@@ -173,6 +176,14 @@ class TransformJobController:
                 raise AssertionError("transform jobs stay for ever")
             case _:
                 assert_never(action)
+
+    def _forget_uploads(self, resource: Resource, folder: JobFolder) -> None:
+        """Leave nothing of outputs that an agent was killed at."""
+        work = Work(cast("Mapping[str, Any]", resource.spec))
+        try:
+            self._abandon(map(work.output_url, folder.keys()), resource.created_at)
+        except OSError as error:  # nothing depends on it
+            self._log.warning("unfinished uploads of a job are left", job=resource.name, reason=str(error))
 
     def _folder(self, resource: Resource) -> JobFolder:
         # The creation time keeps a job from taking over what a namesake in an older store has left.

@@ -75,6 +75,11 @@ class Uploads:
         mine = [each for each in every if each and each.bucket == bucket and each.key.startswith(prefix)]
         return sorted(mine, key=lambda upload: (upload.key, upload.started))
 
+    def begun_since(self, moment: float) -> list[Upload]:
+        """Give the uploads, of all buckets, that were begun since then (in seconds since the epoch)."""
+        every = (self._read(folder) for folder in self._disk.uploads.iterdir())
+        return [each for each in every if each and each.started >= moment]
+
     def _read(self, folder: Path) -> Upload | None:
         try:
             path = folder / "upload.json"

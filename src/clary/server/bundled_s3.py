@@ -1,12 +1,14 @@
-"""The bundled S3 as a reader on the same machine has it: its disk."""
+"""The bundled S3 as those on the same machine have it: its disk."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from clary.errors import AwsError
 from clary.objectstore.disk import Disk
+from clary.objectstore.multipart import Uploads
 
 
 class BundledS3:
@@ -28,3 +30,12 @@ class BundledS3:
         except AwsError as error:
             raise FileNotFoundError(error.message) from error
         return found.size, file
+
+    def abandon(self, urls: Iterable[str], since: float) -> None:
+        """Forget uploads in parts of these objects that were begun since then (in seconds) and are not completed."""
+        uploads = Uploads(self._disk)
+        if found := uploads.begun_since(since):  # hardly ever, and the objects may be millions
+            wanted = set(urls)
+            for upload in found:
+                if f"s3://{upload.bucket}/{upload.key}" in wanted:
+                    uploads.abort(upload)

@@ -42,6 +42,7 @@ from clary.errors import Transient
 from clary.logs.folder import LogFolder
 from clary.logs.upkeep import Upkeep
 from clary.server.asynchronous import Asynchronous
+from clary.server.bundled_s3 import BundledS3
 from clary.server.parts import allow_descriptors, container_door, control_socket, engine_point, keys_file, objects
 from clary.settings import DAY, GIB, MIB, Settings, to_environment
 from clary.store.store import Store
@@ -114,7 +115,10 @@ def _agents(settings: Settings, identities: Identities) -> Means:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLARY_")}
     # Our parent is the supervisor.
     command = (sys.executable, "-m", "clary.server", "transform", str(os.getppid()))
-    return Means(settings.transforms, command, MALLOC | environment | to_environment(settings), identities.acting)
+    environment = MALLOC | environment | to_environment(settings)
+    if settings.s3_endpoint:  # one's own has a rule for what is not completed
+        return Means(settings.transforms, command, environment, identities.acting)
+    return Means(settings.transforms, command, environment, identities.acting, BundledS3(settings.objects).abandon)
 
 
 def _doors(identities: Identities, ledger: Ledger, asynchronous: Asynchronous, controller: EndpointController) -> Doors:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -33,6 +33,8 @@ PATIENCE = 600.0
 """Seconds for which S3 may be away before an object is given up."""
 _WRITTEN = 64 * 1024
 """Bytes of answers that are written down together."""
+_SLICE = 8 * 1024
+"""Bytes that are cut into requests of one record at once: meanwhile no answer is taken, and containers idle."""
 _INFLATED = 4 * 1024 * 1024
 """Bytes that are inflated at once: a bomb must not burst here."""
 _UPLOAD_PAUSE = 1.0
@@ -129,8 +131,9 @@ class Run:
             feed, finish = looked.feed, looked.finish
         try:
             async for piece in self._pieces():
-                if batches := feed(piece):
-                    yield batches
+                for part in _sliced(piece) if pace.single else (piece,):
+                    if batches := feed(part):
+                        yield batches
             if batches := finish():
                 yield batches
         except BadData as error:
@@ -273,6 +276,10 @@ class Run:
                 if loop.time() - since > PATIENCE:
                     raise
                 await asyncio.sleep(_UPLOAD_PAUSE)
+
+
+def _sliced(piece: bytes) -> Iterator[bytes]:
+    return (piece[start : start + _SLICE] for start in range(0, len(piece), _SLICE))
 
 
 async def _whole() -> AsyncIterator[list[Batch]]:
