@@ -7,6 +7,7 @@ that the server is made to do by hand: those are what the server itself costs, f
 answers. All processes share one machine; read the ratios.
 
     .venv/bin/python bench/residency.py [--models 10000] [--memory 500] [--requests 6000] [--seconds 20]
+                                 [--compute 10]
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ SINGLE = SERVER.replace(
     '        name = self.path.split("/")[2]\n        if name not in MODELS:',
     '        name = "only" if self.path == "/invocations" else self.path.split("/")[2]\n'
     '        if name == "only":\n            MODELS[name] = "1"\n        if name not in MODELS:',
+).replace(
+    '        if body == b"forget":', '        time.sleep(float(os.environ["COMPUTE"]))\n        if body == b"forget":'
 )
 SKEW = 1.1
 BODY = b"x"
@@ -263,6 +266,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=500)
     parser.add_argument("--requests", type=int, default=6_000)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each of: calm, storm, loads by hand")
+    parser.add_argument("--compute", type=float, default=0.0, help="milliseconds that each answer takes a model")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clary-")))
@@ -277,9 +281,9 @@ def main() -> None:
         weights = os.urandom(arguments.size)
         for number in range(arguments.models):
             (place / f"{number}.tar.gz").write_bytes(archive(number, weights))
-        memory = {"MODELS": str(arguments.memory)}
-        deploy(clary, "many", Mode="MultiModel", ModelDataUrl="s3://models/many/", Environment=memory)
-        deploy(clary, "one")
+        variables = {"MODELS": str(arguments.memory), "COMPUTE": str(arguments.compute / 1000)}
+        deploy(clary, "many", Mode="MultiModel", ModelDataUrl="s3://models/many/", Environment=variables)
+        deploy(clary, "one", Environment=variables)
         client = Asker(clary)
         resident = zipf(client, arguments.models, arguments.requests, arguments.memory)
         beside_single(client, resident, 2000)
