@@ -200,13 +200,14 @@ async def test_boto3_reads_events_and_raises_what_the_stream_ends_with(gateway: 
     await gateway.serve("demo", drips(b"one", b"two", then=lambda writer: writer.close()))
 
     def read() -> tuple[dict[str, Any], list[bytes], EventStreamError]:
-        got = client(gateway).invoke_endpoint_with_response_stream(
-            EndpointName="demo", Body=b"{}", Accept="text/event-stream"
-        )
-        pieces = []
-        with pytest.raises(EventStreamError) as caught:
-            for event in got["Body"]:
-                pieces.append(event["PayloadPart"]["Bytes"])
+        with contextlib.closing(client(gateway)) as runtime:
+            got = runtime.invoke_endpoint_with_response_stream(
+                EndpointName="demo", Body=b"{}", Accept="text/event-stream"
+            )
+            pieces = []
+            with contextlib.closing(got["Body"]) as events_of, pytest.raises(EventStreamError) as caught:
+                for event in events_of:
+                    pieces.append(event["PayloadPart"]["Bytes"])
         return got, pieces, caught.value
 
     got, pieces, error = await asyncio.to_thread(read)
