@@ -184,7 +184,7 @@ def test_aws_logs_tail_follows(clary: Clary, tmp_path: Path) -> None:
                 time.sleep(0.02)
             wait_until(lambda: "tick 199\n" in shown.read_text(), "it follows", shown.read_text)
         finally:
-            tail.send_signal(signal.SIGINT)
+            tail.terminate()
             tail.wait(30)
     ticks = [line.partition("tick ")[2] for line in shown.read_text().splitlines() if "tick " in line]
     assert ticks == [str(number) for number in range(200)], "every line once, in order"

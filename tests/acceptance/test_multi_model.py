@@ -297,7 +297,7 @@ def test_on_docker_models_are_evicted_spread_and_found_again() -> None:
         for target, weight in models.items():
             assert invoke(clary, "many", target)["weight"] == weight
         clary.delete("many")
-        assert not containers_of("many")
+        wait_until(lambda: not containers_of("many"), "its containers are gone", clary.output)
 
 
 def ready(clary: Clary, name: str) -> list[str]:

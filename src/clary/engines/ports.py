@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import socket
+import sys
 from dataclasses import dataclass
 
 from clary.errors import Transient
@@ -30,22 +33,43 @@ class Ports:
     def __init__(self, seed: str) -> None:
         self._blocks = list(range(FIRST, LAST, WIDTH))
         random.Random(seed).shuffle(self._blocks)  # noqa: S311 - order, not secrecy
-        self._taken: set[int] = set()
+        self._taken: dict[int, int | None] = {}
+        """By port, the descriptor that tells the other Clarys of this machine."""
 
     def take(self) -> PortBlock:
-        """Give a block of which nobody listens on the first port. Raises Transient when there is none."""
+        """Give a block that no Clary has and on whose port nobody listens. Raises Transient when there is none."""
         for port in self._blocks:
-            if port not in self._taken and _is_free(port):
-                self._taken.add(port)
+            if port in self._taken or not _is_free(port):
+                continue
+            with contextlib.suppress(OSError):  # another Clary has it, for a container that does not listen yet
+                self._taken[port] = _claim(port)
                 return PortBlock(port)
         raise Transient(f"no free port between {FIRST} and {LAST}", retry_after=10.0)
 
     def keep(self, port: int) -> None:
         """Count a block as taken: it belongs to a container of an earlier life."""
-        self._taken.add(port)
+        if port not in self._taken:
+            self._taken[port] = None
+            with contextlib.suppress(OSError):  # another Clary took it while we were away
+                self._taken[port] = _claim(port)
 
     def give_back(self, port: int) -> None:
-        self._taken.discard(port)
+        if (claim := self._taken.pop(port, None)) is not None:
+            os.close(claim)
+
+    def close(self) -> None:
+        """Give all back; the containers that go on are known by their ports, where they listen."""
+        for port in list(self._taken):
+            self.give_back(port)
+
+
+def _claim(port: int) -> int | None:
+    """Hold a name that one process of a network namespace can have, like a port. Raises OSError where it is had."""
+    if sys.platform != "linux":
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        claim.bind(f"\0clary-port-{port}")
+        return claim.detach()
 
 
 def _is_free(port: int) -> bool:

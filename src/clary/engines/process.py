@@ -162,6 +162,7 @@ class ProcessEngine:
         await self._relays.close()
         for id in list(self._watches):
             self._unwatch(id)
+        self._ports.close()
 
     # -- launching ----------------------------------------------------------------------------------------------------
 
