@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from clary.store.store import Store
 
-_folder = tempfile.TemporaryDirectory(prefix="clary-schema-")
-_EMPTY = Path(_folder.name) / "empty.db"
+_empty = b""
+"""The file of a store that holds nothing."""
 
 
 async def new_store(folder: Path, clock: Callable[[], float] = time.time) -> Store:
     """Open a store that holds nothing yet, as `clary.db` in a folder."""
-    if not _EMPTY.exists():
-        await (await Store.open(_EMPTY)).close()
-    folder.mkdir(parents=True, exist_ok=True)
-    return await Store.open(Path(shutil.copy(_EMPTY, folder / "clary.db")), clock)
+    global _empty
+    file = folder / "clary.db"
+    if not _empty:
+        await (await Store.open(file)).close()
+        _empty = file.read_bytes()
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_empty)
+    return await Store.open(file, clock)
