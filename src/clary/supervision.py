@@ -76,6 +76,7 @@ class Supervisor:
     def __init__(self, programs: Sequence[Program], exits: Path) -> None:
         self._programs = programs
         self._exits = exits
+        self._log = logger("supervisor")
         self._starting = 0
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = False
@@ -114,7 +115,7 @@ class Supervisor:
             if self._stopping:
                 return
             if hopeless:
-                logger("supervisor").error("a process cannot work, the log above says why; all stop", name=program.name)
+                self._log.error("a process cannot work, the log above says why; all stop", name=program.name)
                 self.gave_up = True
                 stop.set()
                 return
@@ -122,7 +123,7 @@ class Supervisor:
             deaths = 0 if alive > STEADY else deaths
             delay = RESTART_DELAYS[min(deaths, len(RESTART_DELAYS) - 1)]
             deaths += 1
-            logger("supervisor").error(
+            self._log.error(
                 "a process died and is restarted",
                 name=program.name,
                 reason=reason,
@@ -164,7 +165,7 @@ class Supervisor:
         hurried.cancel()
         if not ended.done():
             waited = "asked to hurry" if self._hurried.is_set() else program.stop_timeout
-            logger("supervisor").warning("a process did not stop and is killed", name=program.name, waited=waited)
+            self._log.warning("a process did not stop and is killed", name=program.name, waited=waited)
             process.kill()
         await ended
 
@@ -175,7 +176,7 @@ class Supervisor:
             try:
                 self._collect_orphans()
             except OSError as error:  # a full disk: the engine then says that nobody watched
-                logger("supervisor").warning("how an orphan ended cannot be written down", reason=str(error))
+                self._log.warning("how an orphan ended cannot be written down", reason=str(error))
             if time.monotonic() - swept > _SWEEP:
                 self._forget_exits(EXITS_KEPT)
                 swept = time.monotonic()

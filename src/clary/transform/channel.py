@@ -17,6 +17,8 @@ import httptools
 LARGE = 32 * 1024
 """Bytes of a body from which on it is not copied behind its head."""
 _END = b"\r\n\r\n"
+_HEADS = 1000
+"""Heads of requests that a channel keeps: records of many lengths are not to fill the memory."""
 _DIGITS = 18
 """Of a length, at most."""
 
@@ -139,7 +141,7 @@ class Channel(asyncio.Protocol):
         head = self._heads.get(length)
         if head is None:
             head = self._head + b"%d\r\n\r\n" % length
-            if length <= LARGE:
+            if length <= LARGE and len(self._heads) < _HEADS:
                 self._heads[length] = head
         if length <= LARGE:  # in one piece, so that the container wakes up once
             self._transport.write(head + body)
