@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import socket
@@ -41,7 +42,7 @@ class Ports:
         for port in self._blocks:
             if port in self._taken or not _is_free(port):
                 continue
-            with contextlib.suppress(OSError):  # another Clary has it, for a container that does not listen yet
+            with contextlib.suppress(_HasIt):  # for a container that does not listen yet
                 self._taken[port] = _claim(port)
                 return PortBlock(port)
         raise Transient(f"no free port between {FIRST} and {LAST}", retry_after=10.0)
@@ -50,7 +51,7 @@ class Ports:
         """Count a block as taken: it belongs to a container of an earlier life."""
         if port not in self._taken:
             self._taken[port] = None
-            with contextlib.suppress(OSError):  # another Clary took it while we were away
+            with contextlib.suppress(_HasIt):  # since we were away
                 self._taken[port] = _claim(port)
 
     def give_back(self, port: int) -> None:
@@ -63,12 +64,21 @@ class Ports:
             self.give_back(port)
 
 
+class _HasIt(Exception):
+    """Another Clary has the block."""
+
+
 def _claim(port: int) -> int | None:
-    """Hold a name that one process of a network namespace can have, like a port. Raises OSError where it is had."""
+    """Hold a name that one process of a network namespace can have, like a port. Raises _HasIt."""
     if sys.platform != "linux":
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
-        claim.bind(f"\0clary-port-{port}")
+        try:
+            claim.bind(f"\0clary-port-{port}")
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise _HasIt from error
+            raise
         return claim.detach()
 
 
