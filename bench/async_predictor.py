@@ -8,14 +8,13 @@ The SDK has an environment of its own, for it pins what Clary does not; this fil
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
+from typing import Any
 
 ENDPOINT, BUCKET = "predicted", "sdk"
 
 
-def with_sdk() -> None:
+def with_client() -> None:
     import boto3
     import sagemaker
     from sagemaker.async_inference import AsyncInferenceConfig, WaiterConfig
@@ -64,23 +63,19 @@ def with_sdk() -> None:
     print("deleted")
 
 
-def main() -> None:
-    from whole import archive, inside, running
+def prepare(clary: Any) -> None:
+    from whole import archive
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sdk-python", required=True, help="the Python of an environment with sagemaker<3")
-    arguments = parser.parse_args()
-    with running() as clary:
-        s3 = clary.client("s3")
-        for bucket in ("models", BUCKET):
-            s3.create_bucket(Bucket=bucket)
-        s3.put_object(Bucket="models", Key="model.tar.gz", Body=archive())
-        code = inside(clary, arguments.sdk_python, __file__)
-    sys.exit(code)
+    s3 = clary.client("s3")
+    for bucket in ("models", BUCKET):
+        s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket="models", Key="model.tar.gz", Body=archive())
 
 
 if __name__ == "__main__":
     if os.environ.get("INSIDE"):
-        with_sdk()
+        with_client()
     else:
-        main()
+        from whole import with_sdk
+
+        with_sdk(__file__, __doc__, "sagemaker<3", prepare)

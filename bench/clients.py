@@ -9,10 +9,8 @@ told about Clary but AWS_ENDPOINT_URL and the key. The first run takes what buil
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
-import sys
 import tarfile
 import tempfile
 import time
@@ -31,7 +29,7 @@ def output_fn(numbers, kind): return json.dumps(numbers)
 """
 
 
-def with_sdk() -> None:
+def with_client() -> None:
     import boto3
 
     step("ModelBuilder: build, deploy, invoke, delete", lambda: model_builder(boto3))
@@ -129,23 +127,17 @@ def archive() -> bytes:
     return buffer.getvalue()
 
 
-def main() -> None:
-    from whole import inside, running
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sdk-python", required=True, help="the Python of an environment with sagemaker>=3 and mlflow")
-    arguments = parser.parse_args()
-    with running() as clary:
-        s3 = clary.client("s3")
-        s3.create_bucket(Bucket=BUCKET)
-        s3.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=archive())
-        s3.put_object(Bucket=BUCKET, Key="in/a.csv", Body=b"1,2\n3,4\n")
-        code = inside(clary, arguments.sdk_python, __file__)
-    sys.exit(code)
+def prepare(clary: Any) -> None:
+    s3 = clary.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=archive())
+    s3.put_object(Bucket=BUCKET, Key="in/a.csv", Body=b"1,2\n3,4\n")
 
 
 if __name__ == "__main__":
     if os.environ.get("INSIDE"):
-        with_sdk()
+        with_client()
     else:
-        main()
+        from whole import with_sdk
+
+        with_sdk(__file__, __doc__, "sagemaker>=3 and mlflow", prepare)

@@ -9,14 +9,13 @@ The SDK has an environment of its own, for it pins what Clary does not; this fil
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
+from typing import Any
 
 BUCKET = "sdk"
 
 
-def with_sdk() -> None:
+def with_client() -> None:
     import boto3
     import sagemaker
     from sagemaker.model import Model
@@ -67,29 +66,23 @@ def with_sdk() -> None:
     print("stop_transform_job      stopped")
 
 
-def main() -> None:
-    from whole import archive, inside, running
+def prepare(clary: Any) -> None:
+    from whole import archive
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sdk-python", required=True, help="the Python of an environment with sagemaker<3")
-    arguments = parser.parse_args()
-    with running() as clary:
-        s3 = clary.client("s3")
-        for bucket in ("models", BUCKET):
-            s3.create_bucket(Bucket=bucket)
-        s3.put_object(Bucket="models", Key="model.tar.gz", Body=archive())
-        for number in range(4):
-            s3.put_object(
-                Bucket=BUCKET, Key=f"in/{number}.csv", Body=b"id%d,echo 1,2\nid%d,echo 3,4\n" % (number, number)
-            )
-        s3.put_object(Bucket=BUCKET, Key="bad/x.csv", Body=b"echo\nfail 418\n")
-        s3.put_object(Bucket=BUCKET, Key="slow/x.csv", Body=b"slow 1\n" * 100)
-        code = inside(clary, arguments.sdk_python, __file__)
-    sys.exit(code)
+    s3 = clary.client("s3")
+    for bucket in ("models", BUCKET):
+        s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket="models", Key="model.tar.gz", Body=archive())
+    for number in range(4):
+        s3.put_object(Bucket=BUCKET, Key=f"in/{number}.csv", Body=b"id%d,echo 1,2\nid%d,echo 3,4\n" % (number, number))
+    s3.put_object(Bucket=BUCKET, Key="bad/x.csv", Body=b"echo\nfail 418\n")
+    s3.put_object(Bucket=BUCKET, Key="slow/x.csv", Body=b"slow 1\n" * 100)
 
 
 if __name__ == "__main__":
     if os.environ.get("INSIDE"):
-        with_sdk()
+        with_client()
     else:
-        main()
+        from whole import with_sdk
+
+        with_sdk(__file__, __doc__, "sagemaker<3", prepare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 from botocore.auth import S3SigV4Auth, SigV4Auth
@@ -171,18 +172,24 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> No
         time.sleep(0.05)
 
 
-def inside(clary: Whole, python: str, script: str) -> int:
-    """Run a script again as a client of this Clary, in the Python of another environment; give its exit code.
+def with_sdk(script: str, about: str | None, needs: str, prepare: Callable[[Whole], None]) -> NoReturn:
+    """Get a Clary ready, and run a script again as its client, in a Python that has what it needs; exit as that does.
 
     It knows by the variable INSIDE that it is the client.
     """
-    environment = {
-        **os.environ,
-        "AWS_ENDPOINT_URL": clary.url,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": clary.pair.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": clary.pair.secret_access_key,
-        "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
-        "INSIDE": "1",
-    }
-    return subprocess.run([python, script], env=environment, check=False).returncode
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sdk-python", required=True, help=f"the Python of an environment with {needs}")
+    python = parser.parse_args().sdk_python
+    with running() as clary:
+        prepare(clary)
+        environment = {
+            **os.environ,
+            "AWS_ENDPOINT_URL": clary.url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": clary.pair.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": clary.pair.secret_access_key,
+            "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
+            "INSIDE": "1",
+        }
+        code = subprocess.run([python, script], env=environment, check=False).returncode
+    sys.exit(code)

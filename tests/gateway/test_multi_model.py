@@ -220,32 +220,20 @@ async def test_a_model_that_its_container_has_lost_is_loaded_and_asked_again(
     assert_nothing_is_left(gateway)
 
 
-async def test_a_404_of_the_models_own_is_passed_on(gateway: Gateway, control: Control) -> None:
-    (container,), made = await many(gateway, says(answer(b"no such row", b"404 Not Found")))
+@pytest.mark.parametrize(("status", "reason"), [(404, b"Not Found"), (507, b"Insufficient Storage")])
+async def test_what_a_model_that_is_there_refuses_with_is_passed_on_and_not_asked_again(
+    gateway: Gateway, control: Control, status: int, reason: bytes
+) -> None:
+    (container,), made = await many(gateway, says(answer(b"no such row", b"%d %b" % (status, reason))))
     tell(gateway, held(made))
 
     async def it_is_there(question: Mapping[str, Any]) -> Mapping[str, Any]:
-        assert question["spent"] is False
+        assert question["spent"] is (status == 507)
         return {"held": True}
 
     control.answer = it_is_there
     reply = await invoke(gateway)
-    assert (reply.status, json.loads(reply.body)["OriginalStatusCode"]) == (424, 404)
-    assert len(container.requests) == 1
-    assert_nothing_is_left(gateway)
-
-
-async def test_one_without_memory_to_answer_is_told_of_and_not_asked_again(gateway: Gateway, control: Control) -> None:
-    (container,), made = await many(gateway, says(answer(b"out of memory", b"507 Insufficient Storage")))
-    tell(gateway, held(made))
-
-    async def it_is_spent(question: Mapping[str, Any]) -> Mapping[str, Any]:
-        assert question["spent"] is True
-        return {"held": True}
-
-    control.answer = it_is_spent
-    reply = await invoke(gateway)
-    assert (reply.status, json.loads(reply.body)["OriginalStatusCode"]) == (424, 507)
+    assert (reply.status, json.loads(reply.body)["OriginalStatusCode"]) == (424, status)
     assert len(container.requests) == 1
     assert_nothing_is_left(gateway)
 
