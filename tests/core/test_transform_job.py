@@ -17,11 +17,12 @@ from clary.core.deployment import (
     Stop,
     Variant,
 )
-from clary.core.ports import Container
 from clary.core.transform import Outcome, Work, environment_of
 from clary.core.transform_job import Job, JobPlan, hops_of, plan
+from clary.testing import running
 
 NOW = 1_000.0
+
 VARIANT = Variant("transform", (ContainerTemplate("image"),), count=2)
 JOB = Job("night", "arn:job/night", 900.0, "d1", VARIANT)
 SPECS = [slot.spec for slot in JOB.slots()]
@@ -30,11 +31,7 @@ IN_PROGRESS: dict[str, object] = {"TransformJobStatus": "InProgress"}
 
 def box(number: int = 0, ping: Ping | None = None, **changes: Any) -> dict[str, Sighting]:
     spec = SPECS[number]
-    made = Container(
-        spec.id, spec.endpoint, spec.variant, spec.instance_id, "d1", "running", "127.0.0.1", 5000 + number, 950.0,
-        kind=spec.kind,
-    )  # fmt: skip
-    return {spec.id: Present(replace(made, **changes), ping)}
+    return {spec.id: Present(running(spec, 950.0, port=5000 + number, **changes), ping)}
 
 
 def decide(

@@ -4,7 +4,7 @@ suites that every engine must pass, and every engine that holds models.
 
 from clary.testing.clock import EPOCH, in_virtual_time, now, until, virtual_runner
 from clary.testing.conformance import LAUNCH_STEPS, Specimens, engine_conformance
-from clary.testing.fake_engine import FakeEngine, Script
+from clary.testing.fake_engine import FakeEngine, Script, running
 from clary.testing.memory import MemoryQueue, MemoryStore
 from clary.testing.models_conformance import ModelSpecimens, holds_models_conformance
 
@@ -21,6 +21,7 @@ __all__ = [
     "holds_models_conformance",
     "in_virtual_time",
     "now",
+    "running",
     "until",
     "virtual_runner",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from clary.core.deployment import Answer
 from clary.core.ports import (
@@ -15,6 +16,24 @@ from clary.core.ports import (
     Progress,
 )
 from clary.testing.clock import now
+
+
+def running(spec: ContainerSpec, started_at: float, **members: Any) -> Container:
+    """Give the container that an engine has made of a spec, as it runs; `members` of it differ."""
+    made = Container(
+        id=spec.id,
+        endpoint=spec.endpoint,
+        variant=spec.variant,
+        instance_id=spec.instance_id,
+        deployment=spec.deployment,
+        phase="running",
+        host="127.0.0.1",
+        port=9000,
+        started_at=started_at,
+        image=spec.image,
+        kind=spec.kind,
+    )
+    return replace(made, **members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +87,7 @@ class FakeEngine:
         if spec.id in self.containers:  # somebody else was launching it too
             return self.containers[spec.id]
         port = 20_000 + len(self._by_port)
-        container = Container(
-            id=spec.id,
-            endpoint=spec.endpoint,
-            variant=spec.variant,
-            instance_id=spec.instance_id,
-            deployment=spec.deployment,
-            phase="running",
-            host="127.0.0.1",
-            port=port,
-            started_at=self.clock(),
-            image=spec.image,
-            resolved_image=f"{spec.image}@sha256:0",
-            kind=spec.kind,
-        )
+        container = running(spec, self.clock(), port=port, resolved_image=f"{spec.image}@sha256:0")
         self.containers[spec.id] = container
         self._by_port[port] = (spec.id, script)
         self._logs[spec.id] = self._logs.get(spec.id, ()) + script.log
