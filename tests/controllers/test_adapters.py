@@ -153,3 +153,35 @@ async def test_an_adapter_of_a_base_without_copies_serves_when_there_are_some() 
         assert route.copies == 0
         await world.scale(1)
         await until(lambda: len(world.speaks()) == 1)
+
+
+@in_virtual_time
+async def test_one_that_came_into_service_unloaded_fails_when_the_first_copy_cannot_load_it() -> None:
+    world = World()
+    async with world.control():
+        await based(world)
+        await world.scale(0)
+        await world.rests()
+        await world.adapt(url="s3://b/missing.tar.gz")
+        await world.rests("a")
+        await world.scale(1)
+        await world.rests()
+        await until(lambda: len(world.targets()) == 1)
+        await asyncio.sleep(1)
+        assert "no such key: s3://b/missing" in (await world.rests("a", "Failed"))["FailureReason"]
+
+
+@in_virtual_time
+async def test_one_whose_base_has_no_copy_that_is_ready_is_given_up() -> None:
+    world = World()
+    async with world.control():
+        await based(world)
+        world.engine.default = Script(ready_after=None)
+        for id in list(world.engine.containers):
+            world.engine.crash(id)
+        await until(lambda: not world.targets())
+        await world.adapt()
+        began = now()
+        described = await world.rests("a", "Failed")
+        assert described["FailureReason"].startswith("No copy of the base component was ready within 300 s.")
+        assert 300 <= now() - began < 310

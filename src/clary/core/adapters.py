@@ -20,7 +20,7 @@ from clary.core.routing import EndpointRoute
 RETRY = 10.0
 """Seconds before what failed is tried again, where trying again may help."""
 PATIENCE = 300.0
-"""Seconds for which that is done for an adapter that never served."""
+"""Seconds for which that is done for an adapter that never served, and for which a copy of its base is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +149,26 @@ def tend(adapter: Component, base: Base, loads: Loads, now: float) -> Tended:
     name = identifier(adapter, target)
     works, wake_at, reason = _spread(scene, target)
     if not on_trial:
-        scene = replace(scene, memory=replace(memory, settled=adapter.generation))
+        loaded = any(there == name for _, there in scene.known)
+        if memory.unproven and not loaded and reason is not None and reason[1]:
+            return _fail(scene, reason[0])
+        memory = replace(memory, settled=adapter.generation, unproven=memory.unproven and not loaded)
+        scene = replace(scene, memory=memory)
         return _tended(scene, "InService", (*works, *scene.unloads(name)), wake_at)
     began = memory.began if memory.began is not None else now
     if reason is not None and (reason[1] or now - began >= PATIENCE):
         return _give_up(scene, reason[0])
     arrived = all((box.id, name) in scene.known for box in base.copies)
     if arrived and (base.copies or (base.route is not None and not base.route.copies)):
-        settled = replace(memory, serving=target, settled=adapter.generation, reason=None, began=None)
+        unproven = not base.copies
+        settled = replace(
+            memory, serving=target, settled=adapter.generation, reason=None, began=None, unproven=unproven
+        )
         return _tended(replace(scene, memory=settled), "InService", works, now)  # again, to unload what it replaces
+    if not base.copies:
+        if now - began >= PATIENCE:
+            return _give_up(scene, f"No copy of the base component was ready within {PATIENCE:.0f} s.")
+        wake_at = began + PATIENCE
     scene = replace(scene, memory=replace(memory, began=began))
     return _tended(scene, "Updating" if memory.serving else "Creating", works, wake_at)
 
@@ -184,11 +195,15 @@ def _spread(scene: _Scene, target: int) -> tuple[tuple[Load, ...], float | None,
 def _give_up(scene: _Scene, words: str) -> Tended:
     adapter, memory = scene.adapter, scene.memory
     if not memory.serving:
-        text = shorten(f"{words} Next: clary doctor {adapter.endpoint}", LONGEST)
-        return _tended(replace(scene, memory=replace(memory, reason=text)), "Failed", (), scene.now)
+        return _fail(scene, words)
     text = shorten(f"{words} The update was rolled back.", LONGEST)
     memory = replace(memory, abandoned=adapter.wanted, settled=adapter.generation, reason=text, began=None)
     return _tended(replace(scene, memory=memory), "InService", (), scene.now)
+
+
+def _fail(scene: _Scene, words: str) -> Tended:
+    text = shorten(f"{words} Next: clary doctor {scene.adapter.endpoint}", LONGEST)
+    return _tended(replace(scene, memory=replace(scene.memory, reason=text)), "Failed", (), scene.now)
 
 
 def _end(scene: _Scene) -> Tended:

@@ -184,6 +184,8 @@ class Memory:
     """FailureReason."""
     images: Mapping[int, tuple[str, float]] = field(default_factory=dict)
     """What each revision's image was resolved to, and when."""
+    unproven: bool = False
+    """Of an adapter: it came into service while its base had no copies, and none has loaded it since."""
 
     @classmethod
     def of(cls, status: Mapping[str, object]) -> Memory:
@@ -203,6 +205,7 @@ class Memory:
             progress.get("began"),
             given.get("FailureReason"),
             {int(number): (resolved, at) for number, (resolved, at) in given.get("_Images", {}).items()},
+            progress.get("unproven", False),
         )
 
     def members(self) -> dict[str, object]:
@@ -219,6 +222,7 @@ class Memory:
                 "baked": self.baked,
                 "baking_since": self.baking_since,
                 "began": self.began,
+                "unproven": self.unproven,
             },
             "_Images": {str(number): list(found) for number, found in self.images.items()},
         }
