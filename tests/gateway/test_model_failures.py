@@ -9,7 +9,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from clary.core.ejection import ANSWERS, LONGEST, THRESHOLD
+from clary.core.ejection import ANSWERS, LONGEST, THRESHOLD, Outliers
 from clary.gateway import invocation
 from tests.gateway.conftest import Gateway, Script, answer, says, variant, wait_for
 
@@ -96,7 +96,7 @@ async def test_a_model_that_takes_too_long_is_a_model_error_of_status_0(gateway:
     assert gateway.state.load == {}
 
 
-async def test_a_refused_connection_is_a_model_error_after_one_retry(gateway: Gateway) -> None:
+async def test_a_refused_connection_is_a_model_error_where_there_is_no_other_instance(gateway: Gateway) -> None:
     gone = await gateway.container(says(answer(b"")))
     gateway.servers.pop().close()
     gateway.route("demo", variant(gone))
@@ -111,6 +111,28 @@ async def test_a_refused_connection_goes_to_another_instance(gateway: Gateway) -
     gateway.route("demo", variant(gone, there))
     for _ in range(20):
         assert (await gateway.invoke("demo")).body == b"here"
+
+
+async def test_a_request_that_no_container_was_given_goes_to_one_instance_after_the_other(gateway: Gateway) -> None:
+    gone = [await gateway.container(says(b"")) for _ in range(4)]
+    while gateway.servers:
+        gateway.servers.pop().close()
+    there = await gateway.container(says(answer(b"here")))
+    gateway.route("demo", variant(*gone, there))
+    for _ in range(20):
+        assert (await gateway.invoke("demo")).body == b"here"
+        gateway.state.outliers = Outliers()
+
+
+async def test_a_request_that_an_instance_had_may_still_pass_by_one_that_takes_no_connections(gateway: Gateway) -> None:
+    first, gone = await gateway.container(_hang_up()), await gateway.container(says(b""))
+    gateway.servers.pop().close()
+    there = await gateway.container(says(answer(b"here")))
+    gateway.route("demo", variant(first, gone, there))
+    for _ in range(20):
+        assert (await gateway.invoke("demo")).body == b"here"
+        gateway.state.outliers = Outliers()
+    assert first.requests
 
 
 def _hang_up() -> Script:

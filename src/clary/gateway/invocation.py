@@ -1,7 +1,8 @@
 """InvokeEndpoint, the hot path: authenticate, pick, admit, send, map back, count. It reads from the top to the bottom.
 
 The body's bytes are never parsed. One retry, on another instance where there is one, and only while no byte of the
-answer has come. The other operations that invoke differ in how they read the request and write the answer.
+answer has come; what no container was given yet goes on to the next instance as often as there is one. The other
+operations that invoke differ in how they read the request and write the answer.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class Invocation(MultiModel):
     _passage: Passage | None = None
     _chunked = _passing = _sent = False
     """The answer goes out in chunks; it is one that is passed on; its head is out."""
+    _repeated = False
+    """It was asked again though a container may have begun on it: that is done once."""
     _out: list[bytes]
     """What is to be written next; of an answer that is not passed on, its body."""
     _timed: Overdue | None = None
@@ -113,7 +116,7 @@ class Invocation(MultiModel):
         self._sent_at = perf_counter()
         self._passage = Passage(self._state, self._target.hops, lines, self)
         self._passage.model = self._resident
-        self._passage.begin(headers, self._payload, fresh=self._tried is not None)
+        self._passage.begin(headers, self._payload, fresh=bool(self._tried))
 
     def go_on(self, plain: PlainInvocation) -> None:
         """Take over an invocation that was sent the short way."""
@@ -262,7 +265,7 @@ class Invocation(MultiModel):
     def broken(self, error: Exception, *, answered: bool) -> None:
         if self._done or self._passage is None:
             return
-        reused = self._passage.reused
+        passage = self._passage
         if isinstance(error, HopTooLarge):
             text = str(error)
             self._fail(answers.hop_too_large(self._owner, error.status, text))
@@ -270,9 +273,9 @@ class Invocation(MultiModel):
         if is_ours(error):
             self._fail(answers.out_of_connections())
             return
-        if not reused and self._target is not None:
+        if not passage.reused and self._target is not None:
             self._state.outliers.failed(self._target.id, self._state.loop.time())
-        if not answered and self._tried is None:
+        if not answered and self._may_be_repeated(given=passage.given):
             self._retry()
         elif self._sent:
             self._break_off(overdue=False)
@@ -291,10 +294,18 @@ class Invocation(MultiModel):
         else:
             self._fail(words(self._owner, self._container))
 
-    def _retry(self) -> None:
-        """Try once more: elsewhere if there is an elsewhere, and on a connection that cannot have gone stale."""
+    def _may_be_repeated(self, *, given: bool) -> bool:
+        """Tell whether to try again; `given`: a container had the request, or a part of it."""
         assert self._target is not None
-        self._tried = self._target.id
+        known = self._target.id in self._tried
+        self._tried |= {self._target.id}
+        if not given and not known and self._is_untried(self._tried):
+            return True
+        first, self._repeated = not self._repeated, True
+        return first
+
+    def _retry(self) -> None:
+        """Try again: elsewhere if there is an elsewhere, and on a connection that cannot have gone stale."""
         self._passage = None
         self._unload()
         try:

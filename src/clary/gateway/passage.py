@@ -108,6 +108,11 @@ class Passage:
         return self._upstream is not None and self._upstream.reused
 
     @property
+    def given(self) -> bool:
+        """A container was sent the request, or a part of it."""
+        return self._upstream is not None or self._position > 0
+
+    @property
     def at_model(self) -> bool:
         """The multi-model container has the request now."""
         return self.model is not None and self.model.held.container == self._hops[self._position].id

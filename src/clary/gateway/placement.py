@@ -27,8 +27,8 @@ class Placed(Routed):
     _route: EndpointRoute | None = None
     _variant: VariantRoute | None = None
     _target: Target | None = None
-    _tried: str | None = None
-    """The instance that failed to answer the first attempt; there is one more, and no third."""
+    _tried: frozenset[str] = frozenset()
+    """The instances that failed to answer."""
     _placed = _waiting = False
     """Holds a place on the target, or stands in line for one; both only where there is a limit."""
 
@@ -74,8 +74,14 @@ class Placed(Routed):
     @property
     def _avoided(self) -> Set[str]:
         """The instances that are left alone while there are others: a retry goes elsewhere."""
-        out = self._state.outliers.out
-        return out if self._tried is None else out | {self._tried}
+        out, tried = self._state.outliers.out, self._tried
+        if not tried:
+            return out
+        return tried | out if self._is_untried(tried | out) else tried
+
+    def _is_untried(self, but: Set[str]) -> bool:
+        """Tell whether the variant has an instance that is none of these."""
+        return self._variant is not None and any(target.id not in but for target in self._variant.targets)
 
     def _put_on(self, target: Target) -> None:
         self._target = target
