@@ -57,6 +57,7 @@ class Server:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(pythonpath),
             "SM_MODEL_DIR": str(model_dir),
+            "TMPDIR": str(model_dir.parent),
             "SAGEMAKER_BIND_TO_PORT": str(self.port),
             "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
             "OMP_NUM_THREADS": "1",
