@@ -75,7 +75,10 @@ PING = "The primary container for production variant AllTraffic did not pass the
 CASES = {
     "exits": Case((PING, "exited with 1 (3 starts)", "weights are missing"), "clary logs exits", {"MODE": "exits"}),
     "deaf": Case((PING, "port never opened, for 60 s"), "SAGEMAKER_BIND_TO_PORT", {"MODE": "deaf"}),
-    "elsewhere": Case((PING, "port never opened, for 60 s"), "SAGEMAKER_BIND_TO_PORT", {"MODE": "elsewhere"}),
+    "elsewhere": Case(
+        (PING, "port never opened (it listens on 0.0.0.0:", "), for 60 s"), "SAGEMAKER_BIND_TO_PORT",
+        {"MODE": "elsewhere"},
+    ),
     "sick": Case((PING, "ping answered 500, for 60 s"), "must answer GET /ping with 200", {"MODE": "sick"}),
     "slow": Case((PING, "ping too slow: no answer within 2 s"), "must answer GET /ping within 2 s", {"MODE": "slow"}),
     "memory": Case(

@@ -46,6 +46,23 @@ async def test_a_launch_is_seen_with_its_progress_and_then_as_a_container() -> N
 
 
 @in_virtual_time
+async def test_of_a_container_that_nobody_hears_is_told_where_it_listens() -> None:
+    async with fleet_of(FakeEngine(default=Script(ready_after=9, listens=("127.0.0.1:8081",)))) as fleet:
+        fleet.launch(SPEC)
+        await asyncio.sleep(1)
+        for with_logs in (False, True):
+            await fleet.sightings("ep", (), with_logs=with_logs)
+            await asyncio.sleep(1)
+            (seen,) = (await fleet.sightings("ep", (), with_logs=with_logs)).values()
+            assert isinstance(seen, Present)
+            assert seen.words == "port never opened" + " (it listens on 127.0.0.1:8081)" * with_logs
+        await asyncio.sleep(10)
+        (seen,) = (await fleet.sightings("ep", (), with_logs=True)).values()
+        assert isinstance(seen, Present)
+        assert (seen.words, seen.listens) == ("ping answered 200", ())
+
+
+@in_virtual_time
 async def test_a_launch_that_is_stopped_at_once_leaves_no_trace() -> None:
     engine = FakeEngine()
     async with fleet_of(engine) as fleet:

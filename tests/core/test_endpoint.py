@@ -197,7 +197,8 @@ def test_a_failed_launch_is_told_in_the_words_of_aws_and_then_in_detail(step: st
 @pytest.mark.parametrize(
     ("ping", "words"),
     [
-        (Ping("refused", 0, 9), "port never opened"),
+        (Ping("refused", 0, 9), "port never opened (it listens on 127.0.0.1:8080)"),
+        (Ping("closed", 0, 9), "the connection was closed (it listens on 127.0.0.1:8080)"),
         (Ping("status", 503, 9), "ping answered 503"),
         (Ping("timeout", 0, 9), "ping too slow"),
     ],
@@ -205,7 +206,7 @@ def test_a_failed_launch_is_told_in_the_words_of_aws_and_then_in_detail(step: st
 def test_the_end_of_the_window_names_what_the_pings_came_to(ping: Ping, words: str) -> None:
     wanted = desired()
     (spec,) = specs(wanted)
-    seen = {spec.id: Present(container(spec, T0 + 20), ping, ("warming up",))}
+    seen = {spec.id: Present(container(spec, T0 + 20), ping, ("warming up",), ("127.0.0.1:8080",))}
     before = plan(wanted, Observed(CREATING, seen), T0 + 499)
     assert (before.status["EndpointStatus"], before.wake_at) == ("Creating", T0 + 500)
     made = plan(wanted, Observed(CREATING, seen), T0 + 500)

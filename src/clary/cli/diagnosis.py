@@ -204,7 +204,8 @@ _ADVICE: Sequence[tuple[str, str]] = (
     (r"exited|killed|CannotStartContainer", "The log tells why it ended:  clary logs {name}"),
     (
         r"port never opened",
-        "Does it listen on the port that SAGEMAKER_BIND_TO_PORT names, 8080 where there is none?  clary logs {name}",
+        "It has to listen on the port that SAGEMAKER_BIND_TO_PORT names (8080 where none is), "
+        "in a container not on 127.0.0.1 alone:  clary logs {name}",
     ),
     (
         r"ping too slow",

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-PROC = Path("/proc")
+from clary.engines.sockets import PROC, listening, opened
+
 PATIENCE = 20.0
 
 _SHOW_MODEL = """
@@ -86,32 +86,12 @@ def can_bind(host: str, port: int) -> bool:
 
 def listener(port: int, proc: Path = PROC) -> str | None:
     """Say who listens on a TCP port: `nginx, pid 812`; None where that cannot be seen."""
-    inodes = set(_listening_inodes(port, proc))
+    inodes = {each.inode for each in listening(proc) if each.port == port}
     for process in proc.glob("[0-9]*"):
-        if not inodes.isdisjoint(_open_files(process)):
+        if not inodes.isdisjoint(opened(process)):
             with suppress(OSError):
                 return f"{(process / 'comm').read_text().strip()}, pid {process.name}"
     return None
-
-
-def _open_files(process: Path) -> Iterator[str]:
-    """Give what a process has open; nothing where it ended since, or is another user's."""
-    with suppress(OSError):
-        for link in (process / "fd").iterdir():
-            with suppress(OSError):  # closed since
-                yield str(link.readlink())
-
-
-def _listening_inodes(port: int, proc: Path) -> list[str]:
-    listening = "0A"
-    found = []
-    for table in ("tcp", "tcp6"):
-        path = proc / "net" / table
-        rows = path.read_text().splitlines()[1:] if path.exists() else []
-        for columns in map(str.split, rows):
-            if columns[3] == listening and int(columns[1].rpartition(":")[2], 16) == port:
-                found.append(f"socket:[{columns[9]}]")
-    return found
 
 
 def has_short_way() -> bool:

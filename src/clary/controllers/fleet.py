@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from clary.controllers.health import Prober
 from clary.controllers.routes import key_of
 from clary.core.deployment import GraceKind, LaunchFailed, Launching, Present, Sighting, Stopping
-from clary.core.ports import Container, ContainerSpec, Engine
+from clary.core.ports import Container, ContainerSpec, Engine, ShowsSockets
 from clary.core.resources import ENDPOINT
 from clary.errors import DiskFull, LaunchFailure, Transient
 from clary.telemetry import logger
@@ -96,18 +96,26 @@ class Fleet:
             if key_of(container.endpoint) == key and container.id not in tasks:
                 self._keys[container.id] = key
                 was_ready = container.id in ready
-                log = await self._logs(container.id) if with_logs and not was_ready else ()
-                seen[container.id] = self._look(container, was_ready, log)
+                found = self._look(container, was_ready)
+                seen[container.id] = await self._explained(found) if with_logs and not was_ready else found
         for id in [id for id, owner in self._keys.items() if owner == key]:
             if not isinstance(seen.get(id), Present):
                 self._prober.forget(id)
         return seen | tasks
 
-    def _look(self, container: Container, was_ready: bool, log: tuple[str, ...]) -> Present:
+    def _look(self, container: Container, was_ready: bool) -> Present:
         if container.phase == "exited":
             self._prober.forget(container.id)
-            return Present(container, None, log)
-        return Present(container, self._prober.watch(container, was_ready=was_ready), log)
+            return Present(container)
+        return Present(container, self._prober.watch(container, was_ready=was_ready))
+
+    async def _explained(self, seen: Present) -> Present:
+        """Add what may explain why a container does not answer."""
+        id = seen.container.id
+        return replace(seen, log=await self._logs(id), listens=await self._listens(id) if seen.is_unheard else ())
+
+    async def _listens(self, id: str) -> tuple[str, ...]:
+        return tuple(await self._engine.listens(id)) if isinstance(self._engine, ShowsSockets) else ()
 
     def launch(self, spec: ContainerSpec) -> None:
         """Begin to launch; idempotent."""

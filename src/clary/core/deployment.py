@@ -173,6 +173,21 @@ class Present:
     container: Container
     ping: Ping | None = None
     log: tuple[str, ...] = ()
+    listens: tuple[str, ...] = ()
+    """Where its port does not answer: what it listens on instead, as far as it is known."""
+
+    @property
+    def is_unheard(self) -> bool:
+        """Nothing says a word at the port where it should answer."""
+        return self.ping is not None and self.ping.answer in ("refused", "closed")
+
+    @property
+    def words(self) -> str:
+        """What the pings say."""
+        if self.ping is None:
+            return "not pinged yet"
+        elsewhere = f" (it listens on {', '.join(self.listens)})" if self.is_unheard and self.listens else ""
+        return self.ping.words + elsewhere
 
 
 @dataclass(frozen=True, slots=True)

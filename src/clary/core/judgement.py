@@ -148,9 +148,8 @@ def _running(spec: ContainerSpec, startup_timeout: float, attempts: Attempts, se
         since = now if attempts.ready_since is None else attempts.ready_since
         return Judgement(spec, "ready", replace(attempts, ready_since=since), container=box)
     deadline = box.started_at + startup_timeout
-    words = "not pinged yet" if ping is None else ping.words
     if now < deadline:
-        return Judgement(spec, "starting", attempts, words, box, wake_at=deadline)
-    detail = f"{words}, for {startup_timeout:.0f} s"
+        return Judgement(spec, "starting", attempts, seen.words, box, wake_at=deadline)
+    detail = f"{seen.words}, for {startup_timeout:.0f} s"
     failed = attempts.after(Failure("ping", detail, box.started_at, now, "final", seen.log))
     return Judgement(spec, "overdue", failed, detail, box, Stop(spec.id, "replace"))

@@ -346,6 +346,15 @@ class KnowsImages(Protocol):
 
 
 @runtime_checkable
+class ShowsSockets(Protocol):
+    """What an engine offers beside `Engine` where it can see where its containers listen."""
+
+    async def listens(self, id: str) -> Sequence[str]:
+        """Give the addresses with their ports, `127.0.0.1:8080`; empty where there are none, or it cannot be seen."""
+        ...
+
+
+@runtime_checkable
 class HoldsModels(Protocol):
     """What an engine offers beside `Engine` where it can run multi-model containers (ContainerSpec.models).
 

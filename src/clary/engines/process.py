@@ -29,7 +29,7 @@ from clary.core.ports import (
     Repository,
     Usage,
 )
-from clary.engines import cgroups, instance_types, isolation, posix, staging, usage
+from clary.engines import cgroups, instance_types, isolation, posix, sockets, staging, usage
 from clary.engines.artifacts import Artifacts
 from clary.engines.catalogue import Catalogue, Recipe
 from clary.engines.context import EngineContext
@@ -132,9 +132,16 @@ class ProcessEngine:
         found = {}
         for record in records:
             groups = [Path(group) for group in record.groups]
-            pids = posix.members(record.pid or 0, record.birth) | cgroups.members(groups)
-            found[record.spec.id] = usage.measure(pids, groups, record.spec.instance_type, self._run)
+            found[record.spec.id] = usage.measure(_members(record), groups, record.spec.instance_type, self._run)
         return found
+
+    async def listens(self, id: str) -> Sequence[str]:
+        """Give where a container listens (core.ports.ShowsSockets)."""
+        await self._ready()
+        record = self._records.get(id)
+        if record is None or record.pid is None:
+            return ()
+        return await asyncio.to_thread(lambda: sockets.places(_members(record)))
 
     async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
         """Show a model's files to a multi-model container (core.ports.HoldsModels)."""
@@ -375,6 +382,11 @@ class ProcessEngine:
                 self._relays.adopt(record.spec.id)
             else:
                 self._settle_soon(record.spec.id)
+
+
+def _members(record: Record) -> set[int]:
+    """Give the processes of a container that was started."""
+    return posix.members(record.pid or 0, record.birth) | cgroups.members([Path(group) for group in record.groups])
 
 
 def _born(record: Record, pid: int) -> Record:

@@ -12,6 +12,7 @@ from clary.core.ports import (
     ContainerSpec,
     Engine,
     Meters,
+    ShowsSockets,
 )
 from clary.errors import LaunchFailure, Transient
 
@@ -50,6 +51,7 @@ async def engine_conformance(create: Callable[[], Awaitable[Engine]], specimens:
     try:
         await _check_adopted(engine, first)
         await _check_usage(engine, first)
+        await _check_sockets(engine, first)
         await _check_stop(engine, first)
         capacity = await engine.capacity()
         assert capacity.cpus > 0, "an engine has processors"
@@ -177,6 +179,14 @@ async def _check_usage(engine: Engine, first: Container) -> None:
     assert 0 <= used.cpu_seconds <= (await engine.usage())[first.id].cpu_seconds, "CPU time grows"
     assert 0 < used.memory <= used.memory_limit, "a container that runs has memory, within its limit"
     assert 0 <= used.disk_percent <= 100, "a disk is so many percent full"
+
+
+async def _check_sockets(engine: Engine, first: Container) -> None:
+    if not isinstance(engine, ShowsSockets):
+        return
+    for place in await engine.listens(first.id):
+        assert 0 < int(place.rpartition(":")[2]) < 65536, f"where a container listens has a port: {place}"
+    assert not await engine.listens("nobody"), "an unknown container listens nowhere"
 
 
 async def _check_stop(engine: Engine, first: Container) -> None:

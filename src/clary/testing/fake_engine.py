@@ -48,6 +48,8 @@ class Script:
     log: tuple[str, ...] = ("starting", "Traceback: no such model")
     status_before_ready: int | None = None
     """What /ping answers meanwhile; None: the port is not open."""
+    listens: tuple[str, ...] = ()
+    """Where else it listens."""
 
 
 @dataclass
@@ -129,6 +131,11 @@ class FakeEngine:
 
     async def logs(self, id: str, lines: int) -> Sequence[str]:
         return self._logs.get(id, ())[-lines:]
+
+    async def listens(self, id: str) -> Sequence[str]:
+        """Give where a container listens (core.ports.ShowsSockets)."""
+        container = self.containers.get(id)
+        return () if container is None else self._by_port[container.port][1].listens
 
     async def capacity(self, instance_type: str = LOCAL) -> Capacity:
         return Capacity(cpus=4.0, memory=8 * 1024**3, accelerators=2)

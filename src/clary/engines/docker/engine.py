@@ -26,10 +26,10 @@ from clary.core.ports import (
     Repository,
     Usage,
 )
-from clary.engines import instance_types
+from clary.engines import instance_types, sockets
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.context import EngineContext
-from clary.engines.docker import daemon, labels, usage, volumes
+from clary.engines.docker import daemon, groups, labels, usage, volumes
 from clary.engines.docker.census import Census, ids, shown
 from clary.engines.docker.creation import PORT, Creation
 from clary.engines.docker.daemon import gone_is_fine, translated
@@ -144,6 +144,13 @@ class DockerEngine:
         here = await self._connected()
         running = [(each["Id"], labels.id_of(each)) for each in self._census.seen if _runs(each)]
         return await usage.measure(here.docker, running, self._root)
+
+    async def listens(self, id: str) -> Sequence[str]:
+        """Give where a container listens (core.ports.ShowsSockets)."""
+        docker_id = next((each["Id"] for each in self._census.seen if labels.id_of(each) == id), None)
+        if docker_id is None:
+            return ()
+        return await asyncio.to_thread(lambda: sockets.places(groups.members(docker_id)))
 
     async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
         """Show a model's files to a multi-model container (core.ports.HoldsModels)."""

@@ -11,18 +11,20 @@ import os
 import signal
 from pathlib import Path
 
+from clary.engines.docker import groups
 
-def end(container_id: str, proc: Path = Path("/proc")) -> int:
+
+def end(container_id: str, proc: Path = groups.PROC) -> int:
     """Kill what runs in the control groups of a container that Docker has removed; give how many processes that were.
 
-    As far as they are this machine's, and we may. Docker has the container's id in the groups' names.
+    As far as they are this machine's, and we may.
     """
     killed = 0
     for folder in proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended, or is somebody else's
             process = os.pidfd_open(int(folder.name))
             try:
-                if container_id in (folder / "cgroup").read_text():
+                if groups.holds(container_id, folder):
                     signal.pidfd_send_signal(process, signal.SIGKILL)
                     killed += 1
             finally:
