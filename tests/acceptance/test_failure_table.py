@@ -69,6 +69,8 @@ class Case:
     silent: bool = False
     """It fails before it could write a log."""
     model: Mapping[str, Any] = field(default_factory=dict)
+    window: int = WINDOW
+    """Seconds that it has: as long as it takes, where the machine decides when it fails."""
 
 
 PING = "The primary container for production variant AllTraffic did not pass the ping health check."
@@ -83,7 +85,7 @@ CASES = {
     "slow": Case((PING, "ping too slow: no answer within 2 s"), "must answer GET /ping within 2 s", {"MODE": "slow"}),
     "memory": Case(
         (PING, "killed for memory (limit 3.75 GiB)"), "larger instance type", {"MODE": "memory"}, None, "good",
-        "ml.c4.large",
+        "ml.c4.large", window=600,
     ),
     "hostile": Case(
         ("Failed to extract model data archive", "../../etc/passwd"), "Pack it from within", data="hostile", silent=True
@@ -218,7 +220,7 @@ def create(clary: Clary, name: str, case: Case, image: str) -> None:
         "ModelName": name,
         "InstanceType": case.instance_type,
         "InitialInstanceCount": 1,
-        "ContainerStartupHealthCheckTimeoutInSeconds": WINDOW,
+        "ContainerStartupHealthCheckTimeoutInSeconds": case.window,
     }
     sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
@@ -234,7 +236,7 @@ def failed(clary: Clary, name: str) -> dict[str, Any]:
         time.sleep(0.5)
         return bool(found["EndpointStatus"] != "Creating")
 
-    wait_until(there, f"{name} leaves Creating", clary.output, WINDOW + 120)
+    wait_until(there, f"{name} leaves Creating", clary.output, CASES[name].window + 120)
     return found
 
 
