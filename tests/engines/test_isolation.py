@@ -332,7 +332,7 @@ def test_it_isolates_without_privileges_where_the_machine_has_user_namespaces(
             extra_groups=[],
             cwd=Path(__file__).parents[2],
             env={"PATH": os.defpath, "HOME": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)},
-            timeout=120,
+            timeout=600,
         )
     finally:
         shutil.rmtree(folder)

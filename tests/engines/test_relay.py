@@ -160,7 +160,7 @@ async def test_nothing_is_kept_back(target: Target) -> None:
     reader, writer = await target.ask(await target.relay(), "echo")
     for piece in (b"a", b"bc", b"d" * 1000):
         writer.write(piece)
-        assert await asyncio.wait_for(reader.readexactly(len(piece)), 30) == piece
+        assert await asyncio.wait_for(reader.readexactly(len(piece)), 60) == piece
     writer.close()
 
 
@@ -177,7 +177,7 @@ async def test_a_slow_reader_slows_the_other_side_and_loses_nothing(target: Targ
 async def test_a_reset_is_passed_on(target: Target) -> None:
     reader, writer = await target.ask(await target.relay(), "reset")
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.read(), 30)
+        await asyncio.wait_for(reader.read(), 60)
     writer.close()
 
 
@@ -218,7 +218,7 @@ async def test_a_thousand_connections_at_once(target: Target) -> None:
         for number, (_, writer) in enumerate(pairs):
             writer.write(b"%4d" % number)
         for number, (reader, _) in enumerate(pairs):
-            assert await asyncio.wait_for(reader.readexactly(4), 30) == b"%4d" % number
+            assert await asyncio.wait_for(reader.readexactly(4), 60) == b"%4d" % number
             pairs[number][1].close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -227,7 +227,7 @@ async def test_a_thousand_connections_at_once(target: Target) -> None:
 async def test_the_last_words_of_a_target_arrive(target: Target) -> None:
     made = await target.relay()
     reader, writer = await target.ask(made, "die 500000")
-    assert len(await asyncio.wait_for(reader.read(), 30)) == 500_000
+    assert len(await asyncio.wait_for(reader.read(), 60)) == 500_000
     writer.close()
     await gone(made)
 
@@ -238,7 +238,7 @@ async def test_the_signals_that_ask_a_container_to_end_do_not_end_its_relay(targ
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(made.pid, number)
     writer.write(b"still")
-    assert await asyncio.wait_for(reader.readexactly(5), 30) == b"still"
+    assert await asyncio.wait_for(reader.readexactly(5), 60) == b"still"
     writer.close()
 
 
@@ -274,7 +274,7 @@ async def test_a_killed_relay_comes_back_on_its_port(target: Target) -> None:
     await gone(made)
     reader, writer = await target.ask(made, "echo")
     writer.write(b"back")
-    assert await asyncio.wait_for(reader.readexactly(4), 30) == b"back"
+    assert await asyncio.wait_for(reader.readexactly(4), 60) == b"back"
     writer.close()
     again = await target.relay()
     assert (again.port, again.pid != made.pid) == (made.port, True)

@@ -20,7 +20,7 @@ kept = bytearray(64 * 1024 * 1024)
 while time.process_time() < 0.3:
     pass
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -90,7 +92,7 @@ class Gateway:
     state: State
     door: Door
     deadlines: asyncio.Task[None]
-    servers: list[asyncio.Server] = field(default_factory=list)
+    servers: list[asyncio.Server | socket.socket] = field(default_factory=list)
     s3_requests: list[Streamed] = field(default_factory=list)
 
     def route(self, name: str, *variants: VariantRoute, status: str = "InService") -> None:
@@ -127,6 +129,19 @@ class Gateway:
         lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
         return f"{method} {path} HTTP/1.1\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
+    def gone(self) -> Container:
+        """Give a container that takes no connections, with a port that nobody else gets meanwhile."""
+        held = socket.socket()
+        held.bind(("127.0.0.1", 0))
+        self.servers.append(held)
+        return Container(says(b""), held.getsockname()[1])
+
+    def time_out(self, deadlines: dict[Any, float]) -> None:
+        """Make what is under way overdue, so that no test has to be faster than the limit that it waits for."""
+        assert deadlines
+        for late in list(deadlines):
+            deadlines[late] = 0.0
+
     async def send(self, raw: bytes) -> Reply:
         reader, writer = await self.connect()
         writer.write(raw)
@@ -154,10 +169,19 @@ def pipeline(*containers: Container, direct: bool = False) -> VariantRoute:
 
 
 async def wait_for(true: Callable[[], object]) -> None:
-    """Wait until something is true; five seconds at most."""
-    async with asyncio.timeout(5):
+    """Wait until something is true; a minute at most."""
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.005)
+
+
+async def wait_until_still(number: Callable[[], int]) -> None:
+    """Wait until a number stays as it is for many turns of the loop: a pause alone may be one of the machine's."""
+    before, quiet = number(), 0
+    while quiet < 50:
+        await asyncio.sleep(0.005)
+        now = number()
+        before, quiet = now, quiet + 1 if now == before else 0
 
 
 async def read_reply(reader: asyncio.StreamReader) -> Reply:
@@ -188,7 +212,7 @@ async def running(folder: Path, *, shortcut: bool = True) -> AsyncIterator[Gatew
         PARTITION,
         Verifier({KEY: SECRET}, REGION, time.time),
         folder,
-        Limits(1_000_000, 5.0),
+        Limits(1_000_000, 60.0),
     )
     if not shortcut:
         state.outbox = state.pool.outbox = interpreted(state)

@@ -100,12 +100,18 @@ async def test_a_client_that_leaves_the_line_is_forgotten(gateway: Gateway) -> N
 
 
 async def test_who_waits_too_long_is_told_so_and_the_model_is_not_blamed(gateway: Gateway) -> None:
-    gateway.state.model_timeout = 0.8
     await limited(gateway, limit=1, queue=2)
-    tasks = []
-    for number in range(3):  # the second gets the first one's place, and all of its time
+    tasks, deadlines = [], gateway.state.deadlines
+    for number in range(3):
         tasks.append(invoke(gateway))
         await wait_for(lambda count=number: sum(gateway.state.load.values()) == count + 1)
+    first, second, third = deadlines
+    deadlines[first] = 0.0
+    await tasks[0]
+    assert list(deadlines) == [third, second]  # the second has got the first one's place, and all of its time
+    deadlines[third] = 0.0
+    await tasks[2]
+    gateway.time_out(deadlines)
     replies = [await task for task in tasks]
     assert [reply.headers["x-amzn-errortype"] for reply in replies] == [
         "ModelError",

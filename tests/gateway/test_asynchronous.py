@@ -196,7 +196,7 @@ async def test_what_comes_while_a_batch_is_under_way_makes_the_next_one(gateway:
     first = asyncio.create_task(send(gateway, b"0"))
     await wait_for(lambda: control.batches)
     rest = [asyncio.create_task(send(gateway, b"%d" % n)) for n in range(1, 20)]
-    await asyncio.sleep(0.2)
+    await wait_for(lambda: len(gateway.state.deferrals._waiting) == 19)
     assert len(control.batches) == 1
     control.held.set()
     assert {reply.status for reply in await asyncio.gather(first, *rest)} == {202}

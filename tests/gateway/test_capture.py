@@ -92,10 +92,10 @@ async def test_an_answer_without_end_is_given_up_and_still_passed_on(
     assert (gateway.state.capture.take(), gateway.state.capture.dropped) == ([], 1)
 
 
-@pytest.mark.parametrize(("percentage", "most", "least"), [(0, 0, 0), (20, 70, 15), (100, 200, 200)])
+@pytest.mark.parametrize(("percentage", "most", "least"), [(0, 0, 0), (20, 140, 30), (100, 400, 400)])
 async def test_a_sample_is_kept(gateway: Gateway, percentage: int, most: int, least: int) -> None:
     await captured(gateway, replace(CAPTURE, percentage=percentage))
-    for _ in range(200):
+    for _ in range(400):  # outside of 30 to 140 once in a thousand billion runs
         await gateway.invoke("demo")
     assert least <= len(gateway.state.capture.take()) <= most
 

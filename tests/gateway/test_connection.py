@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 import pytest
 
 from clary.gateway import connection
-from tests.gateway.conftest import Gateway, answer, read_reply, says, wait_for
+from tests.gateway.conftest import Gateway, answer, read_reply, says, wait_for, wait_until_still
 
 HEALTH = b"GET /_clary/health HTTP/1.1\r\nHost: x\r\n\r\n"
 UNKNOWN = b"POST /endpoints/demo/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: x\r\nContent-Length: 2000000\r\n\r\n"
@@ -22,7 +23,7 @@ async def test_a_request_whose_body_comes_later_is_answered_after_one_sent_ahead
     for _ in range(2):
         assert (await read_reply(reader)).status == 200
     writer.write(last[-2:])
-    assert (await asyncio.wait_for(read_reply(reader), 5)).body == b"ok"
+    assert (await asyncio.wait_for(read_reply(reader), 60)).body == b"ok"
     writer.close()
 
 
@@ -107,14 +108,18 @@ async def test_two_authorizations_are_refused(gateway: Gateway) -> None:
 async def test_a_client_that_still_sends_learns_why_it_is_refused(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "LINGER", 0.3)
+    monkeypatch.setattr(connection, "LINGER", 600.0)  # the time is up when this test says so
     _, writer = await gateway.connect()
     writer.write(UNKNOWN)
-    for _ in range(30):  # three times as long as it would have been waited for without a byte
+    await wait_for(lambda: any(each.deaf for each in gateway.door._connections))
+    [refused] = gateway.door._connections
+    for _ in range(3):
         writer.write(b"x" * 1000)
-        await writer.drain()  # would raise after a reset
-        await asyncio.sleep(0.03)
-    assert not writer.transport.is_closing()
+        await wait_for(lambda: refused._size)
+        refused._linger(math.inf)
+        assert not refused.transport.is_closing()
+    refused._linger(math.inf)  # without a byte in between
+    assert refused.transport.is_closing()
     writer.close()
 
 
@@ -126,7 +131,7 @@ async def test_a_client_that_sends_without_end_is_left_in_the_end(
     _, writer = await gateway.connect()
     writer.write(UNKNOWN)
     with pytest.raises(ConnectionError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 writer.write(b"x")
                 await writer.drain()
@@ -148,10 +153,8 @@ async def test_a_client_that_does_not_read_is_let_go(gateway: Gateway) -> None:
     writer.write(gateway.signed("/endpoints/demo/invocations", b"{}"))
     await reader.readuntil(b"\r\n\r\n")
     [stuck] = gateway.door._connections
-    before = -1
-    while before != stuck.unsent or not before:  # until it stands still
-        before = stuck.unsent
-        await asyncio.sleep(0.2)
+    await wait_for(lambda: stuck.unsent)
+    await wait_until_still(lambda: stuck.unsent)
     for now in (1000.0, 1005.0, 1060.0):
         gateway.door.sweep(now)
         assert not stuck.transport.is_closing()
@@ -221,7 +224,7 @@ async def test_close_is_kept_and_what_follows_is_not_answered(
 
 async def test_a_204_has_no_body_whatever_its_length_claims(gateway: Gateway) -> None:
     await gateway.serve("demo", says(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"))
-    reply = await asyncio.wait_for(gateway.invoke("demo"), 5)
+    reply = await asyncio.wait_for(gateway.invoke("demo"), 60)
     assert (reply.status, reply.headers["content-length"]) == (200, "0")
 
 
@@ -240,7 +243,11 @@ async def test_an_endpoint_that_will_not_be_ready_is_not_called_unavailable(gate
     assert b"NO_SUCH_ENDPOINT" in reply.body and status.encode() in reply.body
 
 
-async def test_a_client_that_has_nothing_more_to_say_still_gets_its_answers(gateway: Gateway) -> None:
+async def test_a_client_that_has_nothing_more_to_say_still_gets_its_answers(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HALF_CLOSED", 60.0)
+
     async def slow(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.2)
         writer.write(answer(b"late"))
@@ -251,7 +258,7 @@ async def test_a_client_that_has_nothing_more_to_say_still_gets_its_answers(gate
     writer.write_eof()
     assert (await read_reply(reader)).status == 200
     assert (await read_reply(reader)).body == b"late"
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     writer.close()
 
 
@@ -260,7 +267,7 @@ async def test_a_client_that_ends_in_the_middle_of_a_request_is_let_go(gateway: 
     reader, writer = await gateway.connect()
     writer.write(gateway.signed("/endpoints/demo/invocations", b"{}")[:-1])
     writer.write_eof()
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     assert container.requests == []
     writer.close()
 
@@ -271,7 +278,7 @@ async def test_a_request_that_comes_byte_by_byte_is_one_request(gateway: Gateway
     for byte in gateway.signed("/endpoints/demo/invocations", b"{}"):
         writer.write(bytes([byte]))
         await asyncio.sleep(0)
-    assert (await asyncio.wait_for(read_reply(reader), 5)).body == b"ok"
+    assert (await asyncio.wait_for(read_reply(reader), 60)).body == b"ok"
     writer.close()
 
 
@@ -292,7 +299,7 @@ async def test_a_client_that_waits_for_100_continue_is_told_once(gateway: Gatewa
     head, _, body = gateway.signed("/endpoints/demo/invocations", b"12345").partition(b"\r\n\r\n")
     reader, writer = await gateway.connect()
     writer.write(head + b"\r\nExpect: 100-continue\r\n\r\n")
-    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60) == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(body)
     assert (await read_reply(reader)).body == b"ok"
     writer.close()
@@ -313,9 +320,6 @@ async def test_an_answer_is_fetched_no_faster_than_it_is_read(gateway: Gateway) 
     reader, writer = await gateway.connect()
     writer.write(gateway.signed("/endpoints/demo/invocations", b"{}"))
     await reader.readuntil(b"\r\n\r\n")
-    before = -1
-    while before != sent:  # until it stands still
-        before = sent
-        await asyncio.sleep(0.3)
+    await wait_until_still(lambda: sent)
     assert sent < 64_000_000  # what sockets hold, not the whole
     writer.transport.abort()  # type: ignore[attr-defined]

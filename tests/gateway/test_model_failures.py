@@ -9,7 +9,8 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from clary.core.ejection import ANSWERS, LONGEST, THRESHOLD, Outliers
+from clary.core import ejection
+from clary.core.ejection import ANSWERS, LONGEST, THRESHOLD, TOO_SLOW, Outliers
 from clary.gateway import invocation
 from tests.gateway.conftest import Gateway, Script, answer, says, variant, wait_for
 
@@ -67,14 +68,15 @@ async def test_a_long_error_in_small_pieces_is_read_in_a_moment(
 
 
 async def test_an_error_that_stalls_is_still_told_by_its_status(gateway: Gateway) -> None:
-    gateway.state.model_timeout = 0.1
-
     async def half(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nhalf")
         await reader.read()
 
     await gateway.serve("demo", half)
-    document = json.loads((await gateway.invoke("demo")).body)
+    asking = asyncio.create_task(gateway.invoke("demo"))
+    await wait_for(lambda: any(each._status for each in gateway.state.deadlines))  # type: ignore[attr-defined]
+    gateway.time_out(gateway.state.deadlines)
+    document = json.loads((await asking).body)
     assert document["OriginalStatusCode"] == 500
     assert document["Message"].startswith(
         "Received server error (500) from primary and could not load the entire response body. See "
@@ -97,26 +99,21 @@ async def test_a_model_that_takes_too_long_is_a_model_error_of_status_0(gateway:
 
 
 async def test_a_refused_connection_is_a_model_error_where_there_is_no_other_instance(gateway: Gateway) -> None:
-    gone = await gateway.container(says(answer(b"")))
-    gateway.servers.pop().close()
-    gateway.route("demo", variant(gone))
+    gateway.route("demo", variant(gateway.gone()))
     document = json.loads((await gateway.invoke("demo")).body)
     assert document["OriginalStatusCode"] == 0
     assert "could not get a response from the demo endpoint" in document["Message"]
 
 
 async def test_a_refused_connection_goes_to_another_instance(gateway: Gateway) -> None:
-    gone, there = await gateway.container(says(b"")), await gateway.container(says(answer(b"here")))
-    gateway.servers.pop(0).close()
-    gateway.route("demo", variant(gone, there))
+    there = await gateway.container(says(answer(b"here")))
+    gateway.route("demo", variant(gateway.gone(), there))
     for _ in range(20):
         assert (await gateway.invoke("demo")).body == b"here"
 
 
 async def test_a_request_that_no_container_was_given_goes_to_one_instance_after_the_other(gateway: Gateway) -> None:
-    gone = [await gateway.container(says(b"")) for _ in range(4)]
-    while gateway.servers:
-        gateway.servers.pop().close()
+    gone = [gateway.gone() for _ in range(4)]
     there = await gateway.container(says(answer(b"here")))
     gateway.route("demo", variant(*gone, there))
     for _ in range(20):
@@ -125,11 +122,9 @@ async def test_a_request_that_no_container_was_given_goes_to_one_instance_after_
 
 
 async def test_a_request_that_an_instance_had_may_still_pass_by_one_that_takes_no_connections(gateway: Gateway) -> None:
-    first, gone = await gateway.container(_hang_up()), await gateway.container(says(b""))
-    gateway.servers.pop().close()
-    there = await gateway.container(says(answer(b"here")))
-    gateway.route("demo", variant(first, gone, there))
-    for _ in range(20):
+    first, there = await gateway.container(_hang_up()), await gateway.container(says(answer(b"here")))
+    gateway.route("demo", variant(first, gateway.gone(), there))
+    for _ in range(40):
         assert (await gateway.invoke("demo")).body == b"here"
         gateway.state.outliers = Outliers()
     assert first.requests
@@ -223,7 +218,10 @@ async def test_an_error_that_breaks_off_is_still_told_by_its_status(gateway: Gat
     )
 
 
-async def test_an_instance_that_fails_again_and_again_is_left_alone_and_comes_back(gateway: Gateway) -> None:
+async def test_an_instance_that_fails_again_and_again_is_left_alone_and_comes_back(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ejection, "FIRST", LONGEST)
     failing = True
 
     async def moody(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -234,7 +232,7 @@ async def test_an_instance_that_fails_again_and_again_is_left_alone_and_comes_ba
 
     sick, well = await gateway.container(moody), await gateway.container(says(answer(b"well")))
     gateway.route("demo", variant(sick, well))
-    for _ in range(30):
+    for _ in range(60):
         assert (await gateway.invoke("demo")).body == b"well"
     assert gateway.state.outliers.out == {f"i-{sick.port}"}
     asked = len(sick.requests)
@@ -257,16 +255,23 @@ async def test_the_last_instance_is_never_left_alone(gateway: Gateway) -> None:
     assert len(container.requests) == 10
 
 
-async def test_an_instance_that_is_slow_is_left_alone(gateway: Gateway) -> None:
+async def test_an_instance_that_is_slow_is_left_alone(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ejection, "FIRST", LONGEST)
+    longest = 0.0
+
     async def slowly(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1 + 2 * TOO_SLOW * longest)
         writer.write(answer(b"ok"))
 
     slow, fast = await gateway.container(slowly), await gateway.container(says(answer(b"ok")))
     gateway.route("demo", variant(slow, fast))
-    for number, container in enumerate((slow, fast)):
-        gateway.route(f"only-{number}", variant(container))
-        await asyncio.gather(*(gateway.invoke(f"only-{number}") for _ in range(ANSWERS)))
+    gateway.route("each", variant(fast, name="fast"), variant(slow, name="slow"))
+    for _ in range(ANSWERS):
+        begun = gateway.state.loop.time()
+        await gateway.invoke("each", X_Amzn_SageMaker_Target_Variant="fast")
+        longest = max(longest, gateway.state.loop.time() - begun)  # however slow this machine is just now
+    asked = (gateway.invoke("each", X_Amzn_SageMaker_Target_Variant="slow") for _ in range(ANSWERS))
+    await asyncio.gather(*asked)
     await wait_for(lambda: gateway.state.outliers.out == {f"i-{slow.port}"})
     for _ in range(10):
         await gateway.invoke("demo")

@@ -83,16 +83,22 @@ async def test_events_come_as_they_are_made(gateway: Gateway) -> None:
 
 
 async def test_a_stream_has_the_time_of_a_stream(gateway: Gateway) -> None:
-    gateway.state.model_timeout, gateway.state.stream_timeout = 0.1, 0.5
+    going_on = asyncio.Event()
 
     async def begins(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         await writer.drain()
-        await asyncio.sleep(0.3)
+        await going_on.wait()
         writer.write(b"1\r\nx\r\n0\r\n\r\n")
 
     await gateway.serve("demo", begins)
-    assert (await post(gateway)).body == b"x"
+    asking = asyncio.create_task(post(gateway))
+    await wait_for(lambda: gateway.state.stream_deadlines)
+    [until] = gateway.state.stream_deadlines.values()
+    assert until > gateway.state.loop.time() + gateway.state.model_timeout
+    assert gateway.state.deadlines == {}
+    going_on.set()
+    assert (await asking).body == b"x"
 
 
 async def test_any_path_below_and_any_body_go_through_untouched(gateway: Gateway) -> None:
@@ -145,7 +151,7 @@ async def test_a_wrong_token_is_an_authentication_error(gateway: Gateway, key: s
 async def test_no_token_is_refused_before_the_body_is_read(gateway: Gateway) -> None:
     reader, writer = await gateway.connect()
     writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nonly".encode())
-    reply = await asyncio.wait_for(read_reply(reader), 5)
+    reply = await asyncio.wait_for(read_reply(reader), 60)
     assert reply.status == 401
     assert json.loads(reply.body)["error"]["code"] == "MissingAuthenticationTokenException"
     writer.close()

@@ -10,7 +10,7 @@ import pytest
 
 from clary.core.model_error import HOP_LIMIT
 from clary.core.routing import EndpointRoute, VariantRoute
-from tests.gateway.conftest import Container, Gateway, Script, answer, pipeline, says
+from tests.gateway.conftest import Container, Gateway, Script, answer, pipeline, says, wait_for
 
 
 def adds(name: bytes, content_type: bytes = b"text/plain") -> Script:
@@ -110,13 +110,14 @@ async def test_5_mb_exactly_are_handed_over_and_the_last_answer_may_be_larger(ga
 
 
 async def test_one_time_limit_holds_for_the_whole_chain_and_the_slow_container_is_named(gateway: Gateway) -> None:
-    gateway.state.model_timeout = 0.2
-
     async def never(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    await three(gateway, second=never)
-    document = json.loads((await gateway.invoke("demo")).body)
+    _, second, _ = await three(gateway, second=never)
+    asking = asyncio.create_task(gateway.invoke("demo"))
+    await wait_for(lambda: second.requests)
+    gateway.time_out(gateway.state.deadlines)
+    document = json.loads((await asking).body)
     assert "waiting for a response from container container-2." in document["Message"]
     assert gateway.state.load == {}
 

@@ -21,7 +21,7 @@ from clary.core.residency import Held, News
 from clary.core.routing import DataCapture, EndpointRoute, VariantRoute
 from clary.core.target_model import model_id
 from clary.errors import AccessDeniedException
-from clary.gateway import short
+from clary.gateway import connection, short
 from clary.gateway.connection import Connection
 from clary.gateway.meter import Statistics
 from clary.gateway.state import Limits, State
@@ -35,6 +35,7 @@ from tests.gateway.conftest import (
     says,
     variant,
     wait_for,
+    wait_until_still,
 )
 
 if not short.is_compiled():
@@ -359,9 +360,9 @@ async def test_a_slow_reader_holds_up_the_container_and_gets_everything(gateway:
     await warm(gateway)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=8192)
     writer.write(gateway.signed("/endpoints/e/invocations", b"large"))
-    await asyncio.sleep(0.2)
-    assert taken(gateway) == 2
+    await wait_for(lambda: taken(gateway) == 2)
     [connection] = [each for each in gateway.door._connections if not each.idle]
+    await wait_until_still(lambda: connection.unsent)
     assert connection.unsent < 1_000_000
     assert (await read_reply(reader)).body == body
     writer.close()
@@ -460,7 +461,9 @@ async def test_requests_sent_ahead_are_answered_in_order(gateway: Gateway) -> No
     writer.close()
 
 
-async def test_a_client_that_half_closes_is_answered(gateway: Gateway) -> None:
+async def test_a_client_that_half_closes_is_answered(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HALF_CLOSED", 60.0)
+
     async def script(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.05)
         writer.write(ANSWER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -179,6 +180,14 @@ async def end(engine: DockerEngine) -> None:
     for container in await engine.observe():
         await engine.stop(container.id, 0)
     await engine.close()
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody else gets meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 @pytest.fixture

@@ -52,12 +52,6 @@ needs_registry = pytest.mark.skipif(
 )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def unique(name: str) -> str:
     return f"clary-test-{name}-{uuid.uuid4().hex[:8]}"
 
@@ -243,8 +237,8 @@ async def trickling() -> AsyncIterator[tuple[str, asyncio.Event]]:
         layer = web.StreamResponse(headers={"Content-Length": str(TRICKLE)})
         await layer.prepare(request)
         try:
-            for _ in range(TRICKLE // 100_000):
-                await layer.write(bytes(100_000))
+            for _ in range(TRICKLE // 10_000):
+                await layer.write(bytes(10_000))
                 await asyncio.sleep(0.02)  # here it is cancelled when the other side closes
         finally:
             broken_off.set()

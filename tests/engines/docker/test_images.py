@@ -28,7 +28,6 @@ from .registry import (
     FakeLambda,
     Registry,
     dying_docker,
-    free_port,
     give,
     layer,
     needs_registry,
@@ -265,8 +264,8 @@ async def test_a_missing_image_says_where_it_is_missing(here: Here, registry: Re
     assert text.startswith(f"The registry {registry.host} has no {path}@{nowhere}. A digest stands for")
 
 
-async def test_an_unreachable_registry_says_so(here: Here) -> None:
-    host = f"127.0.0.1:{free_port()}"
+async def test_an_unreachable_registry_says_so(here: Here, deaf_port: int) -> None:
+    host = f"127.0.0.1:{deaf_port}"
     text = await refusal(here.resolve(f"{host}/model:1"))
     assert text.startswith(f"The registry {host} cannot be reached: ")
     assert "connection refused" in text
@@ -400,7 +399,9 @@ async def test_a_mirror_is_not_shown_what_the_function_gave(
 # -- what CreateModel asks --------------------------------------------------------------------------------------------
 
 
-async def test_what_there_is_is_known_without_pulling_it(here: Here, registry: Registry, private: Registry) -> None:
+async def test_what_there_is_is_known_without_pulling_it(
+    here: Here, registry: Registry, private: Registry, deaf_port: int
+) -> None:
     images, path, local = here.images(), unique("known"), unique("known-here")
     registry.put(path)
     private.put(path)
@@ -411,7 +412,7 @@ async def test_what_there_is_is_known_without_pulling_it(here: Here, registry: R
     assert await images.known(f"{registry.host}/{path}:1", open_to_all) is True
     assert await images.known(f"{registry.host}/{path}:2", open_to_all) is False
     assert await images.known(f"{private.host}/{path}:1", open_to_all) is None, "nobody without a login can tell"
-    assert await images.known(f"127.0.0.1:{free_port()}/{path}:1", open_to_all) is None
+    assert await images.known(f"127.0.0.1:{deaf_port}/{path}:1", open_to_all) is None
     with pytest.raises(aiodocker.DockerError):
         await here.docker.images.inspect(f"{registry.host}/{path}:1")
 

@@ -19,6 +19,6 @@ TESTS = Path(__file__).with_name("on_podman.py")
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_the_engine_on_podman() -> None:
     command = apart(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(TESTS))
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout

@@ -10,7 +10,7 @@ import pytest
 from clary.engines.docker.provider import CredentialsProvider
 from clary.errors import LaunchFailure, Transient
 
-from .registry import FakeLambda, free_port, give
+from .registry import FakeLambda, give
 
 ARN = "arn:aws:lambda:eu-west-2:123456789012:function:login"
 
@@ -99,6 +99,6 @@ async def test_a_refusal_is_final_and_a_fault_is_not(
         await CredentialsProvider(functions.url).login(ARN)
 
 
-async def test_an_api_that_is_away_is_waited_for(functions: FakeLambda) -> None:
+async def test_an_api_that_is_away_is_waited_for(functions: FakeLambda, deaf_port: int) -> None:
     with pytest.raises(Transient, match=r"\(lambda_endpoint\) does not answer"):
-        await CredentialsProvider(f"http://127.0.0.1:{free_port()}").login(ARN)
+        await CredentialsProvider(f"http://127.0.0.1:{deaf_port}").login(ARN)
