@@ -212,7 +212,7 @@ async def running(folder: Path, *, shortcut: bool = True) -> AsyncIterator[Gatew
         PARTITION,
         Verifier({KEY: SECRET}, REGION, time.time),
         folder,
-        Limits(1_000_000, 60.0),
+        Limits(1_000_000, 600.0),
     )
     if not shortcut:
         state.outbox = state.pool.outbox = interpreted(state)

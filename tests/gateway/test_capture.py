@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -214,30 +215,43 @@ async def test_a_defect_in_writing_loses_one_file_and_is_counted() -> None:
     assert (capture.waiting, dropped) == (0, [1])
 
 
-async def test_a_store_that_cannot_be_made_costs_nothing() -> None:
+async def test_a_store_that_cannot_be_made_costs_nothing_until_the_end() -> None:
     def make() -> Bucket:
         raise OSError("not now")
 
-    capture = Capture()
+    capture, dropped = Capture(), []
     capture.offer(ONE)
-    writer = CaptureWriter(capture, make, print)
+    writer = CaptureWriter(capture, make, dropped.append)
     with pytest.raises(OSError, match="not now"):
         await writer.write()
+    await writer.flush()
+    assert (capture.waiting, dropped) == (1, [])
     await writer.finish()
-    assert capture.waiting == 1
+    assert (capture.waiting, dropped) == (0, [1])
 
 
-async def test_what_there_was_no_time_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slow", ["make", "write", "refuse"])
+async def test_what_there_was_no_time_for_is_counted(monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    made = threading.Event()
+
     class Stuck(Bucket):
         async def put(self, url: str, body: bytes) -> None:
-            await asyncio.Event().wait()
+            if slow == "write":
+                await asyncio.Event().wait()
+            raise Transient("busy")
 
-    monkeypatch.setattr(capture_writer, "LAST_WRITE", 0.05)
+    def make() -> Stuck:
+        if slow == "make":
+            made.wait()
+        return Stuck()
+
+    monkeypatch.setattr(capture_writer, "LAST_WRITE", 600.0 if slow == "refuse" else 0.05)
     capture, dropped = Capture(), []
     capture.offer(ONE)
     capture.offer(replace(ONE, variant="green"))
-    await CaptureWriter(capture, Stuck, dropped.append).finish()
-    assert dropped == [2]
+    await CaptureWriter(capture, make, dropped.append).finish()
+    made.set()
+    assert (sum(dropped), capture.waiting) == (2, 0)
 
 
 def test_answers_on_their_way_count_against_the_bound() -> None:

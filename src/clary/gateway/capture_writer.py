@@ -55,8 +55,8 @@ class CaptureWriter:
             await asyncio.sleep(INTERVAL)
             await self.write()
 
-    async def finish(self) -> None:
-        """Write what is left; at most a second long."""
+    async def flush(self) -> None:
+        """Write what waits; at most a second long."""
         try:
             async with asyncio.timeout(LAST_WRITE):
                 await self.write()
@@ -64,6 +64,12 @@ class CaptureWriter:
             self._log.warning("the last captures were not written")
         except Exception:  # the end of a gateway goes on
             self._log.exception("the last captures were not written")
+
+    async def finish(self) -> None:
+        """Write what is left, and count what could not be: nobody will later."""
+        await self.flush()
+        if left := len(self._capture.take()):
+            self._dropped(left)
 
     async def write(self) -> None:
         """Write what waits now. Whatever happens, each record is written, waits again, or is counted as dropped."""

@@ -106,7 +106,7 @@ async def serve(
     gc.freeze()
     logger("gateway").info("gateway ready", host=options.host, port=options.port)
     await stop.wait()
-    await writer.finish()  # while there is still somebody to take it: the S3 may be behind this very door
+    await writer.flush()  # while there is still somebody to take it: the S3 may be behind this very door
     for server in servers:
         server.close()
     await door.drain(options.limits.model_timeout, state.interrupt_streams)
