@@ -36,7 +36,7 @@ async def supervised(tmp_path: Path, *programs: Program) -> AsyncIterator[Superv
         await task
 
 
-async def until(true: Callable[[], bool], seconds: float = 20) -> None:
+async def until(true: Callable[[], bool], seconds: float = 60) -> None:
     for _ in range(int(seconds / 0.02)):
         if true():
             return
@@ -67,7 +67,7 @@ async def test_a_connection_that_a_child_did_not_accept_waits_for_its_successor(
                 signal.pause()
         """
         client.setblocking(False)
-        async with supervised(tmp_path, program("door", code, descriptors=(door.fileno(),))), asyncio.timeout(20):
+        async with supervised(tmp_path, program("door", code, descriptors=(door.fileno(),))), asyncio.timeout(60):
             assert await asyncio.get_running_loop().sock_recv(client, 4) == b"here"
     assert died.exists()
 
@@ -112,9 +112,9 @@ def test_the_end_of_an_orphan_is_written_down_under_its_pid(tmp_path: Path) -> N
             print(os.waitstatus_to_exitcode(int((root / "exits" / pid).read_text())))
             stop.set()
             await task
-        asyncio.run(asyncio.wait_for(main(), 30))
+        asyncio.run(asyncio.wait_for(main(), 240))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines()[-1:] == ["7"], done.stderr
 
 
@@ -148,7 +148,7 @@ async def test_a_child_that_no_restart_helps_ends_everything(tmp_path: Path) -> 
     steady = program("steady", "import time; time.sleep(600)")
     supervisor = Supervisor([steady, program("hopeless", f"raise SystemExit({HOPELESS})")], tmp_path / "exits")
     stop = asyncio.Event()
-    await asyncio.wait_for(supervisor.run(stop), 30)
+    await asyncio.wait_for(supervisor.run(stop), 60)
     assert supervisor.gave_up and stop.is_set()
 
 
@@ -167,7 +167,7 @@ async def test_in_a_hurry_nobody_is_waited_for(tmp_path: Path) -> None:
     await until(ready.exists)
     stop.set()
     supervisor.hurry()
-    await asyncio.wait_for(running, 30)
+    await asyncio.wait_for(running, 60)
 
 
 async def test_exits_of_an_earlier_life_are_forgotten_and_old_ones_later(tmp_path: Path) -> None:

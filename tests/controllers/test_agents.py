@@ -6,7 +6,10 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -22,9 +25,25 @@ folder = JobFolder(pathlib.Path(sys.argv[1]))
 with folder.held():
     Journal(folder.journal).close()  # as an agent does that meets an exception which it does not know
 """
-REAPED = 0.3
-"""Seconds in which the loop takes note of an end, which it does in its own time."""
-TAKES_ITS_TIME = "import time; time.sleep(30)"
+TAKES_ITS_TIME = "import time; time.sleep(600)"
+
+
+def until_reaped(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test, and its loop until it has taken note of the end of all processes, which it does in its own time."""
+    started: list[asyncio.subprocess.Process] = []
+    create = asyncio.create_subprocess_exec
+
+    async def noted(*words: Any, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await create(*words, **options))
+        return started[-1]
+
+    async def run() -> None:
+        await test()
+        for process in started:
+            await process.wait()
+
+    with mock.patch.object(asyncio, "create_subprocess_exec", noted):
+        asyncio.run(run())
 
 
 def given(tmp_path: Path, program: str) -> tuple[Agents, asyncio.Event, JobFolder]:
@@ -47,9 +66,8 @@ def test_a_job_whose_agents_die_of_a_fault_is_given_up(tmp_path: Path, monkeypat
             ended.clear()
         with pytest.raises(Hopeless, match="2 agents died"):
             await agents.ensure("job", folder)
-        await asyncio.sleep(REAPED)
 
-    asyncio.run(run())
+    until_reaped(run)
 
 
 def test_an_agent_that_is_still_starting_is_ended_too(tmp_path: Path) -> None:
@@ -60,13 +78,12 @@ def test_an_agent_that_is_still_starting_is_ended_too(tmp_path: Path) -> None:
         await agents.end("job", folder)
         gone = asyncio.Event()
         asyncio.get_running_loop().add_reader(descriptor, gone.set)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await gone.wait()
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
-        await asyncio.sleep(REAPED)
 
-    asyncio.run(run())
+    until_reaped(run)
 
 
 GETS_ON = """
@@ -82,7 +99,7 @@ import pathlib, sys, time
 from clary.jobfolder import JobFolder
 with JobFolder(pathlib.Path(sys.argv[1])).held():
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -97,9 +114,8 @@ def test_an_agent_that_got_on_with_it_is_followed_at_once(tmp_path: Path, monkey
             assert await agents.ensure("job", folder) is None  # it is at work
             await ended.wait()
             ended.clear()
-        await asyncio.sleep(REAPED)
 
-    asyncio.run(run())
+    until_reaped(run)
 
 
 def test_one_that_did_not_is_followed_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +128,8 @@ def test_one_that_did_not_is_followed_after_a_while(tmp_path: Path, monkeypatch:
         wait = await agents.ensure("job", folder)
         assert wait is not None
         assert 50 < wait <= 60
-        await asyncio.sleep(REAPED)
 
-    asyncio.run(run())
+    until_reaped(run)
 
 
 def test_an_agent_of_an_earlier_control_plane_is_taken_over_and_ended(tmp_path: Path) -> None:
@@ -135,4 +150,4 @@ def test_an_agent_of_an_earlier_control_plane_is_taken_over_and_ended(tmp_path: 
         assert await earlier.wait() == -signal.SIGKILL
         assert folder.agent() is None
 
-    asyncio.run(run())
+    until_reaped(run)

@@ -84,7 +84,7 @@ def test_a_child_that_no_restart_helps_says_so_in_a_line_and_by_its_exit_code(tm
     settings = load({"data": str(tmp_path), "catalogue": "/nonexist"}, {})
     environment = {**os.environ, **to_environment(settings)}
     command = [sys.executable, "-m", "clary.server", "control"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == HOPELESS
     assert "--catalogue: /nonexist cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
@@ -96,6 +96,7 @@ from clary import datafolder
 from clary.server import supervisor
 from clary.settings import load
 from clary.supervision import Program
+supervisor.READY_WITHIN = 600.0
 command = (sys.executable, "-c", sys.argv[2])
 supervisor._programs = lambda settings, doors: [Program("control", command, {}, stop_timeout=600)]
 sys.exit(supervisor.up(load({"data": sys.argv[1], "port": "0"}, {}), lambda _: None))
@@ -109,7 +110,7 @@ def start(data: Path, control: str) -> subprocess.Popen[str]:
 
 def test_it_ends_at_once_when_a_child_cannot_work(tmp_path: Path) -> None:
     with start(tmp_path, f"raise SystemExit({HOPELESS})") as up:
-        _, log = up.communicate(timeout=supervisor.READY_WITHIN / 2)
+        _, log = up.communicate(timeout=300)  # half of what it would be waited for
     assert up.returncode == 1
     assert log.count("cannot work") == 1
 
@@ -123,6 +124,6 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
                 time.sleep(0.02)
             up.send_signal(signal.SIGTERM)
             up.send_signal(signal.SIGINT)  # another one: two of a kind that come together may count once
-            assert up.wait(60) == 0
+            assert up.wait(300) == 0
         finally:
             up.kill()

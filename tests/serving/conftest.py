@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 import pytest
 import uv
 
+from clary.engines.ports import Ports
+
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "src" / "clary" / "serving"
 PACKAGES = ("gunicorn>=23", "sagemaker-inference>=1.10.1", "scikit-learn>=1.5", "xgboost-cpu>=3")
-PATIENCE = 60.0  # a deadline against hanging for ever, not an expectation of speed
+PATIENCE = 600.0  # a deadline against hanging for ever, not an expectation of speed
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +31,15 @@ def python() -> Path:
     """The interpreter of a script runtime's environment."""
     cache = Path(os.environ.get("CLARY_TEST_CACHE") or ROOT / ".venvs")
     venv = cache / f"serving-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:12]}"
-    if not (venv / "complete").exists():
-        command = uv.find_uv_bin()
-        subprocess.run([command, "venv", "-q", "--clear", "--python", "3.11", venv], check=True)
-        subprocess.run([command, "pip", "install", "-q", "--python", venv / "bin" / "python", *PACKAGES], check=True)
-        (venv / "complete").touch()
+    cache.mkdir(parents=True, exist_ok=True)
+    with venv.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may begin at the same time
+        if not (venv / "complete").exists():
+            command = uv.find_uv_bin()
+            subprocess.run([command, "venv", "-q", "--clear", "--python", "3.11", venv], check=True)
+            install = [command, "pip", "install", "-q", "--python", venv / "bin" / "python"]
+            subprocess.run([*install, *PACKAGES], check=True)
+            (venv / "complete").touch()
     return venv / "bin" / "python"
 
 
@@ -48,9 +55,8 @@ class Server:
     """One running model server."""
 
     def __init__(self, python: Path, pythonpath: Path, model_dir: Path, environment: Mapping[str, str]) -> None:
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self._ports = Ports(uuid.uuid4().hex)  # nobody else's until it is given back, unlike any free port
+        self.port = self._ports.take().port
         self.model_dir = model_dir
         self._log = model_dir.parent / f"{model_dir.name}-{self.port}.log"
         settings = {
@@ -110,6 +116,7 @@ class Server:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
+        self._ports.close()
 
 
 Launch = Callable[..., Server]

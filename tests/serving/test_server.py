@@ -42,6 +42,14 @@ def wait_for(server: Server, text: str) -> None:
         time.sleep(0.05)
 
 
+def wait_until_gone(workers: list[int]) -> None:
+    """Wait until processes are no more; one that was still loading is killed, and buried by another."""
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 class TestRoutes:
     @pytest.mark.parametrize(
         ("method", "path", "status"),
@@ -107,7 +115,7 @@ class TestLoading:
         workers = server.workers()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) == 0
-        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+        wait_until_gone(workers)
 
     def test_a_model_fn_that_raises_ends_the_server_with_its_traceback_once(self, launch: Launch) -> None:
         script = "def model_fn(model_dir):\n    raise FileNotFoundError('no weights here')\n"
@@ -170,10 +178,7 @@ class TestStopping:
         workers = server.workers(2)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) == 0
-        deadline = time.monotonic() + PATIENCE  # one that was still loading is killed, and buried by another
-        while any(Path(f"/proc/{pid}").exists() for pid in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until_gone(workers)
 
     def test_an_invocation_under_way_is_finished_first(self, launch: Launch) -> None:
         server = launch(

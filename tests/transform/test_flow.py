@@ -40,7 +40,7 @@ def doubled(request: Request) -> Iterable[bytes]:
 
 async def through(*containers: Container, given: AsyncIterator[bytes] | None = None) -> tuple[Reply, bytes]:
     written = bytearray()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         hops = [container.hop for container in containers]
         reply = await flow(hops, WORK, given or pieces(b"ab", b"cd"), written.extend)
     return reply, bytes(written)
@@ -91,6 +91,6 @@ async def test_what_writing_raises_is_raised() -> None:
     def full(data: bytes) -> None:
         raise ObjectFailed(CallFailed("InternalServerError", "Failed to gather the output")) from OSError(errno.ENOSPC)
 
-    async with asyncio.timeout(10), Container(doubled) as container:
+    async with asyncio.timeout(60), Container(doubled) as container:
         with pytest.raises(ObjectFailed, match="Failed to gather"):
             await flow([container.hop], WORK, pieces(b"ab"), full)

@@ -93,7 +93,7 @@ async def settled() -> None:
 
 
 async def test_as_many_at_once_as_there_are_senders_in_the_order_of_the_offers() -> None:
-    async with asyncio.timeout(5), Scene(senders=2) as scene:
+    async with asyncio.timeout(60), Scene(senders=2) as scene:
         one, other = scene.opened(), scene.opened()
         await scene.lane.offer(one, batches(b"a", b"b"))
         await scene.lane.offer(other, batches(b"c"))
@@ -107,7 +107,7 @@ async def test_as_many_at_once_as_there_are_senders_in_the_order_of_the_offers()
 
 async def test_an_offer_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST_BUDGET", 3 * (WEIGHT + 1))
-    async with asyncio.timeout(5), Scene(senders=1, payload=0) as scene:
+    async with asyncio.timeout(60), Scene(senders=1, payload=0) as scene:
         one = scene.opened()
         await scene.lane.offer(one, batches(b"a", b"b"))
         offering = asyncio.create_task(scene.lane.offer(one, batches(b"c", b"d")))
@@ -123,7 +123,7 @@ async def test_an_offer_waits_until_there_is_room(monkeypatch: pytest.MonkeyPatc
 
 async def test_nothing_is_asked_while_too_many_answers_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_HELD", 10)
-    async with asyncio.timeout(5), Scene(senders=1) as scene:
+    async with asyncio.timeout(60), Scene(senders=1) as scene:
         one = scene.opened()
         scene.lane.hold(b"x" * 10)
         await scene.lane.offer(one, batches(b"a"))
@@ -135,7 +135,7 @@ async def test_nothing_is_asked_while_too_many_answers_wait_for_others(monkeypat
 
 
 async def test_requests_of_an_object_that_is_over_are_not_made_and_give_their_room_back() -> None:
-    async with asyncio.timeout(5), Scene(senders=1) as scene:
+    async with asyncio.timeout(60), Scene(senders=1) as scene:
         one, over = scene.opened(), scene.opened()
         await scene.lane.offer(one, batches(b"a"))
         await scene.lane.offer(over, batches(b"b", b"c"))
@@ -148,7 +148,7 @@ async def test_requests_of_an_object_that_is_over_are_not_made_and_give_their_ro
 
 
 async def test_one_that_fails_is_told_which_and_the_others_go_on() -> None:
-    async with asyncio.timeout(5), Scene(senders=1) as scene:
+    async with asyncio.timeout(60), Scene(senders=1) as scene:
         one, other = scene.opened(), scene.opened()
         await scene.lane.offer(one, batches(b"a", b"bad", b"b"))
         await scene.lane.offer(other, batches(b"c"))
@@ -160,7 +160,7 @@ async def test_one_that_fails_is_told_which_and_the_others_go_on() -> None:
 
 
 async def test_objects_that_go_through_as_they_come_take_a_sender_each() -> None:
-    async with asyncio.timeout(5), Scene(senders=2) as scene:
+    async with asyncio.timeout(60), Scene(senders=2) as scene:
         found = [scene.opened() for _ in range(3)]
         for each in found:
             await scene.lane.offer(each, [module.WHOLE])
@@ -171,6 +171,6 @@ async def test_objects_that_go_through_as_they_come_take_a_sender_each() -> None
 
 async def test_callers_are_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LATENESS", 0.001)
-    async with asyncio.timeout(5), Scene(senders=1) as scene:
+    async with asyncio.timeout(60), Scene(senders=1) as scene:
         while scene.instance.late_checks < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.001)

@@ -228,12 +228,15 @@ class TestManyAtOnce:
             assert [said for _, said in pool.map(many.invoke, asked)] == asked
 
     def test_a_queue_before_one_model_holds_up_no_other(self, many: Many) -> None:
-        many.add("slow", SLOW.replace("0.4", "0.02"))
+        gate = many.write("stuck", None)
+        many.add("stuck", GATED.replace("model_fn(model_dir)", "wait(model_dir)") + HANGING)
         many.add("quick", PID)
         with ThreadPoolExecutor(90) as pool:
-            answers = [pool.submit(many.invoke, "slow") for _ in range(90)]
+            answers = [pool.submit(many.invoke, "stuck") for _ in range(90)]
+            until((gate / "loading").exists)
             assert many.invoke("quick")[0] == 200
-            assert not all(answer.done() for answer in answers)
+            assert not any(answer.done() for answer in answers)
+            (gate / "go").touch()
             assert {answer.result()[0] for answer in answers} == {200}
 
 
