@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.acceptance.conftest import IMAGE, Clary, model_archive, running
-from tests.containers import BIND_LABEL, build, containers_of, docker, missing
+from tests.containers import BIND_LABEL, build, docker, missing
 
 DELAYS = (0.0, 0.3, 2.0)
 LIMIT = 0.5
@@ -88,9 +88,9 @@ def process_by_hand(program: Path, delay: float) -> float:
     return taken
 
 
-def own_time(endpoint: str) -> float:
+def own_time(clary: Clary, endpoint: str) -> float:
     """Give the seconds that a container of Docker's took by itself: from its being made to its listening."""
-    (id,) = containers_of(endpoint)
+    (id,) = clary.containers(endpoint)
     made = dt.datetime.fromisoformat(docker("inspect", "-f", "{{.Created}}", id)[:26] + "+00:00").timestamp()
     return float(docker("logs", id).rpartition("listening ")[2]) - made
 
@@ -108,7 +108,7 @@ def by_clary(clary: Clary, model: str, engine: str) -> tuple[float, float]:
     taken = time.perf_counter() - began
     if status != "InService":
         raise SystemExit(f"the endpoint is {status}:\n{clary.output()[-3000:]}")
-    around = taken - own_time(name) if engine == "docker" else 0.0
+    around = taken - own_time(clary, name) if engine == "docker" else 0.0
     sagemaker.delete_endpoint(EndpointName=name)
     sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     return taken, around

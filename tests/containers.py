@@ -135,9 +135,10 @@ def _build_with_packages(image: str, base: str, requirements: Path, script: str)
     return image
 
 
-def containers_of(endpoint: str) -> list[str]:
-    """Give the containers of an endpoint, running or not."""
-    return docker("ps", "-a", "-q", "--no-trunc", "--filter", f"label=clary.endpoint={endpoint}").split()
+def containers_of(endpoint: str, owner: str) -> list[str]:
+    """Give the containers of an endpoint of one data folder, running or not: others may have one of that name."""
+    labels = ("--filter", f"label=clary.endpoint={endpoint}", "--filter", f"label=clary.owner={owner}")
+    return docker("ps", "-a", "-q", "--no-trunc", *labels).split()
 
 
 def left_of(owner: str) -> list[str]:

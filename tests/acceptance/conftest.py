@@ -22,20 +22,29 @@ import pytest
 
 from clary.credentials import read
 from clary.engines.docker.identity import identity
-from tests.containers import left_of
+from tests.containers import containers_of, left_of
 
 ROLE = "arn:aws:iam::000000000000:role/clary"
 IMAGE = "python:3.11"
 BIN = Path(sys.executable).parent
 
 SERVE = '''#!/usr/bin/env python3
-"""A model server of nothing but the standard library: says who it is, and fails when it is told to."""
+"""A model server of nothing but the standard library: says who it is, and fails or waits when it is told to."""
 import http.server, json, os, sys, time
 
 MODEL = os.environ.get("SM_MODEL_DIR", "/opt/ml/model")
 NAME = open(os.path.join(MODEL, "name.txt")).read()
 print("loading", NAME, flush=True)
 time.sleep(float(os.environ.get("LOAD_SECONDS", "0")))
+
+
+def wait_for(file):
+    while not os.path.exists(file):
+        time.sleep(0.01)
+
+
+if os.environ.get("LOAD_UNTIL"):
+    wait_for(os.environ["LOAD_UNTIL"])
 if os.environ.get("EXIT_WITH"):
     print("cannot load the model: weights are missing", flush=True)
     sys.exit(int(os.environ["EXIT_WITH"]))
@@ -53,6 +62,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os._exit(9)
         if body.startswith(b"sleep"):
             time.sleep(float(body[5:]))
+        if body.startswith(b"until "):
+            wait_for(body[6:])
         status = int(body[4:]) if body.startswith(b"fail") else 200
         said = {"name": NAME, "pid": os.getpid(), "got": body.decode("latin-1")[:100],
                 "type": self.headers["Content-Type"], "env": os.environ.get("GREETING"),
@@ -73,6 +84,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
+
+    def handle_error(self, *whom):
+        pass  # on a busy machine a ping leaves before its answer; the log has nothing of it
 
 
 Server(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
@@ -158,20 +172,20 @@ class Clary:
     def aws(self, *arguments: str, **run: Any) -> subprocess.CompletedProcess[str]:
         """Run the real aws CLI."""
         command = [str(BIN / "aws"), *arguments]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, **run)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=600, **run)
 
     def clary(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a clary command against this Clary."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CLARY_"))}
         command = [str(BIN / "clary"), *arguments, "--data", str(self.data)]
-        return subprocess.run(command, env=clean, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=clean, capture_output=True, text=True, timeout=600)
 
     def child(self, name: str) -> int:
         """Give the process id of one of the supervisor's children: `control`, `gateway`."""
         for line in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            command = Path(f"/proc/{line}/cmdline").read_bytes().replace(b"\0", b" ")
-            if name.encode() in command:
-                return int(line)
+            with contextlib.suppress(OSError):  # it has ended
+                if name.encode() in Path(f"/proc/{line}/cmdline").read_bytes().replace(b"\0", b" "):
+                    return int(line)
         raise LookupError(name)
 
     def kill_control(self) -> None:
@@ -185,6 +199,10 @@ class Clary:
             return False
 
         wait_until(replaced, "the control plane is started again", self.output)
+
+    def containers(self, endpoint: str) -> list[str]:
+        """Give the containers of an endpoint, running or not, with the engine Docker."""
+        return containers_of(endpoint, identity(self.data, self.data / "run" / "docker"))
 
     # -- the usual steps -----------------------------------------------------------------------------------------------
 
@@ -267,7 +285,7 @@ def running(*arguments: str, environment: dict[str, str] | None = None, data: Pa
         finally:
             clary.process.terminate()
             try:
-                code = clary.process.wait(60)
+                code = clary.process.wait(300)
             except subprocess.TimeoutExpired:
                 clary.process.kill()
                 raise

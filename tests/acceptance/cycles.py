@@ -263,7 +263,7 @@ def perform(clary: Clary, daemon: Daemon | None, image: str, given: argparse.Nam
     found = settled(clary, daemon)
     print(f"after {time.monotonic() - began:.0f} s, while it runs, left over: {found or 'nothing'}")
     clary.process.terminate()
-    code = clary.process.wait(60)
+    code = clary.process.wait(300)
     ended = settled(clary, daemon)
     print(f"after it was stopped ({code}), left over: {ended or 'nothing'}", flush=True)
     return found + ended

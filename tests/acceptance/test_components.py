@@ -312,13 +312,12 @@ def test_on_docker_copies_are_containers_with_a_share_of_their_instance() -> Non
             "clary/test-component@"
         )
         assert len({invoke(clary, "boxes", "boxed")["host"] for _ in range(40)}) == 2  # each goes to either
-        boxes = ("ps", "-q", "--filter", "label=clary.inference-component=boxed")
-        ids = docker(*boxes).split()
+        ids = clary.containers("boxes")
         limits = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", ids[0]))
         assert (limits["NanoCpus"], limits["Memory"]) == (500_000_000, 300 * 1024 * 1024)
         clary.kill_control()
         wait(clary, "boxed")
-        assert set(docker(*boxes).split()) == set(ids)
+        assert set(clary.containers("boxes")) == set(ids)
         sagemaker.update_inference_component_runtime_config(
             InferenceComponentName="boxed", DesiredRuntimeConfig={"CopyCount": 0}
         )

@@ -105,10 +105,6 @@ def create(clary: Clary, name: str, image: str, role: str = ROLE, **variant: Any
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 
 
-def container_of(clary: Clary, endpoint: str) -> list[str]:
-    return docker("ps", "-q", "--no-trunc", "--filter", f"label=clary.endpoint={endpoint}").split()
-
-
 def test_the_aws_cli_takes_an_image_to_an_answer(clary: Clary, image: str, tmp_path: Path) -> None:
     def aws(*arguments: str) -> str:
         done = clary.aws(*arguments)
@@ -142,7 +138,7 @@ def test_the_aws_cli_takes_an_image_to_an_answer(clary: Clary, image: str, tmp_p
     clary.client("sagemaker").get_waiter("endpoint_deleted").wait(
         EndpointName="cli", WaiterConfig={"Delay": 1, "MaxAttempts": 120}
     )
-    assert not container_of(clary, "cli")
+    assert not clary.containers("cli")
 
 
 def test_boto3_inside_of_a_container_has_the_credentials_of_its_role(clary: Clary, image: str, tmp_path: Path) -> None:
@@ -163,22 +159,20 @@ def test_boto3_inside_of_a_container_has_the_credentials_of_its_role(clary: Clar
 def test_containers_are_adopted_by_the_next_control_plane(clary: Clary, image: str) -> None:
     create(clary, "adopted", image)
     clary.wait("adopted")
-    before = container_of(clary, "adopted")
+    before = clary.containers("adopted")
     clary.kill_control()
     assert clary.invoke("adopted")["got"] == "hello"
     clary.client("sagemaker").describe_endpoint(EndpointName="adopted")
-    assert container_of(clary, "adopted") == before
+    assert clary.containers("adopted") == before
     clary.delete("adopted")
 
 
 def test_a_container_that_is_removed_behind_clarys_back_is_replaced(clary: Clary, image: str) -> None:
     create(clary, "replaced", image)
     clary.wait("replaced")
-    before = container_of(clary, "replaced")
+    before = clary.containers("replaced")
     docker("rm", "-f", *before)
-    wait_until(
-        lambda: bool(set(container_of(clary, "replaced")) - set(before)), "another takes its place", clary.output
-    )
+    wait_until(lambda: bool(set(clary.containers("replaced")) - set(before)), "another takes its place", clary.output)
     clary.wait("replaced")
 
     def answers() -> bool:
@@ -194,16 +188,16 @@ def test_a_container_that_is_removed_behind_clarys_back_is_replaced(clary: Clary
 def test_what_belongs_to_nothing_is_removed_at_the_next_start(clary: Clary, image: str) -> None:
     create(clary, "orphan", image)
     clary.wait("orphan")
-    [container] = container_of(clary, "orphan")
+    [container] = clary.containers("orphan")
     os.kill(clary.process.pid, signal.SIGKILL)
     clary.process.wait()
-    assert container_of(clary, "orphan") == [container]
+    assert clary.containers("orphan") == [container]
     clary._record.unlink()
     (clary.data / "state" / "clary.db").unlink()
     for rest in (clary.data / "state").glob("clary.db-*"):
         rest.unlink()
     clary.start()
-    wait_until(lambda: not container_of(clary, "orphan"), "nobody's container is removed", clary.output)
+    wait_until(lambda: not clary.containers("orphan"), "nobody's container is removed", clary.output)
 
 
 def test_a_failed_start_says_what_docker_said(clary: Clary) -> None:

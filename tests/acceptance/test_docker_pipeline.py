@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.acceptance.conftest import ROLE, Clary, model_archive, running_on_docker, wait_until
-from tests.containers import BIND_LABEL, build, containers_of, needs_docker
+from tests.containers import BIND_LABEL, build, needs_docker
 
 pytestmark = [pytest.mark.acceptance, needs_docker]
 
@@ -167,7 +167,7 @@ def test_a_serial_pipeline_answers_and_each_container_has_its_log_and_latency(cl
     images = clary.wait("serial")["ProductionVariants"][0]["DeployedImages"]
     assert [each["SpecifiedImage"] for each in images] == [image] * 3
     assert all(each["ResolvedImage"].startswith("clary/test-step@sha256:") for each in images)
-    assert len(containers_of("serial")) == 3
+    assert len(clary.containers("serial")) == 3
     assert invoke(clary, "serial", b"1,2\n3,4", ContentType="text/csv") == ("text/plain", "6.0, 14.0")
     wanted = {
         "prepare": ["prepare begins", "prepare made [[1.0, 2.0], [3.0, 4.0]]"],
@@ -188,7 +188,7 @@ def test_a_serial_pipeline_answers_and_each_container_has_its_log_and_latency(cl
         error = refused(clary, "serial", b"1,2", CustomAttributes=f"break {step}")
         assert f'Received server error (500) from {step} with message "{step} is broken"' in error["Message"]
     clary.delete("serial")
-    assert not containers_of("serial")
+    assert not clary.containers("serial")
 
 
 def test_direct_mode_asks_one_container_which_reaches_its_neighbours_by_name(clary: Clary, image: str) -> None:
@@ -202,7 +202,7 @@ def test_direct_mode_asks_one_container_which_reaches_its_neighbours_by_name(cla
         more = {"TargetContainerHostname": step, "CustomAttributes": f"break {step}"}
         assert f"Received server error (500) from {step} with" in refused(clary, "direct", b"", **more)["Message"]
     clary.delete("direct")
-    assert not containers_of("direct")
+    assert not clary.containers("direct")
 
 
 def test_a_failed_start_in_any_place_names_the_container_and_leaves_nothing(clary: Clary, image: str) -> None:
@@ -219,4 +219,4 @@ def test_a_failed_start_in_any_place_names_the_container_and_leaves_nothing(clar
             assert f"ping answered 503, for {WINDOW} s" in reason
             assert f"Last lines of the log:\n{step} begins" in reason
         clary.delete(name)
-        assert not containers_of(name)
+        assert not clary.containers(name)

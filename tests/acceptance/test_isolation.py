@@ -25,7 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         where = self.rfile.read(int(self.headers["Content-Length"])).decode()
         try:
             host, _, port = where.rpartition(":")
-            socket.create_connection((host, int(port)), 5)
+            socket.create_connection((host, int(port)), 300)
             said = "connected"
         except OSError as error:
             said = errno.errorcode.get(error.errno, type(error).__name__)
@@ -93,7 +93,7 @@ def test_an_isolated_model_is_invoked_and_reaches_nothing_whoever_is_killed(own_
     (relay,) = relays(clary)
     clary.delete("shut")
     assert not relays(clary)
-    assert not Path(f"/proc/{relay}").exists()
+    wait_until(lambda: not Path(f"/proc/{relay}").exists(), "the relay has ended", clary.output)
     clary.delete("open")
 
 

@@ -57,8 +57,8 @@ def test_control_killed_while_serving(own_clary: Clary) -> None:
             own_clary.kill_control()
             assert sagemaker.describe_endpoint(EndpointName="steady")["EndpointStatus"] == "InService"
         time.sleep(8)  # long enough for the new control plane to have pinged and reconciled
+        wait_until(lambda: traffic.answers > 100 or bool(traffic.failures), "there is traffic", own_clary.output)
     assert traffic.failures == []
-    assert traffic.answers > 100
     assert len(traffic.pids) == 2, "the models were restarted"
     listed = {model["ModelName"] for model in sagemaker.list_models(NameContains="before-kill")["Models"]}
     assert listed == {"before-kill-0", "before-kill-1", "before-kill-2"}
@@ -114,7 +114,7 @@ def test_a_clean_stop_leaves_no_process_and_a_start_brings_the_endpoints_back(ow
     own_clary.create("back")
     own_clary.wait("back")
     own_clary.process.terminate()
-    assert own_clary.process.wait(60) == 0
+    assert own_clary.process.wait(300) == 0
     assert model_processes(own_clary) == []
     own_clary.start()
     wait_until(lambda: _answers(own_clary, "back"), "the model serves again", own_clary.output)

@@ -144,7 +144,8 @@ def test_a_chatty_model_keeps_its_log_within_the_bound() -> None:
         with output_of(small, "chatty") as output:
             for number in range(400):
                 os.write(output, b"%05d " % number + b"x" * 9993 + b"\n")
-            wait_until(lambda: file.stat().st_blocks * 512 < 1.3 * 1024 * 1024, "the log is cut", small.output)
+            # Within the bound, but for parts of blocks: then it is not cut again.
+            wait_until(lambda: file.stat().st_blocks * 512 <= 1040 * 1024, "the log is cut", small.output)
             os.write(output, b"last\n")
         messages = lines_of(small, "chatty")
         assert messages[-1] == "last" and messages[-2].startswith("00399 ")
@@ -158,7 +159,7 @@ def aws_version_2() -> str | None:
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         program = shutil.which("aws", path=folder)
         if program:
-            said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60)
+            said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=300)
             if said.stdout.startswith("aws-cli/2"):
                 return program
     return None
@@ -185,7 +186,7 @@ def test_aws_logs_tail_follows(clary: Clary, tmp_path: Path) -> None:
             wait_until(lambda: "tick 199\n" in shown.read_text(), "it follows", shown.read_text)
         finally:
             tail.terminate()
-            tail.wait(30)
+            tail.wait(300)
     ticks = [line.partition("tick ")[2] for line in shown.read_text().splitlines() if "tick " in line]
     assert ticks == [str(number) for number in range(200)], "every line once, in order"
     clary.delete("tailed")

@@ -23,7 +23,7 @@ from clary.core.routing import RouteTable
 from tests.acceptance.conftest import IMAGE as PLAIN
 from tests.acceptance.conftest import ROLE, Clary, model_archive, running, running_on_docker, wait_until
 from tests.acceptance.multi_model import SERVER
-from tests.containers import build, containers_of, needs_docker
+from tests.containers import build, needs_docker
 
 pytestmark = pytest.mark.acceptance
 
@@ -286,7 +286,7 @@ def test_on_docker_models_are_evicted_spread_and_found_again() -> None:
                 said = invoke(clary, "spread", target)
                 assert (said["weight"], said["path"][-7:]) == (weight, "/invoke")
                 assert said["loaded"] <= 2
-        assert len(containers_of("spread")) == 2
+        assert len(clary.containers("spread")) == 2
         again = [invoke(clary, "spread", "7.tar.gz")["loads"] for _ in range(5)]
         assert len(set(again)) == 1, "a model that is loaded is not loaded again"
         clary.upload("spread/late.tar.gz", packed("late"))
@@ -297,7 +297,7 @@ def test_on_docker_models_are_evicted_spread_and_found_again() -> None:
         for target, weight in models.items():
             assert invoke(clary, "spread", target)["weight"] == weight
         clary.delete("spread")
-        assert not containers_of("spread")
+        assert not clary.containers("spread")
 
 
 def ready(clary: Clary, name: str) -> list[str]:

@@ -22,7 +22,6 @@ from botocore.exceptions import ClientError
 
 from tests.acceptance.conftest import ROLE, Clary, running, running_on_docker, wait_until
 from tests.acceptance.test_components import LEAST, gone, host, invoke, remove, wait
-from tests.containers import containers_of
 from tests.servers import multi_model_toolkit
 
 pytestmark = pytest.mark.acceptance
@@ -118,7 +117,7 @@ def many(place: Place) -> Iterator[Clary]:
     assert status(clary) == "InService", clary.client("sagemaker").describe_endpoint(EndpointName="many")
     yield clary
     clary.delete("many")
-    assert image == "scripts:1" or not containers_of("many")
+    assert image == "scripts:1" or not clary.containers("many")
 
 
 def status(clary: Clary) -> str:

@@ -130,10 +130,6 @@ def test_right_wrong_and_rotated_credentials(clary: Clary, image: str, functions
 
 def restart(clary: Clary, endpoint: str) -> None:
     """Remove the container behind Clary's back, and wait for the next one."""
-    (before,) = containers(endpoint)
+    (before,) = clary.containers(endpoint)
     docker("rm", "-f", before)
-    wait_until(lambda: containers(endpoint) not in ([], [before]), "it is started again", clary.output)
-
-
-def containers(endpoint: str) -> list[str]:
-    return docker("ps", "-q", "--no-trunc", "--filter", f"label=clary.endpoint={endpoint}").split()
+    wait_until(lambda: clary.containers(endpoint) not in ([], [before]), "it is started again", clary.output)

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.acceptance.conftest import ROLE, Clary, running_on_docker, wait_until
-from tests.containers import build, containers_of, docker, needs_docker
+from tests.containers import build, docker, needs_docker
 from tests.servers import TOOLKIT, image_with_servers
 
 pytestmark = [pytest.mark.acceptance, needs_docker]
@@ -221,7 +221,7 @@ def test_a_real_server_answers_as_its_model_does(
     wait_until(lambda: any(server.says in line for line in events(clary, name)), "its log is there", clary.output)
 
     clary.delete(name)
-    assert not containers_of(name)
+    assert not clary.containers(name)
 
 
 def deploy_toolkit(clary: Clary, name: str, role: str, packages: str, trained: Trained, *more: str) -> int:
@@ -256,7 +256,7 @@ def test_code_that_the_toolkit_runs_has_the_role_without_being_configured(
     assert said.pop("who").startswith("arn:aws:sts::000000000000:assumed-role/reader/i-")
     assert said == {"method": "container-role", "size": size, "refused": "AccessDenied"}
     clary.delete("open")
-    assert not containers_of("open")
+    assert not clary.containers("open")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="entering a container's network namespace takes root")
@@ -264,4 +264,4 @@ def test_an_isolated_container_has_no_credentials(clary: Clary, role: str, packa
     deploy_toolkit(clary, "shut", role, packages, trained, "--enable-network-isolation")
     assert asked_for_aws(clary, "shut") == {"method": None, "told": []}
     clary.delete("shut")
-    assert not containers_of("shut")
+    assert not clary.containers("shut")

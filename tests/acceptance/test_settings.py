@@ -73,11 +73,11 @@ def test_several_gateways_share_the_port() -> None:
 
 
 def test_slow_models_time_out_and_large_bodies_are_refused() -> None:
-    with running("--model-timeout", "3", "--max-payload", "1") as clary:
+    with running("--model-timeout", "10", "--max-payload", "1") as clary:
         clary.create("slow")
         clary.wait("slow")
         with pytest.raises(ClientError) as caught:
-            clary.invoke("slow", b"sleep9")
+            clary.invoke("slow", b"sleep3000")
         assert caught.value.response["OriginalStatusCode"] == 0
         with pytest.raises(ClientError, match="HTTP content length exceeded 1048576 bytes"):
             clary.invoke("slow", os.urandom(1024 * 1024 + 1))

@@ -108,7 +108,7 @@ def test_the_command_line_writes_the_stream_to_a_file(clary: Clary, words: Words
     out = tmp_path / "answer"
     operation = ("sagemaker-runtime", "invoke-endpoint-with-response-stream", "--endpoint-name", "words")
     command = [str(BIN / "clary"), *operation, "--body", "{}", str(out)]
-    done = subprocess.run(command, env=clary.environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=clary.environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes().count(b"data: ") == 4
     assert json.loads(done.stdout)["ContentType"] == "text/event-stream"

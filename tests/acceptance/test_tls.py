@@ -53,12 +53,12 @@ def test_the_commands_need_no_bundle_and_others_find_it_in_env(secured: Clary) -
     found = exported(secured)
     environment = {**secured.environment, **found, "CLARY_DATA": str(secured.data)}
     listed = subprocess.run(
-        [str(BIN / "aws"), "sagemaker", "list-models"], env=environment, capture_output=True, text=True, timeout=60
+        [str(BIN / "aws"), "sagemaker", "list-models"], env=environment, capture_output=True, text=True, timeout=300
     )
     assert listed.returncode == 0, listed.stderr
     clean = {k: v for k, v in environment.items() if not k.startswith("AWS_")}
     listed = subprocess.run(
-        [str(BIN / "clary"), "sagemaker", "list-models"], env=clean, capture_output=True, text=True, timeout=60
+        [str(BIN / "clary"), "sagemaker", "list-models"], env=clean, capture_output=True, text=True, timeout=300
     )
     assert listed.returncode == 0, listed.stderr
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_used_is_refused_at_start(tmp_path: Path, arguments: list
     certificate(tmp_path)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CLARY_"))}
     command = [str(BIN / "clary"), "up", "--data", str(tmp_path / "data"), "--port", "0", *arguments]
-    ended = subprocess.run(command, env=clean, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, env=clean, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode != 0
     assert said in ended.stderr, ended.stderr
 

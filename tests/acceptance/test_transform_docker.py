@@ -50,24 +50,22 @@ def role(clary: Clary, name: str, tmp_path: Path, *statements: tuple[str, str]) 
 
 def test_a_pipeline_on_two_instances_survives_kills(clary: Clary, image: str, tmp_path: Path) -> None:
     may = (("s3:*", "arn:aws:s3:::models"), ("s3:GetObject", "*"), ("s3:*", "arn:aws:s3:::out/*"))
-    for number in range(12):
+    for number in range(30):  # enough to be still at work when it is looked at
         clary.upload(f"docked/{number:02}.csv", b"1,%d\n" % number * 5)
     arn = role(clary, "batch", tmp_path, *may)
-    named = model(clary, "docked", image, arn, 2, PAUSE="0.03")
+    named = model(clary, "docked", image, arn, 2, PAUSE="0.1")
     given = request("docked", "s3://models/docked/", BatchStrategy="SingleRecord", **named)
     given["TransformResources"]["InstanceCount"] = 2
     clary.client("sagemaker").create_transform_job(**given)
-    containers = lambda: docker("ps", "-q", "--filter", "label=clary.endpoint=docked").split()  # noqa: E731
-    wait_until(lambda: journal(clary) > 1 and len(containers()) == 4, "it works", clary.output)
+    wait_until(lambda: journal(clary) > 1 and len(clary.containers("docked")) == 4, "it works", clary.output)
     os.kill(agent(clary), signal.SIGKILL)
     clary.kill_control()
-    docker("kill", containers()[0])
+    docker("kill", clary.containers("docked")[0])
     described = wait(clary, "docked")
     assert described["TransformJobStatus"] == "Completed", described
-    assert outputs(clary, "docked") == {f"{number:02}.csv.out": b"4,%d\n" % (4 * number) * 5 for number in range(12)}
+    assert outputs(clary, "docked") == {f"{number:02}.csv.out": b"4,%d\n" % (4 * number) * 5 for number in range(30)}
     assert any("request of" in line for line in log(clary, "docked"))
-    left = lambda: docker("ps", "-aq", "--filter", "label=clary.endpoint=docked")  # noqa: E731
-    wait_until(lambda: not left(), "the containers are gone", clary.output)
+    wait_until(lambda: not clary.containers("docked"), "the containers are gone", clary.output)
 
 
 def test_a_job_may_what_its_models_role_may(clary: Clary, image: str, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from tests.acceptance.test_transform import create_model, log, outputs, request,
 
 pytestmark = pytest.mark.acceptance
 
-OBJECTS, LINES = 12, 10
+OBJECTS, LINES = 40, 10
+"""So many that a job still works when this process, on a busy machine, gets to see how far it is."""
 
 
 def begin(clary: Clary, name: str) -> None:
@@ -98,7 +99,7 @@ def test_a_job_goes_on_after_a_stop_in_good_order(slow: Clary) -> None:
     wait_until(lambda: journal(slow) > 1, "it works", slow.output)
     done, worked = journal(slow), agent(slow)
     slow.process.terminate()
-    assert slow.process.wait(60) == 0
+    assert slow.process.wait(300) == 0
     assert not Path(f"/proc/{worked}").exists()
     slow.start()
     check(slow, "stopped-in-order")
