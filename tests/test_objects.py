@@ -7,12 +7,14 @@ import os
 import shutil
 import socket
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from clary.engines.ports import Ports
 from clary.errors import Transient
 from clary.objects import PART, ObjectHead, ObjectNotFound, ObjectRefused, Objects
 
@@ -188,15 +190,14 @@ async def rclone(tmp_path: Path) -> AsyncIterator[str]:
     binary = str(RCLONE) if RCLONE.exists() else shutil.which("rclone")
     if binary is None:
         pytest.skip("no rclone on this machine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    ports = Ports(uuid.uuid4().hex)
+    port = ports.take().port
     (tmp_path / "buckets" / "models").mkdir(parents=True)
     process = await asyncio.create_subprocess_exec(
         binary, "serve", "s3", "--addr", f"127.0.0.1:{port}", str(tmp_path / "buckets"),
         stderr=asyncio.subprocess.DEVNULL, env={"HOME": str(tmp_path)},
     )  # fmt: skip
-    for _ in range(400):
+    for _ in range(6000):
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except ConnectionRefusedError:
@@ -208,6 +209,7 @@ async def rclone(tmp_path: Path) -> AsyncIterator[str]:
     yield f"http://127.0.0.1:{port}"
     process.terminate()
     await process.wait()
+    ports.close()
 
 
 async def test_an_s3_that_asks_for_no_key_is_read_without_one(rclone: str, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ class Clary:
         """Delete endpoint, configuration and model, and wait until the endpoint is gone."""
         sagemaker = self.client("sagemaker")
         sagemaker.delete_endpoint(EndpointName=name)
-        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 300})
         sagemaker.delete_endpoint_config(EndpointConfigName=name)
         sagemaker.delete_model(ModelName=name)
 
@@ -253,7 +253,7 @@ class Clary:
         return dict(json.loads(answer["Body"].read()))
 
 
-def wait_until(true: Callable[[], bool], what: str, explain: Callable[[], str], seconds: float = 120) -> None:
+def wait_until(true: Callable[[], bool], what: str, explain: Callable[[], str], seconds: float = 300) -> None:
     """Wait for what another process does, which on a busy machine may take its time."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -37,14 +37,14 @@ from tests.namespaces import apart
 
 KINDS = ("plain", "pair", "pipeline", "isolated", "role", "crashing", "slow")
 ARCHIVES = 5
-PATIENCE = 180.0
+PATIENCE = 600.0
 """Seconds that a request may be retried, and that an endpoint may take to be gone.
 
 More than it takes after the worst of the kills: Docker that needs 10 s to start, and a look at everything every 30 s.
 """
 AWAITED = 30.0
 """Seconds in which an endpoint should leave Creating; one whose control plane dies all the time need not."""
-NO_RETRIES = Config(retries={"total_max_attempts": 1}, read_timeout=30)
+NO_RETRIES = Config(retries={"total_max_attempts": 1}, read_timeout=60)
 _INSIDE = "CYCLES_FOLDER"
 Client = Any
 

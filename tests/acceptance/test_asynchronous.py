@@ -212,7 +212,7 @@ def _check_numbers(clary: Clary, name: str) -> None:
         now = time.time()
         points = cloudwatch.get_metric_statistics(
             Namespace="AWS/SageMaker", MetricName=metric, Dimensions=dimensions, StartTime=now - 600,
-            EndTime=now + 60, Period=86_400, Statistics=[statistic],
+            EndTime=now + 60, Period=3650 * 86_400, Statistics=[statistic],
         )["Datapoints"]  # fmt: skip
         return points[0][statistic] if points else None
 

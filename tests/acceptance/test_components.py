@@ -48,7 +48,7 @@ def host(clary: Clary, name: str, **variant: Any) -> None:
     production = {"VariantName": "AllTraffic", "InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1, **variant}
     sagemaker.create_endpoint_config(EndpointConfigName=name, ExecutionRoleArn=ROLE, ProductionVariants=[production])
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 300})
 
 
 def specification(clary: Clary, name: str, needs: dict[str, Any] | None = None, **environment: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def remove(clary: Clary, endpoint: str, *names: str) -> None:
     for name in names:
         wait_until(lambda name=name: gone(clary, name), f"{name} is gone", clary.output)  # type: ignore[misc]
     sagemaker.delete_endpoint(EndpointName=endpoint)
-    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=endpoint, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=endpoint, WaiterConfig={"Delay": 1, "MaxAttempts": 300})
 
 
 def test_components_share_an_instance_and_are_invoked_by_name(clary: Clary) -> None:

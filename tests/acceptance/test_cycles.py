@@ -20,7 +20,7 @@ pytestmark = [
 
 def leave_nothing(engine: str, number: int) -> None:
     command = [sys.executable, "-m", cycles.__name__, "--engine", engine, "--cycles", str(number)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=2400)
     assert done.returncode == 0, done.stdout
 
 

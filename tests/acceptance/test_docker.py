@@ -136,7 +136,7 @@ def test_the_aws_cli_takes_an_image_to_an_answer(clary: Clary, image: str, tmp_p
     )
     aws("sagemaker", "delete-endpoint", "--endpoint-name", "cli")
     clary.client("sagemaker").get_waiter("endpoint_deleted").wait(
-        EndpointName="cli", WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+        EndpointName="cli", WaiterConfig={"Delay": 1, "MaxAttempts": 300}
     )
     assert not clary.containers("cli")
 

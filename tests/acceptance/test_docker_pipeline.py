@@ -127,7 +127,7 @@ def failed(clary: Clary, name: str) -> str:
     def over() -> bool:
         return bool(sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] != "Creating")
 
-    wait_until(over, f"{name} leaves Creating", clary.output, WINDOW + 120)
+    wait_until(over, f"{name} leaves Creating", clary.output, WINDOW + 300)
     return str(clary.wait(name, "Failed")["FailureReason"])
 
 

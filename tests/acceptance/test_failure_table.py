@@ -263,5 +263,5 @@ def test_a_failure_explains_itself_and_the_endpoint_goes_at_once(table: Table, n
     sagemaker = clary.client("sagemaker")
     started = time.monotonic()
     sagemaker.delete_endpoint(EndpointName=name)
-    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 300})
     assert time.monotonic() - started < WINDOW, "less than its window"

@@ -63,7 +63,7 @@ def test_the_aws_cli_takes_a_model_from_a_file_to_an_answer(clary: Clary, tmp_pa
     assert json.loads(aws("sts", "get-caller-identity"))["Account"] == "000000000000"
     aws("sagemaker", "delete-endpoint", "--endpoint-name", "cli")
     clary.client("sagemaker").get_waiter("endpoint_deleted").wait(
-        EndpointName="cli", WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+        EndpointName="cli", WaiterConfig={"Delay": 1, "MaxAttempts": 300}
     )
     aws("sagemaker", "wait", "endpoint-deleted", "--endpoint-name", "cli")
     aws("sagemaker", "delete-endpoint-config", "--endpoint-config-name", "cli")
@@ -79,7 +79,7 @@ def test_the_aws_cli_takes_a_model_from_a_file_to_an_answer(clary: Clary, tmp_pa
 def test_boto3_waiters_see_an_endpoint_come_and_go(clary: Clary) -> None:
     clary.create("boto")
     sagemaker = clary.client("sagemaker")
-    quick = {"Delay": 1, "MaxAttempts": 120}
+    quick = {"Delay": 1, "MaxAttempts": 300}
     sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="boto", WaiterConfig=quick)
     assert clary.invoke("boto", b"1,2")["got"] == "1,2"
     sagemaker.delete_endpoint(EndpointName="boto")

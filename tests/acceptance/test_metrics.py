@@ -26,8 +26,8 @@ from tests.acceptance.test_identities import allow, made_key
 pytestmark = pytest.mark.acceptance
 
 PROTOCOLS = ("smithy-rpc-v2-cbor", "json", "query")
-DAY = 86_400
-"""Seconds: all that is counted here is in one period, unless it is midnight."""
+ALL = 3650 * 86_400
+"""Seconds: all that is counted here is in one period, also at midnight."""
 DIMENSIONS = [{"Name": "EndpointName", "Value": "numbers"}, {"Name": "VariantName", "Value": "AllTraffic"}]
 
 
@@ -63,7 +63,7 @@ def cloudwatch(clary: Clary, protocol: str, monkeypatch: pytest.MonkeyPatch) -> 
 def statistics(client: Any, name: str, namespace: str = "AWS/SageMaker", **members: Any) -> list[dict[str, Any]]:
     wanted = members or {"Statistics": ["Sum", "SampleCount", "Minimum", "Maximum"]}
     answer = client.get_metric_statistics(
-        Namespace=namespace, MetricName=name, Dimensions=DIMENSIONS, Period=DAY, **span(), **wanted
+        Namespace=namespace, MetricName=name, Dimensions=DIMENSIONS, Period=ALL, **span(), **wanted
     )
     return list(answer["Datapoints"])
 
@@ -90,7 +90,7 @@ def test_boto3_reads_the_numbers_in_every_protocol(
     metric = {"Namespace": "AWS/SageMaker", "MetricName": "Invocation4XXErrors", "Dimensions": DIMENSIONS}
     data = client.get_metric_data(
         MetricDataQueries=[
-            {"Id": "errors", "MetricStat": {"Metric": metric, "Period": DAY, "Stat": "Sum"}, "ReturnData": False},
+            {"Id": "errors", "MetricStat": {"Metric": metric, "Period": ALL, "Stat": "Sum"}, "ReturnData": False},
             {"Id": "rate", "Expression": "errors / 10 * 100", "Label": "error rate"},
         ],
         **span(),
@@ -111,7 +111,7 @@ def test_a_clients_own_metrics_come_back(clary: Clary, protocol: str, monkeypatc
     data = [{"MetricName": name, "Value": float(number), "Unit": "Count"} for number in range(1, 501)]
     client.put_metric_data(Namespace="Mine", MetricData=data)
     answer = client.get_metric_statistics(
-        Namespace="Mine", MetricName=name, Period=DAY, Statistics=["Sum", "SampleCount"], **span()
+        Namespace="Mine", MetricName=name, Period=ALL, Statistics=["Sum", "SampleCount"], **span()
     )
     (found,) = answer["Datapoints"]
     assert (found["Sum"], found["SampleCount"], found["Unit"]) == (125_250.0, 500.0, "Count")
@@ -139,11 +139,11 @@ def test_the_aws_cli_reads_them(clary: Clary) -> None:
     dimensions = "Name=EndpointName,Value=numbers", "Name=VariantName,Value=AllTraffic"
     found = aws(
         "get-metric-statistics", "--namespace", "AWS/SageMaker", "--metric-name", "Invocations", "--dimensions",
-        *dimensions, "--start-time", start, "--end-time", end, "--period", str(DAY), "--statistics", "Sum",
+        *dimensions, "--start-time", start, "--end-time", end, "--period", str(ALL), "--statistics", "Sum",
     )  # fmt: skip
     assert [point["Sum"] for point in found["Datapoints"]] == [10.0]
     metric = {"Namespace": "AWS/SageMaker", "MetricName": "ModelLatency", "Dimensions": DIMENSIONS}
-    queries = [{"Id": "l", "MetricStat": {"Metric": metric, "Period": DAY, "Stat": "p90"}}]
+    queries = [{"Id": "l", "MetricStat": {"Metric": metric, "Period": ALL, "Stat": "p90"}}]
     data = aws(
         "get-metric-data", "--metric-data-queries", json.dumps(queries), "--start-time", start, "--end-time", end
     )

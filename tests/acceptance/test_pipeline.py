@@ -131,7 +131,7 @@ def test_in_direct_mode_the_others_go_on_while_one_is_started_anew(clary: Clary)
     create(clary, "lame", "Direct")
     with pytest.raises(ClientError, match=r"\(ModelError\).*server error \(0\) from model"):
         invoke(clary, "lame", b"die", TargetContainerHostname="model")
-    deadline, back = time.monotonic() + 120, False
+    deadline, back = time.monotonic() + 300, False
     while not back and time.monotonic() < deadline:
         for step in ("prepare", "present"):
             assert invoke(clary, "lame", b"x", TargetContainerHostname=step)["Body"].startswith(b"x|" + step.encode())

@@ -33,7 +33,7 @@ def test_a_model_on_this_machine_is_taken_from_an_allowed_folder_alone(tmp_path:
         variant = {"VariantName": "A", "ModelName": "local", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName="local", ProductionVariants=[variant])
         sagemaker.create_endpoint(EndpointName="local", EndpointConfigName="local")
-        quick = {"Delay": 1, "MaxAttempts": 120}
+        quick = {"Delay": 1, "MaxAttempts": 300}
         sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="local", WaiterConfig=quick)
         answer = clary.client("sagemaker-runtime", region="eu-west-1").invoke_endpoint(EndpointName="local", Body=b"1")
         assert b'"local"' in answer["Body"].read()

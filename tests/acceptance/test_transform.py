@@ -117,7 +117,7 @@ def wait(clary: Clary, name: str) -> dict[str, Any]:
     sagemaker = clary.client("sagemaker")
     try:
         sagemaker.get_waiter("transform_job_completed_or_stopped").wait(
-            TransformJobName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 1800}
+            TransformJobName=name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 3000}
         )
     except WaiterError as error:
         assert "terminal failure" in str(error), f"{error}\n{clary.output()[-5000:]}"

@@ -49,7 +49,7 @@ async def url(api: Api, feed: Feed) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=30)) as session:
+    async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=300)) as session:
         yield session
 
 
@@ -147,7 +147,7 @@ async def test_a_feed_stops_when_its_gateway_goes_away(session: aiohttp.ClientSe
     feed.lines.put_nowait(b"{}\n")
     assert await answer.content.readline() == b"{}\n"
     answer.close()
-    await asyncio.wait_for(feed.closed.wait(), 30)
+    await asyncio.wait_for(feed.closed.wait(), 60)
 
 
 async def test_a_request_whose_client_left_early_is_not_carried_out(api: Api, feed: Feed) -> None:

@@ -212,7 +212,7 @@ async def _furnish(api: Api) -> None:
 async def _sending(api: Api) -> AsyncIterator[Send]:
     """Send an operation with a body, whatever it is; give status and answer."""
     app = App(Dispatcher(api.handlers), Partition(ACCOUNT, "us-east-1"), no_routes)
-    timeout = aiohttp.ClientTimeout(total=60)
+    timeout = aiohttp.ClientTimeout(total=300)
     async with served(app) as url, aiohttp.ClientSession(url, timeout=timeout) as session:
 
         async def call(operation: str, body: Any) -> tuple[int, dict[str, Any]]:

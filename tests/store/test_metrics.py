@@ -129,7 +129,7 @@ asyncio.run(main())
 
 async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     file = tmp_path / "clary.db"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(file)], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(file)], capture_output=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr
     store = await Store.open(file)
     (found,) = await store.metrics.points(Series("N", "m", ()), 0, 100)

@@ -29,8 +29,8 @@ from clary.telemetry import logger
 
 LONGEST_SOCKET_NAME = 107
 """Bytes (Linux; other systems have a few less)."""
-READY_WITHIN = 60.0
-"""Seconds after which a Clary that does not answer is given up."""
+READY_WITHIN = 300.0
+"""Seconds after which a Clary that does not answer is given up: more than any machine takes to start it."""
 
 
 @dataclass(frozen=True, slots=True)

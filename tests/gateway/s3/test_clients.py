@@ -73,7 +73,7 @@ def test_obstore(url: str) -> None:
 def test_the_aws_command_line(environment: Mapping[str, str], tmp_path: Path) -> None:
     def aws(*arguments: str) -> str:
         command = [str(Path(sys.executable).with_name("aws")), *arguments]
-        done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -143,6 +143,6 @@ def s3fs_python() -> Path:
 
 def test_s3fs(environment: Mapping[str, str]) -> None:
     done = subprocess.run(
-        [str(s3fs_python()), "-c", S3FS_SESSION], env=dict(environment), capture_output=True, text=True, timeout=120
+        [str(s3fs_python()), "-c", S3FS_SESSION], env=dict(environment), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
