@@ -85,6 +85,17 @@ async def test_failures_in_a_row_are_counted_and_a_restart_begins_anew() -> None
 
 
 @in_virtual_time
+@pytest.mark.parametrize(("late", "told"), [(1, "status"), (2, "status"), (3, "timeout")])
+async def test_an_answer_that_is_late_once_does_not_hide_what_others_say(late: int, told: Answer) -> None:
+    prober = Prober(lambda _: None, ask := Scripted("status", *["timeout"] * late, "refused"))
+    prober.watch(container(), was_ready=False)
+    while len(ask.asked_at) < late + 1:  # noqa: ASYNC110 - time is virtual
+        await asyncio.sleep(0.001)
+    assert prober.watch(container(), was_ready=False) == Ping(told, 503 if told == "status" else 0, late + 1)
+    await prober.close()
+
+
+@in_virtual_time
 async def test_forgetting_ends_the_pings() -> None:
     ask = Scripted("ok")
     prober = Prober(lambda _: None, ask)
