@@ -27,6 +27,14 @@ async def test_a_request_whose_body_comes_later_is_answered_after_one_sent_ahead
     writer.close()
 
 
+async def test_any_number_of_refused_requests_may_be_sent_ahead(gateway: Gateway) -> None:
+    reader, writer = await gateway.connect()
+    writer.write(HEALTH + 210 * b"GET /endpoints/demo/unknown HTTP/1.1\r\nHost: x\r\n\r\n" + HEALTH)
+    async with asyncio.timeout(10):
+        assert [(await read_reply(reader)).status for _ in range(212)] == [200, *[403] * 210, 200]
+    writer.close()
+
+
 async def test_garbage_after_a_request_is_refused_after_its_answer(gateway: Gateway) -> None:
     release = asyncio.Event()
 

@@ -121,6 +121,25 @@ async def test_a_request_that_no_container_was_given_goes_to_one_instance_after_
         gateway.state.outliers = Outliers()
 
 
+@pytest.mark.parametrize("wanted", [None, "Last"])
+async def test_an_instance_of_another_variant_will_do_unless_one_was_named(
+    gateway: Gateway, wanted: str | None
+) -> None:
+    gone = [await gateway.container(says(b"")) for _ in range(3)]
+    while gateway.servers:
+        gateway.servers.pop().close()
+    there = await gateway.container(says(answer(b"here")))
+    others = [variant(each, name=f"V{n}", weight=9) for n, each in enumerate(gone)]
+    gateway.route("demo", *others, variant(there, name="Last", weight=0.1), variant(there, name="Named", weight=0))
+    named = {} if wanted is None else {"X_Amzn_SageMaker_Target_Variant": wanted}
+    for _ in range(10):
+        reply = await gateway.invoke("demo", **named)
+        assert (reply.body, reply.headers["x-amzn-invoked-production-variant"]) == (b"here", "Last")
+    reply = await gateway.invoke("demo", X_Amzn_SageMaker_Target_Variant="V0")
+    assert reply.status == 424
+    assert gateway.state.load == {}
+
+
 async def test_a_request_that_an_instance_had_may_still_pass_by_one_that_takes_no_connections(gateway: Gateway) -> None:
     first, there = await gateway.container(_hang_up()), await gateway.container(says(answer(b"here")))
     gateway.route("demo", variant(first, gateway.gone(), there))

@@ -310,3 +310,28 @@ async def test_a_shadow_without_the_model_has_it_loaded_once_and_waits_for_nothi
     await wait_for(lambda: not gateway.state.shadows_under_way)
     assert control.loads() == ["m"]
     assert_nothing_is_left(gateway)
+
+
+async def test_a_model_that_its_container_has_lost_leaves_no_deadline_behind_on_the_short_way(
+    gateway: Gateway, control: Control
+) -> None:
+    lost = False
+
+    async def script(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal lost
+        writer.write(answer(b"no such model", b"404 Not Found") if lost else OK)
+        lost = False
+
+    _, made = await many(gateway, script)
+    tell(gateway, held(made))
+    for _ in range(2):
+        assert (await invoke(gateway)).body == b"ok"
+    lost = True
+
+    async def reply_to(question: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"held": held(made, number=2)} if question["do"] == "load" else {"held": False}
+
+    control.answer = reply_to
+    assert (await invoke(gateway)).body == b"ok"
+    assert control.loads() == ["m"]
+    assert_nothing_is_left(gateway)

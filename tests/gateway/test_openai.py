@@ -137,6 +137,11 @@ async def test_headers_between_the_container_and_us_go_no_further(gateway: Gatew
     assert reply.headers["x-own"] == "1" and not reply.headers.keys() & {"x-hop", "connection"}
 
 
+async def test_an_answer_has_one_request_id(gateway: Gateway) -> None:
+    await gateway.serve("demo", says(answer(b"ok", headers=b"X-Request-Id: of-the-container\r\n")))
+    assert (await post(gateway)).headers["x-request-id"].startswith(gateway.state.request_prefix)
+
+
 @pytest.mark.parametrize(
     ("key", "error"),
     [("sk-anything", openai.AuthenticationError), (token(secret="wrong").decode(), openai.AuthenticationError)],

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -102,6 +103,22 @@ async def test_a_session_whose_instance_is_gone_goes_to_another_one(gateway: Gat
     gateway.route("demo", variant(b if instance == b"a" else a))
     reply = await gateway.invoke("demo", X_Amzn_SageMaker_Session_Id=session)
     assert json.loads(reply.body)["OriginalMessage"] == f"Bad request: session not found: {session}"
+
+
+async def test_a_session_whose_instance_takes_no_connections_is_tried_there_once_more_and_nowhere_else(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    containers = await two(gateway)
+    session, _ = await opened(gateway)
+    asked = [len(container.requests) for container in containers]
+    connect = AsyncMock(side_effect=ConnectionRefusedError)
+    monkeypatch.setattr(gateway.state.pool, "connect", connect)
+    gateway.state.pool.idle.clear()
+    reply = await gateway.invoke("demo", X_Amzn_SageMaker_Session_Id=session)
+    assert (reply.status, json.loads(reply.body)["OriginalStatusCode"]) == (424, 0)
+    assert len({call.args for call in connect.await_args_list}) == 1
+    assert connect.await_count == 2
+    assert [len(container.requests) for container in containers] == asked
 
 
 async def test_a_session_belongs_to_its_endpoint(gateway: Gateway) -> None:

@@ -100,6 +100,25 @@ def test_a_connection_with_a_part_of_its_request_unsent_is_used_no_more() -> Non
     assert connection.transport.abort.called and not pool.give_back.called  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("coding", [b"identity", b"chunked, gzip", b"gzip"])
+def test_a_body_without_a_length_ends_with_the_connection_unless_chunks_were_to_end_it(coding: bytes) -> None:
+    connection, _, heard = asked()
+    connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: %b\r\n\r\nok" % coding)
+    connection.connection_lost(None)
+    assert (heard.said, heard.payload) == (["head", "end"], b"ok")
+    connection, _, heard = asked()
+    connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n2\r\nok\r\n")
+    connection.connection_lost(None)
+    assert heard.said == ["head", "broken"]
+
+
+@pytest.mark.parametrize("status", [b"000", b"099"])
+def test_a_status_that_means_nothing_is_no_answer(status: bytes) -> None:
+    connection, _, heard = asked()
+    connection.data_received(b"HTTP/1.1 %b Odd\r\nContent-Length: 2\r\n\r\nok" % status)
+    assert heard.said == ["broken"] and connection.transport.abort.called  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("start", "piece"),
     [

@@ -328,6 +328,12 @@ def _narrowed(variant: VariantRoute, container: str) -> VariantRoute:
     return replace(variant, targets=tuple(Target(id, (hop,)) for id, hop in found))
 
 
+def besides(route: EndpointRoute, ids: Collection[str]) -> EndpointRoute:
+    """Leave out the targets of these ids."""
+    variants = (replace(each, targets=tuple(t for t in each.targets if t.id not in ids)) for each in route.variants)
+    return replace(route, variants=tuple(variants))
+
+
 def find(route: EndpointRoute, wanted: str | None, target_id: str) -> tuple[VariantRoute, Target] | None:
     """Give the target of this id, and its variant, which must be the wanted one; None where it is not ready."""
     for variant in route.variants:

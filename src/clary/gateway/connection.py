@@ -28,6 +28,8 @@ LINGER = 5.0
 """The same for one that was refused in the middle of its request: seconds without a byte of what it still sends."""
 LINGER_MOST = 30.0
 """Seconds for which what it still sends is thrown away."""
+IN_A_ROW = 32
+"""Requests, sent ahead, that are begun before others have their turn: many are refused as soon as they are begun."""
 HALF_CLOSED = 2.0
 """Seconds for which a client that sends no more is still owed its answers. One that has left looks the same."""
 
@@ -80,8 +82,8 @@ class Connection(asyncio.Protocol):
     read the answers, or sends a body faster than its reader takes it.
     """
 
-    __slots__ = ("__weakref__", "_body_full", "_headers", "_open", "_outbox", "_parser", "_repeated", "_short",
-                 "_size", "adopted", "begun", "deaf", "exchanges", "fruitless", "head", "heard", "in_head",
+    __slots__ = ("__weakref__", "_beginning", "_body_full", "_headers", "_open", "_outbox", "_parser", "_repeated",
+                 "_short", "_size", "adopted", "begun", "deaf", "exchanges", "fruitless", "head", "heard", "in_head",
                  "quiet_since", "reading", "transport", "unsent_before", "write_paused", "wrote")  # fmt: skip
 
     def __init__(
@@ -110,6 +112,8 @@ class Connection(asyncio.Protocol):
         """Bytes of whole reads since a request or a piece of its body began or ended: heads, trailers, empty lines."""
         self.reading = True
         self._body_full = self.write_paused = False
+        self._beginning = False
+        """An exchange is just being told to begin."""
         self.begun = self.wrote = False
         """Whether the oldest exchange has been told to begin, and has written."""
         self.deaf = False
@@ -328,10 +332,20 @@ class Connection(asyncio.Protocol):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        """Begin the oldest exchange, unless the client has to read first."""
-        if self.exchanges and not self.begun and not self.write_paused:
-            self.begun, self.wrote = True, False
-            self.exchanges[0][0].begin()
+        """Begin the oldest exchange, unless the client has to read first; and the next one, if that ended at once."""
+        if self._beginning:
+            return  # one within the other they would soon be too deep
+        self._beginning = True
+        try:
+            for _ in range(IN_A_ROW):
+                if not self.exchanges or self.begun or self.write_paused:
+                    break
+                self.begun, self.wrote = True, False
+                self.exchanges[0][0].begin()
+            else:
+                asyncio.get_running_loop().call_soon(self._next)
+        finally:
+            self._beginning = False
         if not self.reading or self.write_paused or len(self.exchanges) > 1:
             self._regulate()
 

@@ -126,6 +126,7 @@ class Invocation(MultiModel):
         self._arrived = self._authenticated = plain.arrived
         self._sent_at = plain.sent_at
         self._route, self._variant, self._target = plain.route, plain.variant, plain.target
+        self._choice = plain.route, None
         self._hops = plain.target.hops
         self._passage = Passage(self._state, self._hops, self.LINES, self)
         if plain.resident is not None and plain.model is not None:
@@ -299,7 +300,7 @@ class Invocation(MultiModel):
         assert self._target is not None
         known = self._target.id in self._tried
         self._tried |= {self._target.id}
-        if not given and not known and self._is_untried(self._tried):
+        if not given and not known and self._may_go_on():
             return True
         first, self._repeated = not self._repeated, True
         return first
@@ -431,7 +432,8 @@ class Invocation(MultiModel):
         self._state.deadlines[self] = self._state.loop.time() + self._state.model_timeout
 
     def _disarm(self) -> None:
-        self._state.deadlines.pop(self._timed or self, None)
+        timed, self._timed = self._timed, None  # whoever is armed once more is so itself
+        self._state.deadlines.pop(timed or self, None)
 
     def _release(self) -> None:
         self._drop_capture()

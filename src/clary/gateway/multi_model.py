@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import replace
 from random import random
 from time import perf_counter
@@ -73,6 +73,18 @@ class MultiModel(Placed):
             self._put_on(chosen)
             target = chosen
         self._hold(held[target.id])
+
+    @property
+    def _avoided(self) -> Set[str]:
+        """The instances that are left alone while there are others: a retry goes elsewhere."""
+        out, tried = self._state.outliers.out, self._tried
+        if not tried:
+            return out
+        return tried | out if self._is_untried(tried | out) else tried
+
+    def _is_untried(self, but: Set[str]) -> bool:
+        """Tell whether the variant has an instance that is none of these."""
+        return self._variant is not None and any(target.id not in but for target in self._variant.targets)
 
     def _having(self, variant: VariantRoute, ids: Collection[str]) -> Target | None:
         """Choose among the instances that have the model; None where it should rather be loaded on another."""

@@ -23,9 +23,10 @@ MARK = b"/openai/v1/"
 _STARTS = b"/endpoints/"
 _EVENTS = b"text/event-stream"
 _DROPPED = frozenset(
-    (b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"trailer", b"upgrade", b"server", b"date")
-)
-"""Headers that are between the container and us."""
+    (b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"trailer", b"upgrade", b"server", b"date",
+     b"x-request-id")
+)  # fmt: skip
+"""Headers that are between the container and us, and the id that the request has here."""
 
 
 def openai_kind(target: bytes) -> type[OpenAi] | None:

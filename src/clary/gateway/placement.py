@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Set
 from random import random
 from typing import ClassVar
 
 from clary.core.model_error import Owner
-from clary.core.routing import EndpointRoute, Target, VariantRoute, find, narrowed
+from clary.core.routing import EndpointRoute, Target, VariantRoute, besides, find, narrowed
 from clary.gateway import answers
 from clary.gateway.routed import Routed
 from clary.gateway.stickiness import NEW
@@ -27,6 +26,10 @@ class Placed(Routed):
     _route: EndpointRoute | None = None
     _variant: VariantRoute | None = None
     _target: Target | None = None
+    _choice: tuple[EndpointRoute, str | None]
+    """What was picked from, and which variant was wanted."""
+    _bound = False
+    """The instance was picked because it holds the session."""
     _tried: frozenset[str] = frozenset()
     """The instances that failed to answer."""
     _placed = _waiting = False
@@ -60,8 +63,11 @@ class Placed(Routed):
         if container is not None:
             route = narrowed(route, container.decode("latin-1"))
         picked = self._of_session(route, wanted, headers[_SESSION]) if _SESSION in headers else None
+        self._choice, self._bound = (route, wanted), picked is not None
+        if picked is None and self._tried:
+            picked = self._pick_untried()
         if picked is None:
-            picked = state.pick(route, wanted, random(), state.load, self._avoided)  # noqa: S311
+            picked = state.pick(route, wanted, random(), state.load, state.outliers.out)  # noqa: S311
         if picked is None:
             self._variant = next((each for each in route.variants if wanted in (None, each.name)), None)
             raise answers.nothing_ready(route, wanted_header, container)
@@ -71,17 +77,15 @@ class Placed(Routed):
         if bool(variant.direct) != (container is not None):
             raise answers.wrong_mode(self._endpoint, variant)
 
-    @property
-    def _avoided(self) -> Set[str]:
-        """The instances that are left alone while there are others: a retry goes elsewhere."""
-        out, tried = self._state.outliers.out, self._tried
-        if not tried:
-            return out
-        return tried | out if self._is_untried(tried | out) else tried
+    def _pick_untried(self) -> tuple[VariantRoute, Target] | None:
+        """Pick an instance, of any variant that takes part, that has not failed to answer; None where there is none."""
+        (route, wanted), state = self._choice, self._state
+        picked = state.pick(besides(route, self._tried), wanted, random(), state.load, state.outliers.out)  # noqa: S311
+        return find(route, wanted, picked[1].id) if picked is not None else None
 
-    def _is_untried(self, but: Set[str]) -> bool:
-        """Tell whether the variant has an instance that is none of these."""
-        return self._variant is not None and any(target.id not in but for target in self._variant.targets)
+    def _may_go_on(self) -> bool:
+        """Tell whether a retry comes to an instance that has not failed yet; a session's has no other."""
+        return not self._bound and self._pick_untried() is not None
 
     def _put_on(self, target: Target) -> None:
         self._target = target

@@ -24,6 +24,10 @@ def is_ours(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in _OURS
 
 
+class _NoStatus(Exception):
+    """The container answers with a status that means nothing."""
+
+
 class Answer(Protocol):
     """Hears the answer to one request: head, pieces of body, then end or broken."""
 
@@ -130,8 +134,9 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
-                raise error.__context__ from error
+            cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+            if cause is not None and not isinstance(cause, _NoStatus):
+                raise cause from error
             if not self._ended:
                 self._break(error)
                 return
@@ -169,9 +174,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._break(exc or _closed())
 
     def _ends_with_connection(self) -> bool:
-        """HTTP/1.0 style: neither a length nor chunks, so the body ends where the connection does."""
-        names = {name.lower() for name, _ in self._headers}
-        return self._headed and not names & {b"content-length", b"transfer-encoding"}
+        """HTTP/1.0 style: neither a length nor chunks, so the body ends where the connection does (RFC 9112, 6.3)."""
+        headers = {name.lower(): value for name, value in self._headers}
+        codings = headers.get(b"transfer-encoding", b"").lower().split(b",")
+        return self._headed and b"content-length" not in headers and codings[-1].strip() != b"chunked"
 
     def _break(self, error: Exception) -> None:
         answer, self._answer = self._answer, None
@@ -195,6 +201,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._ended:
             return
         status = self._parser.get_status_code()
+        if status < 100:
+            raise _NoStatus
         self._headed = status >= 200
         self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it when the message is over
         if self._answer is not None:
@@ -206,7 +214,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._answer.body(data)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() >= 200:
+        if self._headed:
             self._ended = True
 
 
