@@ -114,6 +114,7 @@ class Clary:
     variables: dict[str, str] = field(default_factory=dict)
     port: int = 0
     process: subprocess.Popen[bytes] = field(init=False)
+    url: str = field(init=False)
 
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CLARY_"))}
@@ -123,15 +124,12 @@ class Clary:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         wait_until(lambda: self._record.exists() or self.process.poll() is not None, "Clary is up", self.output)
         assert self.process.poll() is None, self.output()
+        self.url = str(json.loads(self._record.read_text())["url"])
         self.port = int(self.url.rpartition(":")[2])  # the same one after a restart
 
     @property
     def _record(self) -> Path:
         return self.data / "run" / "clary.json"
-
-    @property
-    def url(self) -> str:
-        return str(json.loads(self._record.read_text())["url"])
 
     def output(self) -> str:
         return (self.data.parent / "clary.log").read_text()

@@ -259,6 +259,22 @@ async def test_stop_ends_children_that_ignore_sigterm(
     assert log.read_text().startswith("one line")
 
 
+async def test_stop_collects_also_what_is_slow_to_go(
+    engine: ProcessEngine, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await engine.launch(make_spec(), quiet)
+    reap, early = posix.reap, iter(range(5))
+
+    def not_yet(pid: int) -> int | None:
+        """As where the first of a process's threads has ended, and another has not."""
+        return None if posix.stat(pid).state == "Z" and next(early, None) is not None else reap(pid)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(posix, "reap", not_yet)
+    await engine.stop(container.id, grace=5)
+    assert container.pid is not None
+    assert posix.stat(container.pid) is None
+
+
 async def test_a_command_that_cannot_be_run_is_a_launch_failure(
     engine: ProcessEngine, make_spec: MakeSpec, tmp_path: Path
 ) -> None:

@@ -191,9 +191,9 @@ async def test_a_client_that_resets_is_gone_inside_too(target: Target, command: 
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
     async with asyncio.timeout(60):
-        while posix.alive(target.pid, target.birth):  # noqa: ASYNC110 - another process
+        while (status := posix.reap(target.pid)) is None:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.01)
-    assert posix.reap(target.pid) == 7 << 8
+    assert status == 7 << 8
 
 
 async def test_connections_are_refused_until_the_target_listens(tmp_path: Path) -> None:
@@ -278,6 +278,26 @@ async def test_a_killed_relay_comes_back_on_its_port(target: Target) -> None:
     writer.close()
     again = await target.relay()
     assert (again.port, again.pid != made.pid) == (made.port, True)
+
+
+async def test_what_connects_while_a_relay_is_replaced_waits(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await target.relay()
+    _, earlier = await target.connect(made)
+    earlier.close()
+    spawn, waiting = posix.spawn_forwarder, socket.socket()
+
+    def spawned(descriptors: tuple[int, int, int], inside_port: int) -> int:
+        waiting.connect(("127.0.0.1", made.port))  # there is no relay yet
+        return spawn(descriptors, inside_port)
+
+    monkeypatch.setattr(posix, "spawn_forwarder", spawned)
+    os.kill(made.pid, signal.SIGKILL)
+    await gone(made)
+    assert (await target.relay()).port == made.port
+    reader, writer = await asyncio.open_connection(sock=waiting)
+    writer.write(b"echo\nback")
+    assert await asyncio.wait_for(reader.readexactly(4), 60) == b"back"
+    writer.close()
 
 
 async def test_a_container_that_was_restarted_keeps_the_port(target: Target, tmp_path: Path) -> None:

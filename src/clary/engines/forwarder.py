@@ -6,7 +6,8 @@ target's, and every connection that it makes from there on leads to the target's
 
 It says over the talk socket that it is in (or why not), and forwards once it is told `go`; the end of that socket
 instead means that nobody has written down that it runs, so it goes. It listens only from the moment on at which the
-target does: until then a connection is refused, as it would be without anything in between. It ends with the target.
+target does: until then a connection is refused, as it would be without anything in between. Where the target listens
+already, so does the socket that it is given: what connects while it starts waits. It ends with the target.
 Imports the standard library alone, because it runs without site-packages.
 """
 
@@ -86,14 +87,14 @@ def wait_for_listener(target: int, port: int) -> bool:
     return True
 
 
-def is_listening(port: int) -> bool:
-    """Tell whether something in our network namespace listens on a TCP port."""
-    return port in set(_listening_ports())
+def is_listening(port: int, process: str = "self") -> bool:
+    """Tell whether something listens on a TCP port in the network namespace of a process: its id, or `self`."""
+    return port in set(_listening_ports(process))
 
 
-def _listening_ports() -> Iterator[int]:
+def _listening_ports(process: str) -> Iterator[int]:
     for table in ("tcp", "tcp6"):
-        with contextlib.suppress(FileNotFoundError), Path(f"/proc/self/net/{table}").open() as lines:
+        with contextlib.suppress(FileNotFoundError), Path(f"/proc/{process}/net/{table}").open() as lines:
             next(lines)
             for line in lines:
                 _, local, _, state, _ = line.split(maxsplit=4)

@@ -22,6 +22,7 @@ class Stat(NamedTuple):
     """Of /proc/<pid>/stat what matters here. `start` in clock ticks since the machine started."""
 
     state: str
+    parent: int
     group: int
     session: int
     start: int
@@ -34,7 +35,7 @@ def stat(pid: int) -> Stat | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold anything, brackets too
-    return Stat(fields[0], int(fields[2]), int(fields[3]), int(fields[19]))
+    return Stat(fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
 def birth(pid: int) -> str:

@@ -34,7 +34,7 @@ async def end_all(record: Record, grace: float) -> None:
         posix.reap(pid)
         left = posix.members(pid, record.birth) | cgroups.members(groups)
         left -= {number for number in left if (found := posix.stat(number)) is None or found.state in "ZX"}
-        if not left:
+        if not left and not _lingers(pid, record.birth):
             return
         waited = time.monotonic() - asked
         if waited >= grace + _DEATH:
@@ -45,6 +45,12 @@ async def end_all(record: Record, grace: float) -> None:
             posix.send(signal.SIGTERM, left)
             told = True
         await asyncio.sleep(0.02)
+
+
+def _lingers(pid: int, born: str) -> bool:
+    """Tell whether a process that has ended still waits to be collected by us: its last thread has yet to go."""
+    found = posix.stat(pid)
+    return found is not None and found.parent == os.getpid() and posix.birth(pid) == born
 
 
 async def exit_status(pid: int, file: Path) -> int | None:
