@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 
 from clary.credentials import read
 from clary.engines.docker.identity import identity
+from clary.engines.ports import Ports
 from tests.containers import containers_of, left_of
 
 ROLE = "arn:aws:iam::000000000000:role/clary"
@@ -112,9 +114,13 @@ class Clary:
     data: Path
     arguments: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
-    port: int = 0
     process: subprocess.Popen[bytes] = field(init=False)
     url: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Kept over restarts: not one of those that connections get, for who asks in vain meanwhile might get this one.
+        self.ports = Ports(uuid.uuid4().hex)
+        self.port = self.ports.take().port
 
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CLARY_"))}
@@ -125,7 +131,6 @@ class Clary:
         wait_until(lambda: self._record.exists() or self.process.poll() is not None, "Clary is up", self.output)
         assert self.process.poll() is None, self.output()
         self.url = str(json.loads(self._record.read_text())["url"])
-        self.port = int(self.url.rpartition(":")[2])  # the same one after a restart
 
     @property
     def _record(self) -> Path:
@@ -287,6 +292,8 @@ def running(*arguments: str, environment: dict[str, str] | None = None, data: Pa
             except subprocess.TimeoutExpired:
                 clary.process.kill()
                 raise
+            finally:
+                clary.ports.close()
         assert code == 0, clary.output()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import sys
+import uuid
 
 import pytest
 
 from clary.core.sessions import CREDENTIALS_HOST
+from clary.engines.ports import Ports
 from clary.gateway.listener import free_port, listener
 
 
@@ -28,8 +30,11 @@ def test_an_address_may_come_later() -> None:
 
 
 def test_a_port_is_kept_unless_somebody_has_it() -> None:
-    port = free_port("127.0.0.1", 0)
+    assert free_port("127.0.0.1", 0) > 0
+    ports = Ports(uuid.uuid4().hex)
+    port = ports.take().port  # which nobody else gets
     assert free_port("127.0.0.1", port) == port
     with listener("127.0.0.1", port) as sock:
         sock.listen()
         assert free_port("127.0.0.1", port) not in (0, port)
+    ports.close()
