@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import obstore
 import pytest
 from aiohttp import web
 
@@ -29,6 +31,10 @@ class StandIn:
         self.paths: list[str] = []
         self.signed: list[bool] = []
         self.status = 200
+        self.words = "<Error><Code>AuthorizationHeaderMalformed</Code></Error>"
+        """Of a refusal with 400."""
+        self.key = "a/model.tar.gz"
+        """What a listing has."""
         self.cuts: list[int] = []
         """Bytes after which each of the next answers breaks off."""
 
@@ -36,9 +42,11 @@ class StandIn:
         self.paths.append(request.path)
         self.signed.append("Authorization" in request.headers)
         if "list-type" in request.query:
-            return web.Response(text=_listing(request.query.get("prefix", "")), content_type="application/xml")
+            return web.Response(
+                text=_listing(self.key, request.query.get("prefix", "")), content_type="application/xml"
+            )
         if self.status == 400:
-            return web.Response(status=400, text="<Error><Code>AuthorizationHeaderMalformed</Code></Error>")
+            return web.Response(status=400, text=self.words)
         if self.status != 200 or request.path != "/models/a/model.tar.gz":
             return web.Response(status=self.status if self.status != 200 else 404)
         headers = {"ETag": '"abc"', "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT", "Content-Type": "text/x-tar"}
@@ -56,9 +64,9 @@ class StandIn:
         return response
 
 
-def _listing(prefix: str) -> str:
-    entry = "<Contents><Key>a/model.tar.gz</Key><Size>9</Size><LastModified>2026-11-22T00:00:00Z</LastModified>"
-    found = f"{entry}<ETag>abc</ETag></Contents>" if "a/model.tar.gz".startswith(prefix) else ""
+def _listing(key: str, prefix: str) -> str:
+    entry = f"<Contents><Key>{key}</Key><Size>9</Size><LastModified>2026-11-22T00:00:00Z</LastModified>"
+    found = f"{entry}<ETag>abc</ETag></Contents>" if key.startswith(prefix) else ""
     return f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
 
 
@@ -277,8 +285,45 @@ async def test_pieces_that_break_off_leave_no_object_and_are_heard_of(rclone: st
 
 
 async def test_a_bucket_that_is_not_there_takes_nothing(rclone: str) -> None:
-    with pytest.raises(ObjectNotFound):
+    with pytest.raises(ObjectNotFound, match="there is no such bucket"):
         await reader(rclone).write("s3://none/a", _cut(b"x", 1))
+
+
+@pytest.mark.parametrize("key", ["a//b", "a/../b", "a/t\nab"])
+async def test_a_listing_with_a_key_that_cannot_be_read_is_no_passing_trouble(
+    s3: tuple[StandIn, str], key: str
+) -> None:
+    stand_in, url = s3
+    stand_in.key = key
+    with pytest.raises(ObjectRefused, match="s3://models/a/: a key there cannot be read"):
+        _ = [each async for each in reader(url).beginning_with("s3://models/a/")]
+
+
+async def test_what_the_store_says_no_to_is_no_passing_trouble_but_for_a_cut_request(s3: tuple[StandIn, str]) -> None:
+    stand_in, url = s3
+    stand_in.status = 400
+    stand_in.words = "<Error><Code>KMS.DisabledException</Code>\n<Message>the key is disabled</Message></Error>"
+    with pytest.raises(ObjectRefused, match=r"the store refuses it: KMS\.DisabledException: the key is disabled$"):
+        await reader(url).put("s3://models/a", b"x")
+    stand_in.words = "<Error><Code>RequestTimeout</Code><Message>...</Message></Error>"
+    with pytest.raises(Transient):
+        await reader(url).put("s3://models/a", b"x")
+
+
+async def test_an_object_of_any_size_has_parts_enough(rclone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    async def put(*given: object, chunk_size: int, **others: object) -> None:
+        sizes.append(chunk_size)
+
+    class Huge(io.BytesIO):
+        def seek(self, offset: int, whence: int = 0) -> int:
+            return 10**14 if whence == os.SEEK_END else offset
+
+    monkeypatch.setattr(obstore, "put_async", put)
+    await reader(rclone).upload("s3://models/a", io.BytesIO(b"x"))
+    await reader(rclone).upload("s3://models/a", Huge())
+    assert sizes == [PART, 10**10]
 
 
 async def test_a_bucket_in_another_region_is_no_passing_trouble(s3: tuple[StandIn, str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -15,7 +16,13 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import S3Store
 
 from clary.errors import Fatal, Transient
@@ -28,7 +35,7 @@ CHUNK = 4 * 1024 * 1024
 PIECE = 1024 * 1024
 """Of an object that is worked at while it comes."""
 PARTS_AT_ONCE = 3
-"""Of an object that is written in parts, each of which is in memory (5 MiB)."""
+"""Of an object that is written in parts, each of which is in memory (5 MiB; more of an object beyond 50 GB)."""
 PAUSE = 1.0
 """Longest wait, in seconds, before going on with an object that was interrupted."""
 PART = 5 * 1024 * 1024
@@ -55,6 +62,16 @@ _CLIENT: ClientConfig = {
 _ELSEWHERE = ("redirect without LOCATION", "AuthorizationHeaderMalformed", "IllegalLocationConstraint")
 
 _FORBIDDEN, _NO_BUCKET = "status code: 403", "<Code>NoSuchBucket</Code>"
+
+# What S3 says no to will be no the next time too, but for what happened to the request on its way.
+_NO = re.compile(
+    r"status code: 4(?:00|05|1[134]).*?<Code>(?!RequestTimeout|IncompleteBody|BadDigest|XAmzContent)([^<]+)</Code>"
+    r"(?:.*?<Message>([^<]*)</Message>)?",
+    re.DOTALL,
+)
+
+PARTS = 10_000
+"""Parts that an object may have in S3."""
 
 _LONGEST_KEY = 1024
 """Bytes."""
@@ -272,9 +289,12 @@ class Objects:
         """
         bucket, key = self._locate(url)
         attributes: Attributes = {"Content-Type": content_type} if content_type else {}
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        part = max(PART, -(-size // PARTS))
         with _translated(url):
             await obstore.put_async(
-                self._store(bucket), key, file, attributes=attributes, max_concurrency=PARTS_AT_ONCE
+                self._store(bucket), key, file, attributes=attributes, chunk_size=part, max_concurrency=PARTS_AT_ONCE
             )
 
     async def open(self, url: str, patience: float) -> Opened:
@@ -436,13 +456,16 @@ def _translated(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ObjectNotFound(f"{url}: there is no such object") from error
+        what = "bucket" if _NO_BUCKET in str(error) else "object"
+        raise ObjectNotFound(f"{url}: there is no such {what}") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise AccessRefused(f"{url}: the store refuses access to it") from error
     except PreconditionError as error:
         raise ObjectRefused(f"{url}: it is another version than before") from error
     except ValueError as error:  # obstore's word on a key that it has no path for
         raise ObjectRefused(f"{url}: {_first_line(error)}") from error
+    except InvalidPathError as error:  # of a listing, which ends there
+        raise ObjectRefused(f"{url}: a key there cannot be read: {_first_line(error)}") from error
     except BaseError as error:
         if any(sign in str(error) for sign in _ELSEWHERE):
             raise AccessRefused(f"{url}: its bucket is in another region") from error
@@ -450,6 +473,8 @@ def _translated(url: str) -> Iterator[None]:
             raise ObjectNotFound(f"{url}: there is no such bucket") from error
         if _FORBIDDEN in str(error):
             raise AccessRefused(f"{url}: the store refuses access to it") from error
+        if no := _NO.search(str(error)):
+            raise ObjectRefused(f"{url}: the store refuses it: {': '.join(filter(None, no.groups()))}") from error
         raise Transient(f"{url}: {_first_line(error)}", retry_after=5.0) from error
 
 
