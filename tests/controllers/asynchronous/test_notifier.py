@@ -7,6 +7,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
+
 from clary.controllers.asynchronous import notifier as module
 from clary.controllers.asynchronous.notifier import Notifier
 from clary.core.asynchronous import Notification
@@ -21,13 +23,25 @@ class Publisher:
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
         self.tried: Counter[str] = Counter()
+        self.ids: list[str] = []
         self.trouble: dict[str, Exception] = {}
 
-    async def publish(self, topic: str, message: str) -> None:
+    async def publish(self, topic: str, message: str, id: str) -> None:
         self.tried[topic] += 1
+        self.ids.append(id)
         if topic in self.trouble:
             raise self.trouble[topic]
         self.sent.append((topic, message))
+
+
+class Logged:
+    """What is warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[dict[str, object]] = []
+
+    def warning(self, event: str, **details: object) -> None:
+        self.warnings.append(details)
 
 
 class World:
@@ -67,6 +81,20 @@ async def test_a_topic_in_trouble_holds_up_no_other_and_is_tried_again(monkeypat
     assert Counter(topic for topic, _ in world.publisher.sent) == {"good": 300, "bad": 300}
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_an_outage_is_told_once_and_each_is_known_by_one_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, told = World(), Logged()
+    world.queue = MemoryQueue(clock=module.time.time)
+    monkeypatch.setattr(module, "logger", lambda area: told)
+    world.notifier = Notifier(world.queue, world.publisher, lambda endpoint, variant: None)
+    world.publisher.trouble = {"bad": Transient("away")}
+    await world.post(*["bad"] * 300)
+    for _ in range(3):
+        assert await world.notifier.send()
+    assert told.warnings == [{"count": 300, "reason": "away"}]
+    assert set(Counter(world.publisher.ids).values()) == {3}
 
 
 @in_virtual_time

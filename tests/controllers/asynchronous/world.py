@@ -70,7 +70,7 @@ class FakeAttempts:
 class Nowhere:
     """A publisher that nobody asks."""
 
-    async def publish(self, topic: str, message: str) -> None:
+    async def publish(self, topic: str, message: str, id: str) -> None:
         raise AssertionError("the notifier does not run here")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from uuid import NAMESPACE_OID, uuid5
 
 from clary.controllers.asynchronous.publishers import Publisher
 from clary.core.notification import greetings
@@ -36,6 +37,8 @@ class Notifier:
         self._failed = failed
         self._stirred = asyncio.Event()
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._waits, self._trouble = 0, ""
+        """How many could not be sent when that was tried last, and why one of them."""
         self._log = logger("notifications")
 
     def notify(self) -> None:
@@ -71,13 +74,16 @@ class Notifier:
 
     async def send(self) -> bool:
         """Try everything that waits once; tell whether anything is left."""
-        after, left = 0, False
+        after, left, waits = 0, False, self._waits
+        self._waits = 0
         while page := await self._outbox.unsent(after, PAGE):
             after = page[-1].number
             done = await asyncio.gather(*(self._send(each) for each in page))
             if gone := [each.number for each, is_done in zip(page, done, strict=True) if is_done]:
                 await self._outbox.sent(gone)
             left = left or not all(done)
+        if self._waits != waits and self._waits:
+            self._log.warning("notifications wait", count=self._waits, reason=self._trouble)
         return left
 
     async def _send(self, unsent: Unsent) -> bool:
@@ -85,11 +91,11 @@ class Notifier:
         notification = unsent.notification
         try:
             async with self._places:
-                await self._publisher.publish(notification.topic, json.dumps(notification.message))
+                await self._publisher.publish(notification.topic, json.dumps(notification.message), _id(unsent))
             return True
         except Transient as trouble:
             if time.time() - unsent.since < PATIENCE:
-                self._log.warning("a notification waits", topic=notification.topic, reason=trouble.message)
+                self._waits, self._trouble = self._waits + 1, trouble.message
                 return False
             reason = trouble.message
         except Fatal as error:
@@ -97,3 +103,8 @@ class Notifier:
         self._log.error("a notification is given up", topic=notification.topic, reason=reason)
         self._failed(notification.endpoint, notification.variant)
         return True
+
+
+def _id(unsent: Unsent) -> str:
+    """Give the same each time that it is tried, by which a receiver knows what it has had already."""
+    return str(uuid5(NAMESPACE_OID, f"{unsent.number} {unsent.since} {unsent.notification.topic}"))

@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode, urlsplit
-from uuid import uuid4
 
 import aiohttp
 
@@ -28,8 +27,11 @@ LARGEST_FILE = 64 * 1024 * 1024
 class Publisher(Protocol):
     """Publishes to topics."""
 
-    async def publish(self, topic: str, message: str) -> None:
-        """Return once it is published. Raises Fatal where it never will be, or Transient."""
+    async def publish(self, topic: str, message: str, id: str) -> None:
+        """Return once it is published. Raises Fatal where it never will be, or Transient.
+
+        `id` is the message's, each time that it is published; SNS makes its own.
+        """
         ...
 
 
@@ -41,7 +43,7 @@ class Sns:
         self._key = (access_key_id, secret)
         self._signers: dict[str, Signer] = {}
 
-    async def publish(self, topic: str, message: str) -> None:
+    async def publish(self, topic: str, message: str, id: str) -> None:
         """Call Publish. Raises Fatal or Transient."""
         fields = {"Action": "Publish", "Version": _VERSION, "TopicArn": topic, "Message": message}
         body = urlencode(fields).encode()
@@ -68,9 +70,8 @@ class Webhook:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    async def publish(self, topic: str, message: str) -> None:
+    async def publish(self, topic: str, message: str, id: str) -> None:
         """Post to the URL. Raises Fatal or Transient."""
-        id = str(uuid4())
         headers = {
             "content-type": "text/plain; charset=UTF-8",  # SNS's own
             "x-amz-sns-message-type": "Notification",
@@ -88,9 +89,9 @@ class File:
         self._one_by_one = asyncio.Lock()
         """Two that both find the file full would move two files aside, the second in place of the first."""
 
-    async def publish(self, topic: str, message: str) -> None:
+    async def publish(self, topic: str, message: str, id: str) -> None:
         """Append a line. Raises Transient."""
-        line = json.dumps(envelope(topic, message, str(uuid4()), time.time())) + "\n"
+        line = json.dumps(envelope(topic, message, id, time.time())) + "\n"
         try:
             async with self._one_by_one:
                 await asyncio.to_thread(self._append, line)
@@ -116,7 +117,7 @@ async def _post(url: str, body: bytes, headers: dict[str, str]) -> None:
             said = (await answer.content.read(2000)).decode("utf-8", "replace").strip()
             status = answer.status
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise Transient(f"{url} does not answer: {error!r}", retry_after=5.0) from error
+        raise Transient(f"{url} does not answer: {str(error) or type(error).__name__}", retry_after=5.0) from error
     if status in (408, 429) or status >= 500 or "Throttl" in said:
         raise Transient(f"{url} answered {status}: {said}", retry_after=5.0)
     raise Fatal(f"{url} answered {status}: {said}")
