@@ -127,6 +127,9 @@ class Bucket:
             if each.startswith(url):
                 yield each, await self.head(each)
 
+    async def any_below(self, url: str) -> bool:
+        return any(each.startswith(url) for each in self.objects)
+
     async def head(self, url: str) -> ObjectHead:
         if url not in self.objects:
             raise ObjectNotFound(url)

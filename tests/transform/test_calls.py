@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,16 +151,37 @@ async def test_what_one_container_of_a_pipeline_answers_the_next_is_asked() -> N
         Container(first) as one,
         Container(lambda request: [good(b"<" + request.body + b">")]) as other,
     ):
-        caller = Caller(Places(one.hop, other.hop), work(InvocationsMaxRetries=0), "i")  # type: ignore[arg-type]
+        hops = replace(one.hop, name="first"), replace(other.hop, name="second")
+        caller = Caller(Places(*hops), work(InvocationsMaxRetries=0), "i")  # type: ignore[arg-type]
         asked = Asked([b"a", b"b"])
         await caller.ask(asked)
         assert asked.answers == [b"<aa>", b"<bb>"]
         assert [request.header(b"content-type") for request in one.requests] == [b"text/csv"] * 2
         assert [request.header(b"content-type") for request in other.requests] == [b"kind/a", b"kind/b"]
         assert [request.header(b"accept") for request in (*one.requests, *other.requests)] == [None] * 2 + [b"x/y"] * 2
-        with pytest.raises(CallFailed, match="500"):
+        with pytest.raises(CallFailed, match="500 from container first"):
             await caller.ask(Asked([b"bad"]))
         assert len(other.requests) == 2
+        caller.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((good(b"no", status=b"400 No"),), "ClientError: 400 from container second$"),
+        ((CLOSE,), "second: the container"),
+    ],
+)
+async def test_what_fails_in_a_pipeline_is_named(answer: tuple[bytes | None, ...], words: str) -> None:
+    async with (
+        asyncio.timeout(10),
+        Container(lambda request: [good(b"a")]) as one,
+        Container(lambda _: answer) as other,
+    ):
+        hops = replace(one.hop, name="first"), replace(other.hop, name="second")
+        caller = Caller(Places(*hops), work(InvocationsMaxRetries=0), "i")  # type: ignore[arg-type]
+        with pytest.raises(CallFailed, match=words):
+            await caller.ask(Asked([b"a"]))
         caller.close()
 
 

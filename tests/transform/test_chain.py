@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import IO, Any, Literal, cast
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -25,7 +25,7 @@ import clary.core.transform
 from clary.core.transform import Outcome
 from clary.jobfolder import Instances, JobFolder
 from clary.logs.folder import LogFolder
-from clary.objects import Objects
+from clary.objects import ObjectNotFound, ObjectRefused, Objects
 from clary.transform.agent import Agent
 
 from .container import Bucket, Container, Request, good
@@ -316,6 +316,46 @@ def test_thousands_of_small_objects() -> None:
     outputs, outcome = transformed(Job(at_once=8, strategy="SingleRecord"), inputs, wrapped)
     assert outcome == Outcome("Completed")
     assert outputs == [expected(data, Job(strategy="SingleRecord")) for data in inputs]
+
+
+# -- what is wrong with the bucket -------------------------------------------------------------------------------------
+
+
+REASON = "ClientError: See job logs for more information."
+
+
+class NoOutput(Bucket):
+    """There is no bucket for outputs."""
+
+    async def any_below(self, url: str) -> bool:
+        raise ObjectNotFound(f"{url}: there is no such bucket")
+
+
+def test_no_model_works_for_a_bucket_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.Bucket", NoOutput)
+    outputs, outcome = transformed(Job(), [b"1\n", b""], wrapped)
+    assert outcome.reason == f"{REASON} s3://out/: there is no such bucket"
+    assert outputs == [None, None]
+
+
+class Guarded(Bucket):
+    """Nobody may list the outputs, and those of empty objects find no place."""
+
+    async def any_below(self, url: str) -> bool:
+        raise ObjectRefused(f"{url}: the store refuses access to it")
+
+    async def upload(self, url: str, file: IO[bytes], content_type: str = "") -> None:
+        if not file.read():
+            raise ObjectNotFound(f"{url}: there is no such bucket")
+        file.seek(0)
+        await super().upload(url, file, content_type)
+
+
+def test_an_empty_object_whose_output_finds_no_place_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.Bucket", Guarded)
+    outputs, outcome = transformed(Job(), [b"1\n", b""], lambda body: body)
+    assert outputs == [b"1\n", None]
+    assert "0001: s3://out/0001.out: there is no such bucket. (1 of 2 objects failed.)" in outcome.reason
 
 
 # -- what is nobody's fault but ours -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,12 @@ async def test_a_pipeline_is_one_stream() -> None:
 async def test_what_is_refused_is_given_back_in_extracts() -> None:
     async with Container(lambda request: [good(b"x" * (EXCERPT + 1), status=b"500 Oops")]) as container:
         assert await through(container) == (Reply(500, b"x" * EXCERPT), b"")
+
+
+async def test_a_container_of_a_pipeline_that_refuses_is_named() -> None:
+    async with Container(doubled) as one, Container(lambda request: [good(b"no", status=b"400 No")]) as other:
+        hops = [one.hop, replace(other.hop, name="second")]
+        assert await flow(hops, WORK, pieces(b"ab"), bytearray().extend) == Reply(400, b"no", container="second")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from clary.transform.lane import Lane
 from clary.transform.run import LookedInto, ObjectFailed, Run, Terms
 
 WORK = Work({"TransformInput": {"SplitType": "Line"}, "TransformOutput": {"S3OutputPath": "s3://out"}})
+GIVEN = Input(0, "s3://in/x", "x", ObjectHead(1, "e"))
 
 
 class Stored:
@@ -64,7 +65,7 @@ def begun(
     lane = Lane(pace)
     terms = Terms(WORK, pace, processing, cast("Objects", stored), folder)
     senders = [asyncio.create_task(lane.send(cast("Caller", container))) for _ in range(4)]
-    run = Run(terms, lane, Input(0, "s3://in/x", "x", ObjectHead(1, "e")))
+    run = Run(terms, lane, GIVEN)
     return asyncio.create_task(run.run()), senders
 
 
@@ -137,6 +138,25 @@ def test_a_large_output_is_gathered_where_the_job_is(tmp_path: Path, monkeypatch
         assert places[0].startswith(str(tmp_path))
         for sender in senders:
             sender.cancel()
+
+    through(test)
+
+
+def test_how_far_an_object_is_can_be_seen_before_its_end(tmp_path: Path) -> None:
+    async def test() -> None:
+        pace, seen = Pace(1, MIB, single=True), []
+        run = Run(Terms(WORK, pace, None, cast("Objects", Stored(b"1\n2\n3\n4\n")), tmp_path), Lane(pace), GIVEN)
+
+        def answer(body: bytes) -> bytes:
+            seen.append(run.size)
+            return body
+
+        container = Container(answer)
+        container.gate.set()
+        sender = asyncio.create_task(run._lane.send(cast("Caller", container)))
+        await run.run()
+        assert (seen, run.size) == ([0, 2, 4, 6], 8)
+        sender.cancel()
 
     through(test)
 

@@ -57,8 +57,9 @@ def _locations(manifest: bytes, url: str, prefix: str, canonical: Canonical) -> 
 def listed(manifest: bytes, url: str, canonical: Canonical) -> Iterator[tuple[str, str]]:
     """Give the objects of a manifest of a transform job: the URL of each, and its key as the manifest has it.
 
-    It is JSON, `[{"prefix": "s3://..."}, "key", ...]`; keys are put behind the prefix as they are. Raises
-    ManifestRefused, which calls the manifest by its `url`.
+    It is JSON, `[{"prefix": "s3://..."}, "key", ...]`; keys are put behind the prefix as they are, so a prefix without
+    a slash at its end has keys that begin with one: that is not the output's. Raises ManifestRefused, which calls the
+    manifest by its `url`.
     """
     try:
         first, *keys = json.loads(manifest.decode())
@@ -67,6 +68,6 @@ def listed(manifest: bytes, url: str, canonical: Canonical) -> Iterator[tuple[st
         if len(seen) < len(keys):
             raise ManifestRefused(f"{url}: each element after the prefix must be another key")
         for key in seen:
-            yield canonical(prefix + key), key
+            yield canonical(prefix + key), key.removeprefix("/")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ManifestRefused(f'{url}: a manifest is JSON, [{{"prefix": "s3://..."}}, "key", ...]') from error

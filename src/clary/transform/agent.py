@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -65,6 +66,7 @@ class Agent:
 
     async def _outcome(self) -> Outcome:
         await self._patiently(lambda: inputs.write_down(self._folder.inputs, self._work, self._objects))
+        await self._patiently(self._ready_for_output)
         pace = self._work.pace(await self._parameters())
         for id in self._ids:
             self._log.say(id, [pace.words])
@@ -79,6 +81,15 @@ class Agent:
         finally:
             journal.close()
 
+    async def _ready_for_output(self) -> None:
+        """See that outputs have a bucket before a model works for them.
+
+        Raises ObjectNotFound, ObjectRefused or Transient.
+        """
+        folder = self._objects.canonical(f"{self._work.request['TransformOutput']['S3OutputPath'].rstrip('/')}/")
+        with contextlib.suppress(ObjectRefused):  # who may write need not be allowed to look
+            await self._objects.any_below(folder)
+
     async def _captured(self) -> None:
         """Leave word, where that is wanted, of which data went in and came out."""
         if config := self._work.request.get("DataCaptureConfig"):
@@ -89,7 +100,7 @@ class Agent:
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something for which S3 is needed, again and again where it is away."""
-        deadline = time.monotonic() + PATIENCE
+        deadline, is_known = time.monotonic() + PATIENCE, False
         while True:
             try:
                 await work()
@@ -97,6 +108,9 @@ class Agent:
             except Transient as trouble:
                 if time.monotonic() > deadline:
                     raise
+                if not is_known:
+                    self._log.say(self._ids[0], [f"{trouble.message}; trying again for {PATIENCE:g} s"])
+                is_known = True
                 await asyncio.sleep(trouble.retry_after)
 
     async def _parameters(self) -> dict[str, object]:
@@ -147,27 +161,30 @@ class Agent:
 
     async def _tried(self, run: Run, given: Input) -> ObjectFailed | None:
         try:
-            if given.head.size == 0:
-                await self._objects.head(given.url)
+            if given.head.size == 0 and not await self._is_there(given):
+                return None  # a folder, as consoles make them: an empty object whose key ends with a slash
             await run.run()
         except ObjectFailed as failed:
             return failed
-        except ObjectNotFound as error:
-            if given.head.size == 0:
-                return None  # a folder, as consoles make them: an empty object whose key ends with a slash
-            return ObjectFailed(CallFailed("ClientError", error.message))
-        except ObjectRefused as error:
+        except (ObjectNotFound, ObjectRefused) as error:
             return ObjectFailed(CallFailed("ClientError", error.message))
         except Transient as error:
             return ObjectFailed(CallFailed("InternalServerError", error.message))
         return None
 
+    async def _is_there(self, given: Input) -> bool:
+        try:
+            await self._objects.head(given.url)
+        except ObjectNotFound:
+            return False
+        return True
+
     # -- what is said of it --------------------------------------------------------------------------------------------
 
     async def _report(self, journal: Journal) -> None:
-        total = size = 0
+        total = size_total = 0
         for given in inputs.read(self._folder.inputs):
-            total, size = total + 1, size + given.head.size
+            total, size_total = total + 1, size_total + given.head.size
         since = time.monotonic()
         before = journal.records, journal.size
         while True:
@@ -177,8 +194,8 @@ class Agent:
                     objects_total=total,
                     failed=journal.failed,
                     records=before[0] + self._records + sum(run.records for run in self._open),
-                    size=journal.size,
-                    size_total=size,
+                    size=journal.size + sum(run.size for run in self._open),
+                    size_total=size_total,
                     seconds=time.monotonic() - since,
                     size_before=before[1],
                     records_before=before[0],

@@ -104,7 +104,7 @@ class Caller:
                 continue
             if reply is None or 200 <= reply.status < 300:
                 return reply
-            failure = refused(reply.status, reply.body)
+            failure = refused(reply)
             if failure.blame == "ClientError" and reply.status != 429:
                 break
         assert failure is not None, "there is an attempt at least"
@@ -127,14 +127,18 @@ class Caller:
 
     async def _through(self, body: bytes) -> Reply | None:
         """Send a request to the first container, what it answers to the second, and so on."""
-        first, *others = self._legs
-        reply = await self._ask(first, body)
-        for leg in others:
-            if reply is None or not 200 <= reply.status < 300:
-                break
-            if reply.content_type != leg.kind:
-                leg.speak(reply.content_type)
-            reply = await self._ask(leg, reply.body)
+        reply, kind = Reply(200, body), self._legs[0].kind
+        for leg in self._legs:
+            if kind != leg.kind:
+                leg.speak(kind)
+            try:
+                answer = await self._ask(leg, reply.body)
+            except Broken as error:
+                raise Broken(f"{leg.hop.name}: {error}", answered=error.answered) from error
+            assert answer is not None, "nobody takes it on the way"
+            if not 200 <= answer.status < 300:
+                return answer._replace(container=leg.hop.name)
+            reply, kind = answer, answer.content_type
         return reply
 
     async def _ask(self, leg: _Leg, body: bytes, take: Take | None = None) -> Reply | None:
@@ -184,11 +188,13 @@ async def _connected(hop: Hop) -> Channel:
     try:
         return await Channel.connect(hop.host, hop.port, CONNECT_TIMEOUT)
     except (OSError, TimeoutError) as error:
-        raise Broken(f"{hop.name} takes no connection ({error or 'too slow'})", answered=False) from error
+        raise Broken(f"the container takes no connection ({error or 'too slow'})", answered=False) from error
 
 
-def refused(status: int, body: bytes) -> CallFailed:
+def refused(reply: Reply) -> CallFailed:
     """Make the failure for an answer that is not 2xx."""
+    status, body = reply.status, reply.body
+    whose = f" from container {reply.container}" if reply.container else ""
     if 400 <= status < 500:
-        return CallFailed("ClientError", f"ClientError: {status}", status, body)
-    return CallFailed("AlgorithmError", f"Bad HTTP status received from algorithm: {status}", status, body)
+        return CallFailed("ClientError", f"ClientError: {status}{whose}", status, body)
+    return CallFailed("AlgorithmError", f"Bad HTTP status received from algorithm: {status}{whose}", status, body)

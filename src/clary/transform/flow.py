@@ -23,11 +23,12 @@ async def flow(
     What is not 2xx is given back instead, as the first container of a pipeline said it. Raises Broken, and whatever
     reading raises.
     """
+    named = [(hop, hop.name if len(hops) > 1 else "") for hop in hops]
     timeout = aiohttp.ClientTimeout(total=work.timeout)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
         reading = _Reading(pieces)
         try:
-            return await _through(session, list(hops), work, (work.content_type, reading), write)
+            return await _through(session, named, work, (work.content_type, reading), write)
         except TimeoutError as error:
             raise Broken(f"no answer within {work.timeout:g} s", answered=True) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -54,12 +55,12 @@ class _Reading:
 
 async def _through(
     session: aiohttp.ClientSession,
-    hops: list[Hop],
+    hops: list[tuple[Hop, str]],
     work: Work,
     given: tuple[str, object],
     write: Callable[[bytes], object],
 ) -> Reply:
-    hop, *others = hops
+    (hop, name), *others = hops
     kind, body = given
     headers = {"Content-Type": kind} if kind else {}
     if not others and work.accept:
@@ -69,7 +70,7 @@ async def _through(
         f"http://{hop.host}:{hop.port}/invocations", data=body, headers=headers, skip_auto_headers=skipped
     ) as answer:
         if not 200 <= answer.status < 300:
-            return Reply(answer.status, await answer.content.read(EXCERPT))
+            return Reply(answer.status, await answer.content.read(EXCERPT), container=name)
         if others:
             given = answer.headers.get("Content-Type", ""), answer.content
             return await _through(session, others, work, given, write)

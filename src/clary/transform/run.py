@@ -78,6 +78,8 @@ class Run:
         """The first record that has no answer yet."""
         self._open = 0
         """Requests that have room in the lane."""
+        self._read = self._cut = 0
+        """Bytes that were read, and records that were found in them."""
         self._unwritten = bytearray()
         self._moved = asyncio.Event()
         self._failure: Exception | None = None
@@ -91,6 +93,7 @@ class Run:
                     if self._failure is not None:
                         break
                     self._open += len(batches)
+                    self._cut = batches[-1].first + batches[-1].records - 1
                     await self._lane.offer(self, batches)
                 await self._settle()
             finally:
@@ -107,6 +110,11 @@ class Run:
     def records(self) -> int:
         """Give how many have answers."""
         return self._next - 1
+
+    @property
+    def size(self) -> int:
+        """Give about how many bytes of the object, as it is stored, have answers."""
+        return self._read * self.records // self._cut if self._cut else 0
 
     @property
     def _flows(self) -> bool:
@@ -141,14 +149,17 @@ class Run:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         chunks = self._terms.objects.chunks(self._input.url, self._input.head, PATIENCE)
+        self._read = 0
         if not self._terms.work.is_gzip:
             async for chunk in chunks:
+                self._read += len(chunk)
                 yield chunk
             return
         inflater = zlib.decompressobj(wbits=31)
         fresh = True
         try:
             async for chunk in chunks:
+                self._read += len(chunk)
                 while chunk:
                     if inflater.eof:  # one member after another is one object, as with gunzip
                         inflater, fresh = zlib.decompressobj(wbits=31), True
@@ -167,6 +178,7 @@ class Run:
         try:
             async for piece in self._pieces():
                 self._next += sum(1 for _ in splitter.feed(piece))
+                self._cut = self.records
                 yield piece
             self._next += sum(1 for _ in splitter.finish())
         except BadData as error:
