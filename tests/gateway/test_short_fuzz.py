@@ -235,7 +235,7 @@ def with_header(line: bytes, raw: bytes = REQUEST) -> bytes:
 
 
 BOTH: list[Event] = [("client", REQUEST), ("container", ANSWER)]
-THE_SAME = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+THE_SAME = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @THE_SAME

@@ -54,7 +54,7 @@ def test_a_growing_line_is_parted_as_a_whole_one_is(file: Path) -> None:
     assert growing == whole[:1]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=list(HealthCheck), max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 40_000), max_size=12), st.booleans())
 def test_backward_is_forward_reversed(file: Path, lengths: list[int], torn: bool) -> None:
     content = b"".join(bytes([65 + n % 26]) * length + b"\n" for n, length in enumerate(lengths))[

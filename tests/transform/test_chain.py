@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 import clary.core.transform
@@ -157,7 +157,7 @@ JOBS = some.builds(
     is_gzip=some.booleans(),
     by_lines=some.booleans(),
 )
-MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=30, deadline=None)
 
 
 @MANY

@@ -292,7 +292,7 @@ def test_an_object_and_a_folder_may_have_one_name(s3: Any, bucket: str) -> None:
 NAME = st.text(st.sampled_from("ab./%-é"), min_size=1, max_size=6)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(names=st.sets(NAME, max_size=12), prefix=st.text(st.sampled_from("ab/"), max_size=3), size=st.integers(1, 5))
 def test_pages_hold_every_key_once_and_in_order(s3: Any, names: set[str], prefix: str, size: int) -> None:
     bucket = "pages-of-keys"
