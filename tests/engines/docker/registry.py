@@ -52,8 +52,13 @@ needs_registry = pytest.mark.skipif(
 )
 
 
+MADE: list[str] = []
+"""Names that this process has given. Docker has others of the same kind, which other processes still need."""
+
+
 def unique(name: str) -> str:
-    return f"clary-test-{name}-{uuid.uuid4().hex[:8]}"
+    MADE.append(f"clary-test-{name}-{uuid.uuid4().hex[:8]}")
+    return MADE[-1]
 
 
 def layer(size: int = 64) -> bytes:

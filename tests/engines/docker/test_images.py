@@ -21,6 +21,7 @@ from clary.engines.docker.registries import Registries
 from clary.errors import LaunchFailure, Transient
 
 from .registry import (
+    MADE,
     PASSWORD,
     SOCKET,
     USER,
@@ -69,7 +70,7 @@ async def docker() -> AsyncIterator[aiodocker.Docker]:
         for image in await client.images.list():
             names = [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]
             for name in names:
-                if "clary-test-" in name:
+                if any(made in name for made in MADE):
                     await forget(client, name)
 
 
