@@ -186,6 +186,12 @@ async def test_the_containers_of_a_package_are_a_pipeline_like_any_other(api: Ap
     await api("CreateModel", ModelName="m", Containers=[{"ModelPackageName": "h/1"}], **direct)
 
 
+async def test_packages_do_not_make_more_containers_than_a_model_may_have(api: Api) -> None:
+    await package(api, [{"Image": "image"}] * 8)
+    refusal = await api.refusal("CreateModel", ModelName="m", Containers=[{"ModelPackageName": "g/1"}] * 2)
+    assert refusal == "A model has at most 15 containers; with its packages' it has 16."
+
+
 async def test_a_list_of_one_container_is_a_model(api: Api) -> None:
     await api("CreateModel", ModelName="m", Containers=[{"Image": "image"}])
     described = await api("DescribeModel", ModelName="m")

@@ -12,7 +12,7 @@ from clary.api.app import operations
 from clary.api.world import World
 from clary.core.ports import Repository
 from clary.core.resources import Partition
-from clary.errors import Transient, ValidationException
+from clary.errors import LaunchFailure, Transient, ValidationException
 from clary.objects import AccessRefused, ObjectNotFound, ObjectRefused, Objects
 from tests.stores import new_store
 
@@ -55,6 +55,8 @@ async def knows(image: str, repository: Repository) -> bool | None:
     """A registry with the image `known`, and one that shows `private` to a function's login only, and is else shut."""
     if image.startswith("shut/"):
         return None
+    if image == "strange":
+        raise LaunchFailure("image", "There is no entry for it.")
     return image == "known" or (image == "private" and repository == Repository("Vpc", FUNCTION))
 
 
@@ -150,6 +152,11 @@ async def test_an_unknown_image_is_named_after_the_data(api: Api) -> None:
     assert refusal == "Could not find model data at s3://b/none.tar.gz."
     refusal = await api.refusal("CreateModel", ModelName="m", Containers=containers[:1])
     assert refusal == "Requested image other:1 not found."
+
+
+async def test_what_an_engine_knows_of_an_image_that_it_cannot_have_is_said(api: Api) -> None:
+    refusal = await api.refusal("CreateModel", ModelName="m", PrimaryContainer={"Image": "strange"})
+    assert refusal == "Requested image strange not found. There is no entry for it."
 
 
 async def test_an_image_of_which_nobody_can_tell_is_taken_on_trust(api: Api) -> None:

@@ -113,6 +113,15 @@ def test_where_no_endpoint_could_be_created_nothing_stays(
     assert not any(key.endswith("model.tar.gz") for key in clary.objects)
 
 
+def test_of_a_long_enumeration_the_values_are_said_that_are_close(clary: FakeClary, deploy: Run) -> None:
+    words = "Value 'ml.m5.huge' at 'x' failed to satisfy constraint: Member must satisfy enum value set: "
+    types = [f"ml.{kind}.{size}" for kind in ("t2", "m5", "c5") for size in ("large", "xlarge", "2xlarge")]
+    clary.operations["CreateEndpointConfig"] = [refused(f"{words}[{', '.join(types)}]; {words}[short, one]")]
+    said = deploy().stderr
+    assert said.startswith(f"clary: CreateEndpointConfig: {words}[ml.m5.large, ")
+    assert said.endswith(f", ... 4 more]; {words}[short, one] (ValidationException)\n")
+
+
 def test_what_the_variants_are_doing_is_shown_while_it_waits() -> None:
     variant = {"VariantName": "v", "VariantStatus": [{"Status": "Creating", "StatusMessage": "download 3 of 9 MB"}]}
     pending = {"EndpointStatus": "Creating", "PendingDeploymentSummary": {"ProductionVariants": [variant]}}

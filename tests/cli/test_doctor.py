@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from clary.cli import doctor, machine
-from clary.cli.diagnosis import Diagnosis, advice
+from clary.cli.diagnosis import Container, Diagnosis, Variant, advice
 from clary.core.failure import Failure, Scene, failure_reason
 from clary.core.resources import log_group
 from clary.engines.docker.references import parse
@@ -208,6 +209,28 @@ def test_a_traceback_of_three_equal_starts_is_shown_once(failed: FakeClary, run:
     assert "blue:i-1.log, the same at each start" in words(out)
 
 
+def test_of_a_pipeline_every_container_of_the_newest_instance_is_shown(failed: FakeClary, run: Run) -> None:
+    folder = LogFolder(failed.data / "logs")
+    for second, name in enumerate(("one", "two", "three"), 1):
+        folder.ensure(log_group("tide"), f"blue/i-9/{name}")
+        with folder.writer(log_group("tide"), f"blue/i-9/{name}") as writer:
+            writer.write(4_000_000_000_000 + second, f"I am {name}".encode())
+    out = run("doctor", "tide", "--data", failed.data).stdout
+    assert [line for line in out.splitlines() if "I am" in line] == ["  I am one", "  I am two", "  I am three"]
+    assert "line 29" not in out
+
+
+def test_a_docker_that_does_not_answer_is_what_to_look_at_first(
+    failed: FakeClary, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = failed.data / "run" / "clary.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "engine": "docker"}))
+    assert "No Docker engine answers" not in run("doctor", "tide", "--data", failed.data).stdout
+    monkeypatch.setattr(machine, "docker_version", lambda: None)
+    tried = run("doctor", "tide", "--data", failed.data).stdout.partition("What to try:\n")[2]
+    assert tried.startswith("  No Docker engine answers")
+
+
 def test_a_log_cannot_steer_the_terminal(failed: FakeClary, run: Run) -> None:
     LogFolder(failed.data / "logs").path(log_group("tide"), "blue/i-1").write_bytes(
         b"\x1b]0;owned\x07 \xc2\x9bx\tok\r\n"
@@ -262,6 +285,16 @@ def test_an_unknown_endpoint_is_one_line_with_the_known_ones(clary: FakeClary, r
         ("Step: create: python:3.11 runs what the model data brings, and it brings no serve", "Put a server into"),
         (f"{PING} Step: killed for memory (limit 8 GiB)", "Give it more memory"),
         (f"{PING} Step: exited with 3", "The log tells why"),
+        (
+            f"{PING} Step: exited with 3 (3 starts). Image: team/memory:1. Elapsed: 2.5 s.\nLast lines of the log, the "
+            "same at each start:\nValueError: not enough values to unpack (expected 2, got 1)",
+            "The log tells why",
+        ),
+        ("Step: create: subnet-1, sg-9 are not in [networks]: the settings file says", "Which networks are there?"),
+        ("Step: create: there is no Docker network blue, which [networks] has", "Which networks are there?"),
+        ("Step: create: the model has a VpcConfig, and models of the process engine", "Run the model in networks of"),
+        ('Step: create: runc: exec: "serve": executable file not found in $PATH', "A container is started as `docker"),
+        ("Step: create: unable to find user nobody2: no matching entries", "The image names a USER"),
         (f"{PING} Step: ping answered 500", "The container must answer GET /ping"),
         (
             "Step: image: The Lambda function arn:f could not be invoked at http://l:9. There is no such function",
@@ -280,6 +313,10 @@ def test_advice_goes_by_the_step_that_failed(reason: str, first: str) -> None:
         ("manifest unknown: manifest unknown", "Is it there under this name?  docker pull"),
         ("no basic auth credentials", "Log in as the user that Clary runs as, and try:  docker login reg.local:5000"),
         ("dial tcp 10.0.0.1:5000: connect: connection refused", "Does it answer on this machine?  curl -i https://reg"),
+        (
+            'Get "https://registry-1.docker.io/v2/": dial tcp: no such host',
+            "Does it answer on this machine?  curl -i https://registry-1.docker.io/v2/",
+        ),
         ("x509: certificate signed by unknown authority", "What does it show?  openssl s_client"),
         ("no matching manifest for linux/amd64 in the manifest list entries", "Build it for this machine:"),
         ("write /var/lib/docker/tmp/x: no space left on device", "What takes the room?  docker system df"),
@@ -290,3 +327,22 @@ def test_advice_goes_by_what_kept_an_image_away(docker_says: str, first: str) ->
     failed = failure(Attempt(parse("reg.local:5000/team/model:1")), docker_says)
     words = failure_reason(Failure("image", str(failed), 0, 0, "final"), Scene("e", "v", "primary", 1, "i", None, 1, 1))
     assert advice(Diagnosis("tide", "Failed", words, "c", ()))[0].startswith(first)
+
+
+def test_a_certificate_is_looked_at_on_the_port_of_https_where_none_is_named() -> None:
+    failed = failure(Attempt(parse("reg.local/team/model:1")), "x509: certificate signed by unknown authority")
+    assert "-connect reg.local:443 " in advice(Diagnosis("tide", "Failed", str(failed), "c", ()))[0]
+
+
+def test_advice_names_the_container_of_the_pipeline_that_failed() -> None:
+    containers = (
+        Container("first:1", "s3://b/1.tar.gz"),
+        Container("x:2", "s3://b/2.tar.gz"),
+        Container("x:2", "s3://b/3"),
+    )
+    diagnosis = Diagnosis("tide", "Failed", "", "c", (Variant("v", "m", "ml.m5.large", 1, 0, containers),))
+    about = "Image: x:2. Elapsed: 1.0 s.\nNext: clary doctor tide"
+    missing = replace(diagnosis, reason=f"Step: image: The registry docker.io has no x:2. {about}")
+    assert advice(missing)[0].endswith("docker pull x:2")
+    unpacked = replace(diagnosis, reason=f'Failed to extract archive from URL "s3://b/3". Step: unpack: bad. {about}')
+    assert "aws s3 cp s3://b/3 -" in advice(unpacked)[0]

@@ -45,6 +45,15 @@ def test_a_pipelines_containers_are_told_apart(folder: LogFolder, tmp_path: Path
     assert sorted(out.splitlines()) == ["red/i-3/first  I am first", "red/i-3/second  I am second"]
 
 
+def test_the_lines_of_several_containers_are_in_the_order_of_their_times(folder: LogFolder, tmp_path: Path) -> None:
+    for name, seconds in (("first", (0, 3)), ("second", (1, 2))):
+        with folder.writer(GROUP, f"red/i-3/{name}") as writer:
+            for second in seconds:
+                writer.write(NOON + second * 1000, str(second).encode())
+    _, out, _ = run(tmp_path, "tide", "--variant", "red")
+    assert out.split() == ["red/i-3/first", "0", "red/i-3/second", "1", "red/i-3/second", "2", "red/i-3/first", "3"]
+
+
 def test_lines_and_variant_limit_the_output(folder: LogFolder, tmp_path: Path) -> None:
     assert run(tmp_path, "tide", "--variant", "blue", "--lines", "2")[1].splitlines() == ["blue/i-1  b", "blue/i-1  c"]
     assert run(tmp_path, "tide", "--variant", "bl", "--lines", "2")[0] == 1
@@ -53,7 +62,11 @@ def test_lines_and_variant_limit_the_output(folder: LogFolder, tmp_path: Path) -
 def test_an_unknown_endpoint_is_one_line_that_names_the_known_ones(folder: LogFolder, tmp_path: Path) -> None:
     code, out, err = run(tmp_path, "ebb")
     assert (code, out) == (1, "")
-    assert err.startswith("clary: no logs of endpoint ebb") and err.rstrip().endswith("there are logs of: tide")
+    assert (
+        err.startswith("clary: no logs of endpoint ebb")
+        and "clary doctor ebb" in err
+        and err.rstrip().endswith("there are logs of: tide")
+    )
     assert err.count("\n") == 1
 
 

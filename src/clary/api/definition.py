@@ -13,6 +13,9 @@ from clary.errors import ValidationException
 _MAX_ENVIRONMENT = 32 * 1024
 """Bytes of keys and values, over all containers of a model (API reference of ContainerDefinition)."""
 
+_MOST_CONTAINERS = 15
+"""In a model (service model, ContainerDefinitionList)."""
+
 _PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     r"(?:(?:localhost|[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+|[a-zA-Z0-9-]+(?=:[0-9]))(?::[0-9]{1,5})?/)?"
@@ -47,6 +50,10 @@ def check_sources(request: Request) -> None:
 def check(request: Request) -> None:
     """Check each container, packages replaced by what they stand for, and all together. Raises ValidationException."""
     found = containers(request)
+    if len(found) > _MOST_CONTAINERS:  # which the request alone could not have: packages can hold several
+        raise ValidationException(
+            f"A model has at most {_MOST_CONTAINERS} containers; with its packages' it has {len(found)}."
+        )
     for container in found:
         _check_image(container)
         _check_model_data(container)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from clary.api.definition import Container, data_sources
 from clary.core.manifest import LARGEST, ManifestRefused, chosen
 from clary.core.ports import Repository
-from clary.errors import ValidationException
+from clary.errors import LaunchFailure, ValidationException
 from clary.objects import AccessRefused, ObjectNotFound, ObjectRefused
 
 _REGION = re.compile(r"https://(?:[^/]+\.)?s3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com(?:\.cn)?/.*")
@@ -71,8 +71,7 @@ class World:
             image = container.get("Image")
             if image is None:
                 continue
-            if await self.knows_image(image, Repository.of(container.get("ImageConfig"))) is False:
-                raise ValidationException(f"Requested image {image} not found.")
+            await self._check_image(image, Repository.of(container.get("ImageConfig")))
 
     async def _check_data(self, url: str, is_prefix: bool, role: str) -> None:
         elsewhere = _REGION.fullmatch(url)
@@ -85,6 +84,14 @@ class World:
                 await self.artifacts.head(url)
             elif not await self.artifacts.any_below(url):
                 raise ObjectNotFound(url)
+
+    async def _check_image(self, image: str, repository: Repository) -> None:
+        try:
+            known = await self.knows_image(image, repository)
+        except LaunchFailure as refused:
+            raise ValidationException(f"Requested image {image} not found. {refused.message}") from refused
+        if known is False:
+            raise ValidationException(f"Requested image {image} not found.")
 
     async def _check_manifest(self, s3: Mapping[str, Any], role: str) -> None:
         """Check that a manifest, which was found to be there, chooses among what is there."""

@@ -10,6 +10,7 @@ from typing import Any
 from clary.cli.backlog import Backlog, backlog
 from clary.cli.connection import Connection
 from clary.cli.deployment import describe_endpoint, variants_of
+from clary.core.failure import told
 from clary.errors import ClaryError
 
 
@@ -167,6 +168,17 @@ _ADVICE: Sequence[tuple[str, str]] = (
         r"not enough hardware",
         "Add instances, use larger ones, or ask for less: copies need CPU, memory and accelerators set aside",
     ),
+    (
+        r"(is|are) not in \[networks\]|there is no Docker network",
+        "Which networks are there? What a VpcConfig's ids stand for is in the settings file:  docker network ls",
+    ),
+    (r"the model has a VpcConfig", "Run the model in networks of Docker's, or in this machine's:  clary up --help"),
+    (
+        r'exec: "?serve"?: |executable file not found',
+        "A container is started as `docker run IMAGE serve`: the image needs an ENTRYPOINT that takes this word, or a "
+        "program `serve` on its PATH:  docker image inspect {image}",
+    ),
+    (r"unable to find (user|group)", "The image names a USER that it does not have:  docker image inspect {image}"),
     (r"EnableNetworkIsolation (is not|needs)", "What does this machine allow?  clary doctor"),
     (r"No space left on device|the disk is full", "Make room on its disk, or take another with --data:  clary doctor"),
     (
@@ -189,8 +201,8 @@ _ADVICE: Sequence[tuple[str, str]] = (
     (r"registry \S+ has no ", "Is it there under this name?  docker pull {image}"),
     (r"without a login", "Log in as the user that Clary runs as, and try:  docker login {registry}"),
     (r"refused the login", "Try user and password by hand:  docker login {registry}"),
-    (r"registry \S+ cannot be reached", "Does it answer on this machine?  curl -i https://{registry}/v2/"),
-    (r"not one that Docker trusts", "What does it show?  openssl s_client -showcerts -connect {registry} </dev/null"),
+    (r"registry \S+ cannot be reached", "Does it answer on this machine?  curl -i {asked}"),
+    (r"not one that Docker trusts", "What does it show?  openssl s_client -showcerts -connect {address} </dev/null"),
     (r"for the architecture", "Build it for this machine:  docker buildx build --platform PLATFORM -t {image} ."),
     (r"disk of Docker is full", "What takes the room?  docker system df"),
     (r"told where to invoke it", "Name the Lambda API at the start:  clary up --lambda-endpoint URL"),
@@ -221,20 +233,23 @@ def advice(diagnosis: Diagnosis) -> list[str]:
         return []
     if diagnosis.status == "Creating":
         return [f"It is still being created; watch it:  clary logs {diagnosis.name} -f"]
-    containers = [container for variant in diagnosis.variants for container in variant.containers]
-    first = containers[0] if containers else Container("", "")
-    registry = re.search(r"\bregistry (\S+)", diagnosis.reason)
-    function = re.search(r"Lambda function (\S+)", diagnosis.reason)
-    place = re.search(r"invoked at (\S+?)\.?(\s|$)", diagnosis.reason)
+    reason, image = told(diagnosis.reason or next((each.reason for each in diagnosis.components if each.reason), ""))
+    culprit = _culprit(diagnosis, reason, image)
+    registry = re.search(r"\bregistry (\S+)", reason)
+    function = re.search(r"Lambda function (\S+)", reason)
+    place = re.search(r"invoked at (\S+?)\.?(\s|$)", reason)
+    asked = re.search(r'Get "(https?://[^"\s]+)"', reason)
+    host = registry[1] if registry else "REGISTRY"
     values = {
         "function": function[1] if function else "ARN",
         "lambda_endpoint": f"--endpoint-url {place[1]} " if place else "",
-        "url": first.model_data_url or "S3-URL",
-        "image": first.image or "IMAGE",
+        "url": culprit.model_data_url or "S3-URL",
+        "image": culprit.image or "IMAGE",
         "name": diagnosis.name,
-        "registry": registry[1] if registry else "REGISTRY",
+        "registry": host,
+        "asked": asked[1] if asked else f"https://{host}/v2/",
+        "address": host if ":" in host else f"{host}:443",
     }
-    reason = diagnosis.reason or next((each.reason for each in diagnosis.components if each.reason), "")
     matching = (text for pattern, text in _ADVICE if re.search(pattern, reason, re.IGNORECASE))
     suggestions = next(matching, "What did it write?  clary logs {name}").format(**values).splitlines()
     if diagnosis.status == "Failed":
@@ -242,3 +257,11 @@ def advice(diagnosis: Diagnosis) -> list[str]:
             f"Then delete it, and try again:  aws sagemaker delete-endpoint --endpoint-name {values['name']}"
         )
     return suggestions
+
+
+def _culprit(diagnosis: Diagnosis, reason: str, image: str | None) -> Container:
+    """Find the container of a pipeline or of several variants that a reason is about, by its image and its data."""
+    containers = [container for variant in diagnosis.variants for container in variant.containers]
+    same = [container for container in containers if container.image == image] or containers
+    named = (each for each in same if each.model_data_url and f'"{each.model_data_url}"' in reason)
+    return next(named, same[0] if same else Container("", ""))

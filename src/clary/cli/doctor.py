@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from clary.settings import GIB, Settings
 if TYPE_CHECKING:
     from clary.cli.diagnosis import Diagnosis
 
-LOG_LINES = 20
+LOG_LINES, LEAST_LINES = 20, 5
 LEAST_DISK, GOOD_DISK = 1 * GIB, 10 * GIB
 GOOD_MEMORY = 2 * GIB
 STYLES: Mapping[str, Mapping[str, Any]] = {"ok": {"fg": "green"}, "warn": {"fg": "yellow"}, "fail": {"fg": "red"}}
@@ -242,6 +243,8 @@ def _examine_endpoint(name: str, data: Path | None) -> bool:
             _print_reason(component.reason, shown)
     _print_logs(logs, over_and_over=is_same_at_each_start(diagnosis.reason))
     suggestions = advice(diagnosis)
+    if not diagnosis.healthy and clary.engine == "docker" and machine.docker_version() is None:
+        suggestions.insert(0, "No Docker engine answers, and without it nothing goes on:  systemctl start docker")
     if suggestions:
         click.echo("\nWhat to try:")
         for line in suggestions:
@@ -287,8 +290,12 @@ def _logs(folder: Path, endpoint: str) -> dict[Path, list[str]]:
     from clary.logs.stream import last_texts
 
     written = [each for each in containers(LogFolder(folder), endpoint) if not each.name.endswith("/data-log")]
-    files = [stream.file for stream in written[-2:]]
-    return {file: [printable(line.rstrip()) for line in last_texts(file, LOG_LINES)] for file in files}
+    shown = written[-2:]
+    if written and (pipeline := re.fullmatch(r"(.+/.+/).+", written[-1].name)):
+        # A request passes through all containers of an instance: any of them may be what it failed in.
+        shown = [each for each in written if each.name.startswith(pipeline[1])]
+    count = max(LEAST_LINES, LOG_LINES * 2 // max(2, len(shown)))
+    return {each.file: [printable(line.rstrip()) for line in last_texts(each.file, count)] for each in shown}
 
 
 def _print_logs(logs: Mapping[Path, Sequence[str]], *, over_and_over: bool) -> None:

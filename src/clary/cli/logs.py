@@ -5,9 +5,10 @@ Logs must be readable while Clary does not run, and after an endpoint is gone.
 
 from __future__ import annotations
 
+import heapq
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -93,15 +94,15 @@ def _pattern(_: click.Context, __: click.Parameter, text: str) -> Callable[[str]
 def logs(endpoint: str, follow: bool, variant: str | None, data: Path | None, **shown: Any) -> None:
     """Print what the containers of an endpoint or component wrote.
 
-    Each line begins with the container it comes from: `variant/instance`, and its name in a pipeline. Logs stay
-    readable after the endpoint failed or was deleted.
+    Each line begins with the container it comes from: `variant/instance`, and its name in a pipeline. Lines are in
+    the order of their times. Logs stay readable after the endpoint failed or was deleted.
     """
     folder = LogFolder(data_folder(data) / "logs")
     streams = list(containers(folder, endpoint, variant))
     if not follow and not streams:
         raise NoLogs(_nothing(folder, endpoint, variant))
     view = View(**shown)
-    positions = {stream.name: show_tail(stream, view) for stream in streams}
+    positions = show_tails(streams, view)
     try:
         while follow:
             for stream in containers(folder, endpoint, variant):
@@ -121,12 +122,18 @@ def containers(folder: LogFolder, name: str, variant: str | None = None) -> list
     return sorted(found, key=lambda stream: (stream.last_timestamp or stream.created, stream.name))
 
 
-def show_tail(stream: Stream, view: View) -> int:
-    """Print the last events of a stream, and give the position behind all that there are."""
-    matching = (event for event in stream.events_before(within=Range(view.since)) if view.matches(event.message))
-    for event in reversed(list(islice(matching, view.count))):
+def show_tails(streams: Sequence[Stream], view: View) -> dict[str, int]:
+    """Print the last events of each stream, all by their times; give the positions behind all that there are."""
+    positions = {stream.name: next((event.after for event in stream.events_before()), 0) for stream in streams}
+    tails = [_tail(stream, view) for stream in streams]
+    for stream, event in heapq.merge(*tails, key=lambda each: each[1].timestamp):
         view.print(stream, event)
-    return next((event.after for event in stream.events_before()), stream.head)
+    return positions
+
+
+def _tail(stream: Stream, view: View) -> list[tuple[Stream, Event]]:
+    matching = (event for event in stream.events_before(within=Range(view.since)) if view.matches(event.message))
+    return [(stream, event) for event in reversed(list(islice(matching, view.count)))]
 
 
 def new_events(stream: Stream, positions: dict[str, int]) -> Iterator[Event]:
@@ -144,4 +151,4 @@ def _nothing(folder: LogFolder, endpoint: str, variant: str | None) -> str:
     known = [group.name.removeprefix(log_group("")) for group in folder.groups(log_group(""))]
     where = folder.path(log_group(endpoint), "").parent.parent
     others = f"there are logs of: {', '.join(known)}" if known else "those of a Clary with another folder: --data DIR"
-    return f"no logs of {what} under {where}; {others}"
+    return f"no logs of {what} under {where}: nothing of it has started yet (clary doctor {endpoint}); {others}"

@@ -4,6 +4,7 @@ exception becomes a line on stderr and an exit code.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ import click
 from clary.errors import ClaryError, SettingsError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+_ENUMERATION = re.compile(
+    r"(?P<words>Value '(?P<given>[^']*)' at '\S+' failed to [^\[]+enum value set: )\[(?P<values>[^\]]+)\]"
+)
+_FEW = 5
+"""Values of an enumeration that are named where there are many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +121,23 @@ def _explain_aws(error: Exception) -> str | None:
         return None
     if isinstance(error, exceptions.ClientError):
         detail = error.response.get("Error", {})
-        return f"{error.operation_name}: {detail.get('Message') or error} ({detail.get('Code', 'unknown')})"
+        return f"{error.operation_name}: {_shortened(detail.get('Message')) or error} ({detail.get('Code', 'unknown')})"
     if isinstance(error, exceptions.BotoCoreError):
         return str(error)
     return None
+
+
+def _shortened(message: str | None) -> str | None:
+    """Leave of the values of a long enumeration, as that of instance types, those that are close to what was given."""
+
+    def close(found: re.Match[str]) -> str:
+        values = found["values"].split(", ")
+        if len(values) <= _FEW:
+            return found[0]
+        near = get_close_matches(found["given"], values, n=_FEW) or values[:_FEW]
+        return f"{found['words']}[{', '.join(near)}, ... {len(values) - len(near)} more]"
+
+    return message and _ENUMERATION.sub(close, message)
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -23,7 +23,7 @@ _PING = (
 )
 _CANNOT_START = (
     "CannotStartContainerError. Please ensure the model container for variant {variant} starts correctly when invoked "
-    "with 'docker run {image} serve'"
+    "with 'docker run {image} serve'."
 )
 _WORDS = {
     "image": (
@@ -54,6 +54,7 @@ _RAN = frozenset({"exit", "ping", "unhealthy"})
 """The steps at which a container's process is there."""
 _LOG = "Last lines of the log:"
 _SAME = "Last lines of the log, the same at each start:"
+_IMAGE = re.compile(r" Image: (\S+)\. Elapsed: [\d.]+ s\.")
 _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
 _ENOUGH = 3
 """Lines that are there again: fewer may be chance, where what is written each time is longer."""
@@ -160,6 +161,16 @@ def without_log(reason: str, shown: Collection[str]) -> str:
         if found and all(line in shown for line in log.splitlines()):
             return words
     return reason
+
+
+def told(reason: str) -> tuple[str, str | None]:
+    """Give what a FailureReason says in words of ours and of the service, and the image that it is about.
+
+    The words of the container and the name of its image, in which anything may stand, are not among them.
+    """
+    words = re.split(rf"\n(?:{re.escape(_LOG)}|{re.escape(_SAME)})\n", reason, maxsplit=1)[0]
+    found = list(_IMAGE.finditer(words))
+    return (words[: found[-1].start()], found[-1][1]) if found else (words, None)
 
 
 def folded(lines: Sequence[str]) -> tuple[str, ...]:

@@ -341,7 +341,10 @@ class KnowsImages(Protocol):
     """What an engine offers beside `Engine` where it can tell which images there are before it runs one."""
 
     async def knows_image(self, image: str, repository: Repository) -> bool | None:
-        """Tell whether an image could be had; None where that cannot be found out now. Raises nothing of its own."""
+        """Tell whether an image could be had; None where that cannot be found out now.
+
+        Raises LaunchFailure, and nothing else, where it could not and the engine knows more to say of that.
+        """
         ...
 
 

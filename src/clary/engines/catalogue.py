@@ -72,10 +72,6 @@ class Catalogue:
         self._user_file = user_file
         self._entries = [*(_load(user_file) if user_file else ()), *_load(SHIPPED)]
 
-    def __contains__(self, image: str) -> bool:
-        repository, tag = _split(image)
-        return any(entry.pattern.fullmatch(repository) and entry.tag.match(tag) for entry in self._entries)
-
     def resolve(self, image: str) -> Recipe:
         """Find out how to run an image. Raises LaunchFailure that says what is known and how to add to it."""
         repository, tag = _split(image)
@@ -88,7 +84,8 @@ class Catalogue:
             "image",
             f"The process engine has no entry for {image} (repository {repository!r}, tag {tag!r}). It knows: {known}. "
             f"To add one, write in {where}: [[image]] name = 'mine', pattern = '{re.escape(repository)}', "
-            "command = ['my-server', '--port', '{port}'], packages = ['my-server'].",
+            "command = ['my-server', '--port', '{port}'], packages = ['my-server']. Or run images as they are: "
+            "clary up --engine docker.",
         )
 
 

@@ -120,7 +120,8 @@ class ProcessEngine:
         return instance_types.capacity(machine, instance_type)
 
     async def knows_image(self, image: str, repository: Repository) -> bool:
-        return image in self._catalogue
+        self._catalogue.resolve(image)
+        return True
 
     async def usage(self) -> Mapping[str, Usage]:
         """Give what each running container uses (core.ports.Meters)."""

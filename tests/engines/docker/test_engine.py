@@ -158,6 +158,16 @@ async def test_an_image_that_has_nothing_to_serve_with_is_a_failure_in_dockers_w
     assert not await engine.observe()
 
 
+async def test_a_user_that_the_image_does_not_have_and_a_variable_that_none_can_be_are_refusals(
+    engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    image = build("clary/test-nobody:1", {}, "USER nobody2")
+    with pytest.raises(LaunchFailure, match="unable to find user nobody2"):
+        await engine.launch(make_spec(image=image), quiet)
+    with pytest.raises(LaunchFailure, match="can't contain null"):
+        await engine.launch(make_spec(environment={"A": "x\0y"}), quiet)
+
+
 # -- limits and ends --------------------------------------------------------------------------------------------------
 
 
@@ -536,6 +546,10 @@ def _address(kernels: str) -> str:
 
 async def test_ids_that_are_not_in_the_table_are_refused(make_context: MakeContext, make_spec: MakeSpec) -> None:
     engine = DockerEngine(make_context(networks={"subnet-1": "no-such-network"}))
+    with pytest.raises(LaunchFailure, match=r"subnet-2, sg-9 are not in \[networks\]"):
+        await engine.launch(
+            make_spec(network=Network(subnets=("subnet-1", "subnet-2"), security_groups=("sg-9",))), quiet
+        )
     with pytest.raises(LaunchFailure, match=r"sg-9 is not in \[networks\]"):
         await engine.launch(make_spec(network=Network(subnets=("subnet-1",), security_groups=("sg-9",))), quiet)
     with pytest.raises(LaunchFailure, match="docker network create no-such-network"):

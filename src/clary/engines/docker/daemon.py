@@ -13,8 +13,15 @@ from aiodocker import Docker, DockerError
 from clary.errors import LaunchFailure, SettingsError, Transient
 
 _NOWHERE = "no Docker engine was found: DOCKER_HOST is not set, and there is no socket at the usual places"
-_REFUSALS = ("could not select device driver", "executable file not found", "OCI permission denied")
-"""Refusals that Docker (the first) and Podman (the others) give the status of their own failures, 500."""
+_REFUSALS = (
+    "could not select device driver",
+    "unable to find user",
+    "unable to find group",
+    "environment variable value can't contain null",
+    "executable file not found",
+    "OCI permission denied",
+)
+"""Refusals that Docker (the first four) and Podman (the others) give the status of their own failures, 500."""
 _LONGEST = aiohttp.ClientTimeout(total=60)
 """For one answer of Docker's. What takes longer by nature (stopping, following) says so."""
 

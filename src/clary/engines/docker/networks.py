@@ -99,13 +99,13 @@ class Networks:
 
     def _mapped(self, spec: ContainerSpec) -> tuple[str, ...]:
         ids = (*spec.network.subnets, *spec.network.security_groups)
-        for id in ids:
-            if id not in self._table:
-                raise LaunchFailure(
-                    "create",
-                    f"{id} is not in [networks]: the settings file says which Docker network each subnet and security "
-                    "group of a VpcConfig stands for",
-                )
+        if unknown := [id for id in dict.fromkeys(ids) if id not in self._table]:
+            verb = "is" if len(unknown) == 1 else "are"
+            raise LaunchFailure(
+                "create",
+                f"{', '.join(unknown)} {verb} not in [networks]: the settings file says which Docker network each "
+                "subnet and security group of a VpcConfig stands for",
+            )
         return tuple(dict.fromkeys(self._table[id] for id in ids))
 
     async def _ensure_link(self) -> bool:
