@@ -29,6 +29,14 @@ async def test_an_operation_of_the_runtime_that_clary_lacks_says_so(gateway: Gat
     assert "does not implement" in json.loads(reply.body)["Message"]
 
 
+@pytest.mark.parametrize("suffix", ["invocations", "invocations-response-stream", "openai/v1/chat/completions"])
+async def test_a_query_means_nothing_to_an_invocation_and_reaches_no_container(gateway: Gateway, suffix: str) -> None:
+    container = await gateway.serve("demo", says(answer(b"ok")))
+    reply = await gateway.send(gateway.signed(f"/endpoints/demo/{suffix}?where=a/b/openai/v1/c", b"{}"))
+    assert (reply.status, b"ok" in reply.body) == (200, True)
+    assert container.requests[0].startswith(b"POST /invocations HTTP/1.1\r\n")
+
+
 async def test_such_an_operation_is_refused_before_its_body_is_here(gateway: Gateway) -> None:
     head = b"POST /endpoints/x/y/z HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%b\r\n"
     assert (await gateway.send(head % b"")).headers["x-amzn-errortype"] == "MissingAuthenticationTokenException"

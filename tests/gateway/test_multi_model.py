@@ -335,3 +335,31 @@ async def test_a_model_that_its_container_has_lost_leaves_no_deadline_behind_on_
     assert (await invoke(gateway)).body == b"ok"
     assert control.loads() == ["m"]
     assert_nothing_is_left(gateway)
+
+
+async def test_what_a_container_without_the_model_said_is_not_told_of_the_one_that_has_it(
+    gateway: Gateway, control: Control
+) -> None:
+    asked, never = 0, asyncio.Event()
+
+    async def script(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await never.wait()
+        writer.write(answer(b"no such model", b"404 Not Found"))
+
+    _, made = await many(gateway, script)
+    tell(gateway, held(made))
+
+    async def reply_to(question: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"held": held(made, number=2)} if question["do"] == "load" else {"held": False}
+
+    control.answer = reply_to
+    asking = asyncio.create_task(invoke(gateway))
+    await wait_for(lambda: asked == 2)
+    [late] = gateway.state.deadlines
+    late.time_out()
+    document = json.loads((await asking).body)
+    assert (document["OriginalStatusCode"], "timed out" in document["OriginalMessage"]) == (0, True)
+    never.set()

@@ -91,6 +91,7 @@ async def test_a_stream_has_the_time_of_a_stream(gateway: Gateway) -> None:
         await going_on.wait()
         writer.write(b"1\r\nx\r\n0\r\n\r\n")
 
+    gateway.state.stream_timeout = 2 * gateway.state.model_timeout
     await gateway.serve("demo", begins)
     asking = asyncio.create_task(post(gateway))
     await wait_for(lambda: gateway.state.stream_deadlines)

@@ -48,11 +48,11 @@ class Front:
 
     def open(self, head: Head, client: Connection) -> Exchange:
         """Choose by path and headers alone: nothing is authenticated yet. Raises BadRequest."""
-        target = head.target
+        target, path = head.target, head.path
         runtime = target.startswith(b"/endpoints/")
-        if runtime and head.method == b"POST" and target.endswith(b"/invocations") and target.count(b"/") == 3:
+        if runtime and head.method == b"POST" and path.endswith(b"/invocations") and path.count(b"/") == 3:
             return Invocation(self._state, head, client)
-        if runtime and (kind := _of_runtime(head)) is not None:
+        if runtime and (kind := _of_runtime(head, path)) is not None:
             _refuse_detours(target)
             return kind(self._state, head, client)
         if target == b"/_clary/health":
@@ -75,13 +75,13 @@ class Front:
         return Streamed(self._state, head, client, self._s3)
 
 
-def _of_runtime(head: Head) -> type[Routed] | None:
+def _of_runtime(head: Head, path: bytes) -> type[Routed] | None:
     """Tell which of the operations that invoke this is, other than InvokeEndpoint itself."""
-    if head.method == b"POST" and head.target.count(b"/") == 3:
+    if head.method == b"POST" and path.count(b"/") == 3:
         for kind in (ResponseStream, AsyncInvocation):
-            if head.target.endswith(kind.SUFFIX):
+            if path.endswith(kind.SUFFIX):
                 return kind
-    return openai_kind(head.target)
+    return openai_kind(path)
 
 
 def _refuse_detours(target: bytes) -> None:
@@ -103,7 +103,7 @@ def _is_for_s3(head: Head) -> bool:
 def _is_for_control(head: Head) -> bool:
     if head.method == b"POST" and b"smithy-protocol" in head.headers and head.target.startswith(b"/service/"):
         return True
-    if head.method != b"POST" or head.target.partition(b"?")[0] != b"/":
+    if head.method != b"POST" or head.path != b"/":
         return False
     if b"x-amz-target" in head.headers or b"/aws4_request" in head.headers.get(b"authorization", b""):
         return True
@@ -139,7 +139,7 @@ class _Unknown(Gathered):
         head = self._head
         try:
             self._authenticate(body)
-            path = head.target.partition(b"?")[0].decode("latin-1")
+            path = head.path.decode("latin-1")
             raise UnknownOperationException(
                 f"Clary does not implement {head.method.decode('latin-1')} {path}; docs/coverage.md lists what it does."
             )

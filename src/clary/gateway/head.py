@@ -18,6 +18,11 @@ class Head:
         self.complete = False
         """The body has ended."""
 
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target if self.target.find(b"?") < 0 else self.target.partition(b"?")[0]
+
 
 class BadRequest(Exception):
     """What the client sent breaks a limit of the protocol."""

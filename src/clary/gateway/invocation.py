@@ -113,7 +113,7 @@ class Invocation(MultiModel):
         lines = self.LINES
         if route.adapter:
             headers, lines = for_adapter(headers, lines, route.adapter, route.component)
-        self._sent_at = perf_counter()
+        self._sent_at, self._status = perf_counter(), 0  # what a container said that had lost the model counts no more
         self._passage = Passage(self._state, self._target.hops, lines, self)
         self._passage.model = self._resident
         self._passage.begin(headers, self._payload, fresh=bool(self._tried))

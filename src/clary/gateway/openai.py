@@ -47,7 +47,7 @@ class OpenAi(Invocation):
     OPENS_SESSIONS: ClassVar[bool] = False
 
     def _named(self) -> str:
-        name = self._head.target.removeprefix(_STARTS).partition(b"/")[0]
+        name = self._head.path.removeprefix(_STARTS).partition(b"/")[0]
         return unquote_to_bytes(name).decode("utf-8", "replace")
 
     def _start(self, body: bytes) -> None:
@@ -137,7 +137,7 @@ class OpenAiComponent(OpenAi):
     """One request of an OpenAI client to an inference component, which its path names."""
 
     def _component(self) -> bytes | None:
-        owner = self._head.target.removeprefix(_STARTS).partition(MARK)[0]
+        owner = self._head.path.removeprefix(_STARTS).partition(MARK)[0]
         return unquote_to_bytes(owner.rpartition(b"/")[2])
 
 

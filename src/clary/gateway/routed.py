@@ -19,8 +19,8 @@ class Routed(Gathered):
     _endpoint = ""
 
     def _named(self) -> str:
-        """Give the endpoint's name in `/endpoints/<name><suffix>`."""
-        name = self._head.target[len(b"/endpoints/") : -len(self.SUFFIX)]
+        """Give the endpoint's name in `/endpoints/<name><suffix>`; what may follow a question mark means nothing."""
+        name = self._head.path[len(b"/endpoints/") : -len(self.SUFFIX)]
         return (unquote_to_bytes(name) if name.find(b"%") >= 0 else name).decode("utf-8", "replace")
 
     def _authenticate(self, body: bytes) -> None:

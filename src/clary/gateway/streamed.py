@@ -46,7 +46,7 @@ class Streamed:
     @property
     def path(self) -> str:
         """As it was sent: percent-encoded."""
-        return self.head.target.partition(b"?")[0].decode("latin-1")
+        return self.head.path.decode("latin-1")
 
     @property
     def query(self) -> str:
