@@ -51,7 +51,7 @@ class Daemon:
         (self.folder / "pid").unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while self.docker("version").returncode:
             assert time.monotonic() < deadline, (self.folder / "log").read_text()[-3000:]
             time.sleep(0.1)
@@ -79,9 +79,9 @@ class Daemon:
         if left:  # a test has failed
             self.docker("rm", "-f", *left)
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(300)
         self.containerd.terminate()
-        self.containerd.wait(60)
+        self.containerd.wait(300)
         self.unmount()
 
     def unmount(self) -> None:

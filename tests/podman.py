@@ -47,7 +47,7 @@ class Podman(Daemon):
             self.process = subprocess.Popen(
                 [*words, "system", "service", "-t", "0", self.url], stdout=log, stderr=log, env=environment
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while self.docker("version").returncode:
             assert time.monotonic() < deadline, (self.folder / "log").read_text()[-3000:]
             time.sleep(0.1)
@@ -80,5 +80,5 @@ class Podman(Daemon):
         if left:  # a test has failed
             self.docker("rm", "-f", *left)
         self.process.kill()  # it would wait for those who follow its events
-        self.process.wait(60)
+        self.process.wait(300)
         self.unmount()

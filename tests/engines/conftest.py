@@ -93,7 +93,7 @@ class MakeSpec(Protocol):
 async def ask(port: int, **question: object) -> object:
     """Let the model do one of its tricks; it may need a moment to listen."""
     async with aiohttp.ClientSession() as session:
-        for _ in range(1200):
+        for _ in range(6000):
             try:
                 async with session.post(f"http://127.0.0.1:{port}/invocations", json=question) as answer:
                     return await answer.json(content_type=None)

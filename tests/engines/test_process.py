@@ -33,7 +33,7 @@ def quiet(_: str) -> None:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not await holds():  # noqa: ASYNC110 - what is awaited is another process
             await asyncio.sleep(0.02)
 

@@ -118,7 +118,7 @@ def quiet(_: str) -> None:
 async def ask(container: Container, **question: object) -> Any:
     """Let the model do one of its tricks; it may need a moment to listen."""
     async with aiohttp.ClientSession() as session:
-        for _ in range(1200):
+        for _ in range(6000):
             try:
                 url = f"http://{container.host}:{container.port}/invocations"
                 async with session.post(url, json=question) as answer:
@@ -129,7 +129,7 @@ async def ask(container: Container, **question: object) -> Any:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not await holds():  # noqa: ASYNC110 - what is awaited is another process
             await asyncio.sleep(0.05)
 

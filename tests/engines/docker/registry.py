@@ -137,7 +137,7 @@ class Registry:
             request.add_header(
                 "Authorization", f"Basic {base64.b64encode(f'{USER}:{self.password}'.encode()).decode()}"
             )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.headers, answer.read()
 
 
@@ -182,7 +182,7 @@ def running(
         yield Registry(f"{address}:{port_of(process, folder / 'log')}", password)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)
 
 
 def make_certificate(folder: Path, address: str) -> None:
@@ -195,7 +195,7 @@ def make_certificate(folder: Path, address: str) -> None:
 
 def port_of(registry: subprocess.Popen[bytes], log: Path) -> int:
     """Wait until a registry says where it listens."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while (found := re.search(r'msg="listening on [^ "]+:([0-9]+)', log.read_text())) is None:
         assert registry.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

@@ -211,7 +211,7 @@ async def test_an_exit_is_told(make_context: MakeContext, make_spec: MakeSpec) -
     spec = make_spec()
     container = await engine.launch(spec, quiet)
     await asyncio.gather(ask(container, do="leave", code=1), return_exceptions=True)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while spec.id not in told[1:]:  # noqa: ASYNC110 - by whom is what is tested
             await asyncio.sleep(0.02)
     await end(engine)
@@ -227,7 +227,7 @@ async def test_stopping_asks_first(engine: DockerEngine, make_spec: MakeSpec) ->
 async def test_what_does_not_end_is_killed(engine: DockerEngine, make_spec: MakeSpec) -> None:
     spec = make_spec(environment={"IGNORE_TERM": "1"})
     await ask(await engine.launch(spec, quiet), do="describe")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         await engine.stop(spec.id, 1)
     assert not docker("ps", "-a", "-q", "--filter", f"label=clary.id={spec.id}")
     assert (await engine.logs(spec.id, 1)) == ["not now"]
