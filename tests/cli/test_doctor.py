@@ -245,6 +245,17 @@ def test_a_deleted_config_or_model_does_not_hide_the_reason(failed: FakeClary, r
     assert "no such key" in words(run("doctor", "tide", "--data", failed.data).stdout)
 
 
+def test_a_package_is_named_in_place_of_what_it_stands_for(failed: FakeClary, run: Run) -> None:
+    container = {"ModelPackageName": "arn:aws:sagemaker:eu-west-1:111111111111:model-package/g/1"}
+    failed.operations["DescribeModel"] = [(200, {"ModelName": "m", "PrimaryContainer": container})]
+    failed.operations["DescribeEndpoint"][0][1]["FailureReason"] = (
+        "Please make sure all images exist. Step: image: no. Image: img:1. Elapsed: 1.0 s."
+    )
+    out = run("doctor", "tide", "--data", failed.data).stdout
+    assert f"    package  {container['ModelPackageName']}\n" in out and "data   none" not in out
+    assert "docker pull img:1\n" in out
+
+
 def test_what_is_under_way_is_shown(failed: FakeClary, run: Run) -> None:
     status = {"Status": "Creating", "StatusMessage": "0 of 2 instances ready; pull 120 of 480 MB"}
     pending = {"EndpointConfigName": "c", "ProductionVariants": [{"VariantName": "blue", "VariantStatus": [status]}]}
@@ -295,6 +306,10 @@ def test_an_unknown_endpoint_is_one_line_with_the_known_ones(clary: FakeClary, r
         ("Step: create: the model has a VpcConfig, and models of the process engine", "Run the model in networks of"),
         ('Step: create: runc: exec: "serve": executable file not found in $PATH', "A container is started as `docker"),
         ("Step: create: unable to find user nobody2: no matching entries", "The image names a USER"),
+        (
+            "Step: create: no driver. The instance type has GPUs, which this Docker cannot give",
+            "Does this machine have",
+        ),
         (f"{PING} Step: ping answered 500", "The container must answer GET /ping"),
         (
             "Step: image: The Lambda function arn:f could not be invoked at http://l:9. There is no such function",
@@ -346,3 +361,10 @@ def test_advice_names_the_container_of_the_pipeline_that_failed() -> None:
     assert advice(missing)[0].endswith("docker pull x:2")
     unpacked = replace(diagnosis, reason=f'Failed to extract archive from URL "s3://b/3". Step: unpack: bad. {about}')
     assert "aws s3 cp s3://b/3 -" in advice(unpacked)[0]
+
+
+def test_advice_for_an_endpoint_in_service_goes_by_what_keeps_its_instances_down() -> None:
+    doing = "1 of 2 instances ready; restarting after: image: The registry reg.local cannot be reached: no such host"
+    variants = (Variant("a", "m", "t", 1, 1, (), "1 of 1 ready"), Variant("b", "m", "t", 2, 1, (), doing))
+    suggested = advice(Diagnosis("tide", "InService", "", "c", variants))
+    assert suggested == ["Does it answer on this machine?  curl -i https://reg.local/v2/"]

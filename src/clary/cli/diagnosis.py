@@ -24,6 +24,8 @@ class Container:
 
     image: str
     model_data_url: str
+    package: str = ""
+    """The model package that says image and data, where one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def _containers(model: dict[str, Any] | None) -> tuple[Container, ...]:
     if model is None:
         return ()
     specs = model.get("Containers") or [model.get("PrimaryContainer", {})]
-    return tuple(Container(spec.get("Image", ""), _data_url(spec)) for spec in specs)
+    return tuple(Container(spec.get("Image", ""), _data_url(spec), spec.get("ModelPackageName", "")) for spec in specs)
 
 
 def _data_url(spec: dict[str, Any]) -> str:
@@ -177,6 +179,10 @@ _ADVICE: Sequence[tuple[str, str]] = (
         r'exec: "?serve"?: |executable file not found',
         "A container is started as `docker run IMAGE serve`: the image needs an ENTRYPOINT that takes this word, or a "
         "program `serve` on its PATH:  docker image inspect {image}",
+    ),
+    (
+        r"has GPUs",
+        "Does this machine have any, and may containers have them?  nvidia-smi; docker info | grep -i runtimes",
     ),
     (r"unable to find (user|group)", "The image names a USER that it does not have:  docker image inspect {image}"),
     (r"EnableNetworkIsolation (is not|needs)", "What does this machine allow?  clary doctor"),
@@ -233,7 +239,9 @@ def advice(diagnosis: Diagnosis) -> list[str]:
         return []
     if diagnosis.status == "Creating":
         return [f"It is still being created; watch it:  clary logs {diagnosis.name} -f"]
-    reason, image = told(diagnosis.reason or next((each.reason for each in diagnosis.components if each.reason), ""))
+    behind = (each.doing for each in diagnosis.variants if each.current < each.desired)
+    said = (diagnosis.reason, *(each.reason for each in diagnosis.components), *behind)
+    reason, image = told(next((each for each in said if each), ""))
     culprit = _culprit(diagnosis, reason, image)
     registry = re.search(r"\bregistry (\S+)", reason)
     function = re.search(r"Lambda function (\S+)", reason)
@@ -244,7 +252,7 @@ def advice(diagnosis: Diagnosis) -> list[str]:
         "function": function[1] if function else "ARN",
         "lambda_endpoint": f"--endpoint-url {place[1]} " if place else "",
         "url": culprit.model_data_url or "S3-URL",
-        "image": culprit.image or "IMAGE",
+        "image": culprit.image or image or "IMAGE",
         "name": diagnosis.name,
         "registry": host,
         "asked": asked[1] if asked else f"https://{host}/v2/",

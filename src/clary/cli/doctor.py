@@ -266,7 +266,10 @@ def _summary(diagnosis: Diagnosis) -> str:
         if variant.doing:
             lines.append(f"    doing  {variant.doing}")
         for container in variant.containers:
-            lines += [f"    image  {container.image}", f"    data   {container.model_data_url or 'none'}"]
+            if container.package:
+                lines.append(f"    package  {container.package}")
+            else:
+                lines += [f"    image  {container.image}", f"    data   {container.model_data_url or 'none'}"]
     if diagnosis.backlog is not None:
         lines.append(f"  {diagnosis.backlog.words}")
     for each in diagnosis.components:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -13,15 +13,19 @@ from aiodocker import Docker, DockerError
 from clary.errors import LaunchFailure, SettingsError, Transient
 
 _NOWHERE = "no Docker engine was found: DOCKER_HOST is not set, and there is no socket at the usual places"
-_REFUSALS = (
-    "could not select device driver",
-    "unable to find user",
-    "unable to find group",
-    "environment variable value can't contain null",
-    "executable file not found",
-    "OCI permission denied",
-)
-"""Refusals that Docker (the first four) and Podman (the others) give the status of their own failures, 500."""
+_REFUSALS: Mapping[str, str] = {
+    "could not select device driver": (
+        ". The instance type has GPUs, which this Docker cannot give to a container: install NVIDIA's container "
+        "toolkit and restart Docker, or take another instance type"
+    ),
+    "unable to find user": "",
+    "unable to find group": "",
+    "environment variable value can't contain null": "",
+    "executable file not found": "",
+    "OCI permission denied": "",
+}
+"""Refusals that Docker (the first four) and Podman (the others) give the status of their own failures, 500; and what to
+add to them."""
 _LONGEST = aiohttp.ClientTimeout(total=60)
 """For one answer of Docker's. What takes longer by nature (stopping, following) says so."""
 
@@ -87,9 +91,9 @@ def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except DockerError as error:
-        refused = 400 <= error.status < 500 and error.status not in (404, 409)
-        if refused or any(words in error.message for words in _REFUSALS):
-            raise LaunchFailure("create", error.message) from error
+        known = next((added for words, added in _REFUSALS.items() if words in error.message), None)
+        if known is not None or (400 <= error.status < 500 and error.status not in (404, 409)):
+            raise LaunchFailure("create", error.message + (known or "")) from error
         raise Transient(f"{doing}: {error.message}", retry_after=2.0) from error
     except (aiohttp.ClientError, OSError) as error:
         raise Transient(
