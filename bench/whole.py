@@ -161,10 +161,10 @@ def running(*arguments: str) -> Iterator[Whole]:
             yield clary
         finally:
             clary.process.terminate()
-            clary.process.wait(90)
+            clary.process.wait(300)
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def wait_until(true: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
