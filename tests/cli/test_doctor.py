@@ -35,6 +35,7 @@ def quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         "can_write": True,
         "can_bind": True,
         "docker_version": "29.1 at unix:///var/run/docker.sock",
+        "docker_networks": frozenset({"bridge", "blue"}),
         "has_short_way": True,
         "can_connect": True,
         "can_mount": True,
@@ -114,6 +115,16 @@ def test_the_registries_of_the_settings_are_tried(data: Path, monkeypatch: pytes
     assert finding(data, "Registries")[:2] == ("warn", "quay.local cannot be connected to")
     (data / "config.toml").write_text('[registries]\n"ghcr.io" = { password = "x" }\n')
     assert finding(data, "Registries")[0] == "fail"
+
+
+def test_networks_of_the_settings_that_docker_lacks_are_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finding(data, "Networks")[0] == "ok"
+    (data / "config.toml").write_text('[networks]\nsubnet-1 = "blue"\nsg-1 = "green"\nsg-2 = "red"\n')
+    state, found, advised = finding(data, "Networks")
+    assert (state, found) == ("warn", "Docker has no network green, red, which [networks] names")
+    assert advised.endswith("docker network create green")
+    monkeypatch.setattr(machine, "docker_networks", lambda: None)
+    assert finding(data, "Networks")[:2] == ("ok", "blue, green, red")
 
 
 def test_of_a_clary_that_runs_its_own_settings_are_told(clary: FakeClary, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +240,12 @@ def test_a_docker_that_does_not_answer_is_what_to_look_at_first(
     monkeypatch.setattr(machine, "docker_version", lambda: None)
     tried = run("doctor", "tide", "--data", failed.data).stdout.partition("What to try:\n")[2]
     assert tried.startswith("  No Docker engine answers")
+
+
+def test_of_a_line_that_never_ends_the_ends_are_shown(failed: FakeClary, run: Run) -> None:
+    LogFolder(failed.data / "logs").path(log_group("tide"), "blue/i-1").write_text(f"<{'x' * 300_000}>\n")
+    out = run("doctor", "tide", "--data", failed.data).stdout
+    assert len(out) < 3000 and "  <xxx" in out and "xxx>\n" in out
 
 
 def test_a_log_cannot_steer_the_terminal(failed: FakeClary, run: Run) -> None:

@@ -55,6 +55,19 @@ def test_docker_is_asked_over_its_socket(tmp_path: Path, monkeypatch: pytest.Mon
         thread.join()
 
 
+def test_docker_is_looked_for_where_the_engine_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr("aiodocker.docker._sock_search_paths", [])
+    monkeypatch.setattr("clary.engines.docker.daemon._podmans", lambda: [tmp_path / "podman.sock"])
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{tmp_path}/podman.sock")
+        server.listen()
+        thread = threading.Thread(target=_answer_once, args=(server,))
+        thread.start()
+        assert machine.docker_version() == f"29.1 at unix://{tmp_path}/podman.sock"
+        thread.join()
+
+
 def _answer_once(server: socket.socket) -> None:
     connection, _ = server.accept()
     with connection:

@@ -22,7 +22,7 @@ from clary.settings import GIB, Settings
 if TYPE_CHECKING:
     from clary.cli.diagnosis import Diagnosis
 
-LOG_LINES, LEAST_LINES = 20, 5
+LOG_LINES, LEAST_LINES, LONGEST_LINE = 20, 5, 500
 LEAST_DISK, GOOD_DISK = 1 * GIB, 10 * GIB
 GOOD_MEMORY = 2 * GIB
 STYLES: Mapping[str, Mapping[str, Any]] = {"ok": {"fg": "green"}, "warn": {"fg": "yellow"}, "fail": {"fg": "red"}}
@@ -145,6 +145,19 @@ def _registries(current: Settings) -> Finding:
     return Finding("Registries", "ok", ", ".join(hosts) or "images come from where their names say")
 
 
+def _networks(current: Settings) -> Finding:
+    if not current.networks:
+        return Finding("Networks", "ok", "no VpcConfig stands for a network of Docker's")
+    names = sorted(set(current.networks.values()))
+    there = machine.docker_networks()
+    if missing := [name for name in names if there is not None and name not in there]:
+        advice = f"models in these networks fail: docker network create {missing[0]}"
+        return Finding(
+            "Networks", "warn", f"Docker has no network {', '.join(missing)}, which [networks] names", advice
+        )
+    return Finding("Networks", "ok", ", ".join(names))
+
+
 def _namespaces(_: Settings) -> Finding:
     if machine.can_mount():
         return Finding("Namespaces", "ok", "models see their files at /opt/ml/model, read-only")
@@ -207,6 +220,7 @@ CHECKS: Sequence[Callable[[Settings], Finding]] = (
     _gateway,
     _docker,
     _registries,
+    _networks,
     _namespaces,
     _isolation,
     _cgroups,
@@ -302,10 +316,10 @@ def _logs(folder: Path, endpoint: str) -> dict[Path, list[str]]:
 
 
 def _print_logs(logs: Mapping[Path, Sequence[str]], *, over_and_over: bool) -> None:
-    from clary.core.failure import folded
+    from clary.core.failure import folded, shorten
 
-    for file, lines in logs.items():
+    for file, lines in logs.items():  # a line may be any length
         same = ", the same at each start" if lines and over_and_over else ""
         click.echo(f"\n{'Last lines of' if lines else 'Nothing in'} {file}{same}")
         for line in folded(lines) if over_and_over else lines:
-            click.echo(f"  {line}")
+            click.echo(f"  {shorten(line, LONGEST_LINE)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from clary.engines.sockets import PROC, listening, opened
+from clary.errors import Transient
 
 PATIENCE = 20.0
 
@@ -112,12 +114,24 @@ def docker_limits_memory() -> bool:
     return bool(_ask_docker("/info").get("MemoryLimit", True))
 
 
+def docker_networks() -> frozenset[str] | None:
+    """Give the names of Docker's networks; None where no daemon answers."""
+    answer = _ask_docker("/networks")
+    return frozenset(str(each["Name"]) for each in answer) if isinstance(answer, list) else None
+
+
 def _docker_url() -> str:
-    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    """Give where the engine would look for Docker, or where it usually is."""
+    from clary.engines.docker.daemon import address
+
+    try:
+        return asyncio.run(address())
+    except Transient:
+        return "unix:///var/run/docker.sock"
 
 
-def _ask_docker(path: str) -> dict[str, Any]:
-    """Ask the daemon of DOCKER_HOST, else of the usual socket; nothing where none answers."""
+def _ask_docker(path: str) -> Any:
+    """Ask the daemon; an empty dictionary where none answers."""
     place = urlsplit(_docker_url())
     if place.scheme == "unix":
         connection: http.client.HTTPConnection = _UnixConnection(place.path)
@@ -125,8 +139,7 @@ def _ask_docker(path: str) -> dict[str, Any]:
         connection = http.client.HTTPConnection(place.hostname or "localhost", place.port or 2375, timeout=3)
     try:
         connection.request("GET", path)
-        answer = json.loads(connection.getresponse().read())
-        return answer if isinstance(answer, dict) else {}
+        return json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError):
         return {}
     finally:
@@ -135,7 +148,7 @@ def _ask_docker(path: str) -> dict[str, Any]:
 
 def docker_is_shut() -> bool:
     """Tell whether there is a Docker whose socket this user may not use."""
-    place = urlsplit(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+    place = urlsplit(_docker_url())
     return place.scheme == "unix" and Path(place.path).exists() and not os.access(place.path, os.W_OK)
 
 

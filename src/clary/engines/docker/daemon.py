@@ -12,6 +12,7 @@ from aiodocker import Docker, DockerError
 
 from clary.errors import LaunchFailure, SettingsError, Transient
 
+_SOCKET = "unix://"
 _NOWHERE = "no Docker engine was found: DOCKER_HOST is not set, and there is no socket at the usual places"
 _REFUSALS: Mapping[str, str] = {
     "could not select device driver": (
@@ -30,12 +31,10 @@ _LONGEST = aiohttp.ClientTimeout(total=60)
 """For one answer of Docker's. What takes longer by nature (stopping, following) says so."""
 
 
-async def connect() -> Docker:
-    """Give a client of the engine that DOCKER_HOST, Docker's context or the usual sockets, Podman's last, lead to.
+async def address() -> str:
+    """Give the URL to which DOCKER_HOST, Docker's context or the usual sockets, Podman's last, lead. It asks nobody.
 
-    It asks nothing yet.
-
-    Raises Transient where there is none, SettingsError where it is on another machine.
+    Raises Transient where there is none.
     """
     try:
         found = Docker(timeout=_LONGEST)
@@ -43,15 +42,25 @@ async def connect() -> Docker:
         podman = next((place for place in _podmans() if place.is_socket()), None)
         if podman is None:
             raise Transient(str(error) or _NOWHERE, retry_after=2.0) from error
-        found = Docker(f"unix://{podman}")
+        return f"{_SOCKET}{podman}"
     connector = found.connector
     await found.close()
-    if not isinstance(connector, aiohttp.UnixConnector):
+    return f"{_SOCKET}{connector.path}" if isinstance(connector, aiohttp.UnixConnector) else str(found.docker_host)
+
+
+async def connect() -> Docker:
+    """Give a client of the engine at `address`. It asks nothing yet.
+
+    Raises Transient where there is none, SettingsError where it is on another machine.
+    """
+    place = await address()
+    if not place.startswith(_SOCKET):
         # Its containers could not mount the models, which are files of this machine.
-        raise SettingsError(f"--engine docker: {found.docker_host} is not a unix socket on this machine")
+        raise SettingsError(f"--engine docker: {place} is not a unix socket on this machine")
     # Each container's log is followed on a connection of its own: the default limit of a hundred would end in silence.
     # The host in the URL is one for show, as aiodocker has it for its own sockets.
-    return Docker("unix://localhost", connector=aiohttp.UnixConnector(connector.path, limit=0), timeout=_LONGEST)
+    connector = aiohttp.UnixConnector(place.removeprefix(_SOCKET), limit=0)
+    return Docker("unix://localhost", connector=connector, timeout=_LONGEST)
 
 
 def _podmans() -> list[Path]:
