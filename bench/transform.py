@@ -3,9 +3,12 @@
 The client is what one would write for this one container and nothing else: uvloop, a protocol of a few lines that knows
 its answers have a Content-Length, no retries, no filters, no journal. It reads from the same S3 and writes to it. Both
 run in turn; the ratio is of medians in one run: records per second of the job, from TransformStartTime to
-TransformEndTime, over the client's. Peak memory is the agent's, for inputs of 10 MB and of 1 GB.
+TransformEndTime, over the client's.
 
-    .venv/bin/python bench/transform.py [--lines 1000000] [--rounds 3] [--only multi|single|memory]
+Peak memory is that of agent, gateway and control plane from the upload of the input to the end of the job, for a
+container that answers what it is sent, so that the output is as large. 10 GB need 40 GB of disk.
+
+    .venv/bin/python bench/transform.py [--lines 1000000] [--rounds 3] [--only multi|single|memory] [--sizes 10MB 1GB]
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -39,9 +41,11 @@ LINE = 40
 LOOK = 1.0
 """Seconds between looks at a job. To describe one takes milliseconds of the cores on which it works; its times are its
 own, and do not depend on this."""
+SIZES = {"10MB": 10**7, "1GB": 10**9, "3GB": 3 * 10**9, "10GB": 10**10}
+"""Bytes of input, about, for which memory is looked at."""
 
 SERVE = '''#!/usr/bin/env python3
-"""Answers each line with the sum of its fields. Nothing but the standard library."""
+"""Answers each line with the sum of its fields, or (ECHO) with itself. Nothing but the standard library."""
 import asyncio, os, time
 
 
@@ -61,8 +65,7 @@ class Container(asyncio.Protocol):
             if self.head.startswith(b"GET /execution"):
                 status, answer = b"404 Not Found", b""
             else:
-                lines = body.splitlines()
-                answer = b"".join(b"%.3f\\n" % sum(map(float, line.split(b","))) for line in lines)
+                answer = body if "ECHO" in os.environ else sums(body.splitlines())
                 status = b"200 OK"
             self.head, self.pieces = b"", []
             if PAUSE:
@@ -71,6 +74,10 @@ class Container(asyncio.Protocol):
                 b"HTTP/1.1 %b\\r\\nContent-Type: text/csv\\r\\nContent-Length: %d\\r\\n\\r\\n%b"
                 % (status, len(answer), answer)
             )
+
+
+def sums(lines):
+    return b"".join(b"%.3f\\n" % sum(map(float, line.split(b","))) for line in lines)
 
 
 async def main():
@@ -154,10 +161,10 @@ class Bench:
         container = {"Image": "python:3.11", "ModelDataUrl": "s3://models/model.tar.gz"}
         self.sagemaker.create_model(ModelName="sums", PrimaryContainer=container, ExecutionRoleArn=ROLE)
         self.number = 0
-        self.peak = 0
+        self.peaks: dict[str, int] = {}
 
-    def job(self, source: str, concurrency: int, single: bool) -> float:
-        """Run a job; give the seconds that it took, and keep the peak of its agent's memory."""
+    def job(self, source: str, concurrency: int, single: bool, **environment: str) -> float:
+        """Run a job; give the seconds that it took, and keep the peaks of memory."""
         self.number += 1
         name = f"job-{self.number}"
         self.sagemaker.create_transform_job(
@@ -166,6 +173,7 @@ class Bench:
             MaxConcurrentTransforms=concurrency,
             MaxPayloadInMB=6,
             BatchStrategy="SingleRecord" if single else "MultiRecord",
+            Environment=environment,
             TransformInput={
                 "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://data/{source}"}},
                 "ContentType": "text/csv",
@@ -192,18 +200,29 @@ class Bench:
         assert described["TransformJobStatus"] == "Completed", described
         return float((described["TransformEndTime"] - described["TransformStartTime"]).total_seconds())
 
-    def watch(self, stop: threading.Event) -> None:
-        """Note the agent's peak of resident memory, in bytes."""
-        self.peak = 0
-        while not stop.wait(0.05 if self.peak == 0 else LOOK):  # the kernel keeps the peak
-            for pid in self.agents():
-                with contextlib.suppress(OSError):
-                    status = Path(f"/proc/{pid}/status").read_text()
-                    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-                    self.peak = max(self.peak, peak)
+    def upload(self, piece: bytes, times: int) -> None:
+        """Write an object that is a piece over and over; never all of it is in memory."""
+        where = {"Bucket": "data", "Key": "big/input.csv"}
+        upload = {**where, "UploadId": self.s3.create_multipart_upload(**where)["UploadId"]}
+        parts = [
+            {"PartNumber": number, "ETag": self.s3.upload_part(**upload, PartNumber=number, Body=piece)["ETag"]}
+            for number in range(1, times + 1)
+        ]
+        self.s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
 
-    def agents(self) -> list[int]:
-        return [pid for control in self.clary.children("control") for pid in agents_of(control)]
+    def watch(self, stop: threading.Event) -> None:
+        """Note the peaks of resident memory, in bytes, by process."""
+        self.peaks = {}
+        while not stop.wait(0.05 if "agent" not in self.peaks else LOOK):  # the kernel keeps the peak
+            controls = self.clary.children("control")
+            found = {"control plane": controls, "gateway": self.clary.children("gateway")}
+            found["agent"] = [pid for control in controls for pid in agents_of(control)]
+            for name, pids in found.items():
+                for pid in pids:
+                    with contextlib.suppress(OSError):
+                        status = Path(f"/proc/{pid}/status").read_text()
+                        peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+                        self.peaks[name] = max(self.peaks.get(name, 0), peak)
 
     def by_hand(self, concurrency: int, single: bool) -> float:
         """Run the client in a process of its own, against a container of the endpoint `sums`."""
@@ -261,6 +280,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--only", choices=("multi", "single", "memory"))
+    parser.add_argument("--sizes", choices=SIZES, nargs="+", default=["10MB", "1GB"])
     asked = parser.parse_args()
     with running("--log-level", "warning") as clary:
         bench = Bench(clary)
@@ -270,8 +290,9 @@ def main() -> None:
         for kind in ("multi", "single"):
             if asked.only in (None, kind):
                 compare(bench, asked, single=kind == "single")
-        if asked.only in (None, "memory"):
-            memory(bench)
+    if asked.only in (None, "memory"):
+        for size in asked.sizes:
+            memory(size)
 
 
 def compare(bench: Bench, asked: argparse.Namespace, *, single: bool) -> None:
@@ -289,16 +310,17 @@ def compare(bench: Bench, asked: argparse.Namespace, *, single: bool) -> None:
           f"ratio {rates['job'] / rates['by hand']:.2f}", flush=True)  # fmt: skip
 
 
-def memory(bench: Bench) -> None:
-    for name, size in (("10 MB", 10_000_000), ("1 GB", 1_000_000_000)):
-        with tempfile.TemporaryFile() as file:
-            piece = lines(100_000)
-            for _ in range(max(1, size // len(piece))):
-                file.write(piece)
-            file.seek(0)
-            bench.s3.upload_fileobj(file, "data", f"{size}/input.csv")
-        seconds = bench.job(f"{size}/", 2, single=False)
-        print(f"peak memory of the agent, {name} of input: {bench.peak / MIB:.0f} MiB ({seconds:.1f} s)", flush=True)
+def memory(size: str) -> None:
+    """Look at peaks in a Clary of its own: the kernel never takes one back."""
+    piece = lines(200_000)
+    with running("--log-level", "warning") as clary:
+        bench = Bench(clary)
+        bench.upload(piece, max(1, SIZES[size] // len(piece)))
+        seconds = bench.job("big/", 2, single=False, ECHO="1")
+        given, made = (bench.s3.head_object(Bucket="data", Key=key) for key in ("big/input.csv", "out/input.csv.out"))
+        assert given["ContentLength"] == made["ContentLength"], "something is missing"
+        peaks = ", ".join(f"{name} {peak / MIB:.0f} MiB" for name, peak in sorted(bench.peaks.items()))
+        print(f"peak memory, {size} of input: {peaks} ({seconds:.1f} s)", flush=True)
 
 
 if __name__ == "__main__":
