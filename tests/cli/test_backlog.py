@@ -49,7 +49,7 @@ def test_the_newest_minute_counts_and_variants_add_up() -> None:
     assert found == Backlog("s3://b/out", "s3://b/failed", 7.0, 33.6, 200, 6)
     assert found.words == (
         "asynchronous: 7 requests wait or are under way, the oldest for 34 s; 200 ended in the last hour, 6 of them "
-        "failed\n    answers go to s3://b/out, failures to s3://b/failed"
+        "failed (the data log in `clary logs` says why)\n    answers go to s3://b/out, failures to s3://b/failed"
     )
 
 

@@ -214,7 +214,7 @@ def test_what_says_nothing_of_the_request_is_tried_for_ever() -> None:
 def test_waits_between_attempts_grow_and_stay() -> None:
     delays = [verdict(Unavailable("away"), attempts) for attempts in (1, 2, 3, 4, 5, 6, 100)]
     assert delays == sorted(delays)
-    assert delays[-1] == Again(10.0)
+    assert delays[-1] == Again(10.0, "away")
 
 
 def test_what_a_model_says_no_to_is_not_asked_again() -> None:

@@ -35,9 +35,9 @@ class Backlog:
         else:
             waiting = f"{self.size:.0f} requests wait or are under way, the oldest for {self.age or 0.0:.0f} s"
         where = f"answers go to {self.output or 'nowhere'}, failures to {self.failure or 'nowhere'}"
-        return (
-            f"asynchronous: {waiting}; {self.ended} ended in the last hour, {self.failed} of them failed\n    {where}"
-        )
+        why = " (the data log in `clary logs` says why)" if self.failed else ""
+        ended = f"{self.ended} ended in the last hour, {self.failed} of them failed{why}"
+        return f"asynchronous: {waiting}; {ended}\n    {where}"
 
 
 def backlog(connection: Connection, description: Mapping[str, Any]) -> Backlog | None:

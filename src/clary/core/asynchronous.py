@@ -89,6 +89,8 @@ class Past(NamedTuple):
     """The one that had it last; empty: none did. It is taken again only where its variant has no other with room."""
     breaks: int = 0
     """Containers that broke under it. Before its last attempt it waits for an instance that has nothing else to do."""
+    trouble: str = ""
+    """What the last attempt came to, in words; empty: there was none."""
 
 
 UNTRIED = Past()
@@ -147,9 +149,8 @@ def next_step(
         return _service_failure("deleted", f"Endpoint {request.endpoint} was deleted before the request was processed.")
     if now >= request.expires_at:
         waited = round(request.expires_at - request.accepted_at)
-        return _service_failure(
-            "expired", f"The request expired: it was not processed within {waited} seconds (RequestTTLSeconds)."
-        )
+        text = f"The request expired: it was not processed within {waited} seconds (RequestTTLSeconds)."
+        return _service_failure("expired", f"{text} The last attempt: {past.trouble}" if past.trouble else text)
     return place(route.variants, config.concurrency, load, served, past) or Wait()
 
 
@@ -244,6 +245,8 @@ class Again(NamedTuple):
     """Try once more after so many seconds."""
 
     delay: float
+    trouble: str
+    """Why, in words."""
 
 
 def judge(
@@ -257,13 +260,13 @@ def judge(
     match outcome:
         case Completed():
             return outcome
-        case Unavailable():
-            return Again(_delay(attempts))
-        case Broken(reached=False):
-            return Again(_delay(attempts))
+        case Unavailable(detail):
+            return Again(_delay(attempts), detail)
+        case Broken(container=container, reached=False):
+            return Again(_delay(attempts), f"{container} takes no connection")
         case Broken(container=container):
             if removed or breaks < MAX_ATTEMPTS:
-                return Again(_delay(attempts))
+                return Again(_delay(attempts), f"no whole answer came from {container}")
             return _model_failure(container, 0, model_error.no_answer(request.endpoint).encode())
         case Refused(container, status, body):
             return _model_failure(container, status, body)

@@ -34,6 +34,17 @@ async def test_what_waits_too_long_fails_wherever_in_line_it_is(tmp_path: Path) 
 
 
 @in_virtual_time
+async def test_what_expires_after_attempts_says_what_the_last_one_came_to(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.route("ep", "a")
+    world.attempts.behaviour = lambda request, instance: Unavailable("s3://in/x: no answer")
+    async with world.running():
+        ids = await world.ask("ep", ttl=60.0)
+        await until(lambda: world.done(ids), 75.0)
+    assert world.attempts.reported[ids[0]].endswith("(RequestTTLSeconds). The last attempt: s3://in/x: no answer")
+
+
+@in_virtual_time
 async def test_a_container_that_breaks_hands_its_request_to_another(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.route("ep", "a", "b")

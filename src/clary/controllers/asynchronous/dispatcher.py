@@ -28,7 +28,6 @@ from clary.core.asynchronous import (
     Failed,
     Invoke,
     Outcome,
-    Past,
     Settled,
     Unavailable,
     Wait,
@@ -178,7 +177,7 @@ class Dispatcher:
                 continue
             entry = lane.find(request.id) or Entry(request)
             route = self._route(request)
-            step = next_step(request, route, self._now(), lane.load, lane.served)
+            step = next_step(request, route, self._now(), lane.load, lane.served, entry.past)
             if isinstance(step, Failed) and not (step.kind == "deleted" and not await self._around.gone(request)):
                 lane.take(entry)
                 self._spawn(self._guarded(lane, entry, self._fail(lane, entry, step, route)))
@@ -228,8 +227,7 @@ class Dispatcher:
         route = self._route(entry.request)
         if route is not None:
             lane.weigh({variant.name for variant in route.variants})
-        past = Past(entry.avoid, entry.breaks)
-        step = next_step(entry.request, route, self._now(), lane.load, lane.served, past)
+        step = next_step(entry.request, route, self._now(), lane.load, lane.served, entry.past)
         if isinstance(step, Failed) and step.kind == "deleted" and not await self._around.gone(entry.request):
             return False
         if isinstance(step, Wait) or entry not in lane.waiting:
@@ -283,6 +281,7 @@ class Dispatcher:
         verdict = judge(request, outcome, entry.attempts, entry.breaks, removed=removed)
         if isinstance(verdict, Again):
             self._log.info("a request is tried again", request=request.id, outcome=str(outcome), attempt=entry.attempts)
+            entry.trouble = verdict.trouble
             await asyncio.sleep(verdict.delay)
             lane.put_back(entry)
             return

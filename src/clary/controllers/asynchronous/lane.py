@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from clary.core.asynchronous import AsyncRequest, Invoke
+from clary.core.asynchronous import AsyncRequest, Invoke, Past
 from clary.core.queues import AsyncQueue
 
 PAGE = 100
@@ -23,6 +23,13 @@ class Entry:
     """Attempts that ended with a broken container."""
     avoid: str = ""
     """The instance of the last attempt."""
+    trouble: str = ""
+    """What that came to, in words."""
+
+    @property
+    def past(self) -> Past:
+        """Give what it has gone through."""
+        return Past(self.avoid, self.breaks, self.trouble)
 
 
 class Lane:
