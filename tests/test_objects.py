@@ -18,7 +18,8 @@ from aiohttp import web
 
 from clary.engines.ports import Ports
 from clary.errors import Transient
-from clary.objects import PART, ObjectHead, ObjectNotFound, ObjectRefused, Objects
+from clary.objecterrors import ObjectNotFound, ObjectRefused
+from clary.objects import PART, ObjectHead, Objects
 
 DATA = os.urandom(9_000_000)
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -297,6 +298,20 @@ async def test_a_listing_with_a_key_that_cannot_be_read_is_no_passing_trouble(
     stand_in.key = key
     with pytest.raises(ObjectRefused, match="s3://models/a/: a key there cannot be read"):
         _ = [each async for each in reader(url).beginning_with("s3://models/a/")]
+
+
+async def test_a_header_that_cannot_be_read_is_no_passing_trouble() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nLast-Modified: Sun, 22 Nov 2026 00:00:00 GMT\r\nETag: a\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + b"Content-Type: x/\xe9\r\n\r\nx")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ObjectRefused, match="Content-Type header contained non UTF-8"):
+            await reader(f"http://127.0.0.1:{port}").open("s3://models/a/model.tar.gz", 10.0)
 
 
 async def test_what_the_store_says_no_to_is_no_passing_trouble_but_for_a_cut_request(s3: tuple[StandIn, str]) -> None:

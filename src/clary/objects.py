@@ -6,8 +6,8 @@ import asyncio
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -16,16 +16,10 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
-from obstore.exceptions import (
-    BaseError,
-    InvalidPathError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
 from obstore.store import S3Store
 
-from clary.errors import Fatal, Transient
+from clary.errors import Transient
+from clary.objecterrors import ObjectNotFound, ObjectRefused, translated
 
 if TYPE_CHECKING:  # the stubs' alone: obstore takes plain dictionaries
     from obstore import Attributes, GetOptions, GetResult, ObjectMeta
@@ -58,18 +52,6 @@ _CLIENT: ClientConfig = {
     "timeout": timedelta(days=1),
 }
 
-# How S3 answers for a bucket of another region: a redirect that leads nowhere, or a complaint about the signature.
-_ELSEWHERE = ("redirect without LOCATION", "AuthorizationHeaderMalformed", "IllegalLocationConstraint")
-
-_FORBIDDEN, _NO_BUCKET = "status code: 403", "<Code>NoSuchBucket</Code>"
-
-# What S3 says no to will be no the next time too, but for what happened to the request on its way.
-_NO = re.compile(
-    r"status code: 4(?:00|05|1[134]).*?<Code>(?!RequestTimeout|IncompleteBody|BadDigest|XAmzContent)([^<]+)</Code>"
-    r"(?:.*?<Message>([^<]*)</Message>)?",
-    re.DOTALL,
-)
-
 PARTS = 10_000
 """Parts that an object may have in S3."""
 
@@ -90,18 +72,6 @@ class OnDisk(Protocol):
     def open(self, bucket: str, key: str) -> tuple[int, IO[bytes]]:
         """Give an object's size and its bytes, which stay these when it is replaced."""
         ...
-
-
-class ObjectNotFound(Fatal):
-    """There is no object at the URL."""
-
-
-class ObjectRefused(Fatal):
-    """The URL is not one that Clary reads, or what is there is not what was asked for."""
-
-
-class AccessRefused(ObjectRefused):
-    """The store has a word of its own against us: no permission, or another region."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -172,7 +142,7 @@ class Objects:
         if _is_file(url):
             return _file_head(self._file(url))
         bucket, key = self._locate(url)
-        with _translated(url):
+        with translated(url):
             if self.on_disk is not None:
                 size, etag = await asyncio.to_thread(self.on_disk.head, bucket, key)
                 return ObjectHead(size, f'"{etag}"')
@@ -182,7 +152,7 @@ class Objects:
     async def any_below(self, url: str) -> bool:
         """Tell whether an object's key begins with the URL's, as a folder. Raises ObjectRefused or Transient."""
         bucket, prefix = self._split(url)
-        with _translated(url):
+        with translated(url):
             async for _ in obstore.list(self._store(bucket), prefix, chunk_size=1):
                 return True
         return False
@@ -193,7 +163,7 @@ class Objects:
         Raises ObjectRefused or Transient.
         """
         bucket, prefix = self._split(url)
-        with _translated(url):
+        with translated(url):
             found = [meta async for batch in obstore.list(self._store(bucket), prefix) for meta in batch]
         folder = prefix.rstrip("/") + "/" if prefix else ""
         return sorted((f"s3://{bucket}/{m['path']}", m["path"].removeprefix(folder), _head(m)) for m in found)
@@ -205,7 +175,7 @@ class Objects:
         """
         bucket, prefix = self._split(url)
         folder, slash, _ = prefix.rpartition("/")
-        with _translated(url):
+        with translated(url):
             # Keys come in order: what begins with the prefix comes after what is one character shorter.
             async for batch in obstore.list(self._store(bucket), folder + slash or None, offset=prefix[:-1] or None):
                 for meta in batch:
@@ -229,7 +199,7 @@ class Objects:
         while done < head.size:
             options: GetOptions = {"range": {"offset": done}, "if_match": head.etag}
             try:
-                with _translated(url):
+                with translated(url):
                     result = begun or await obstore.get_async(self._store(bucket), key, options=options)
                     begun = None
                     async for chunk in result.stream(min_chunk_size=PIECE):
@@ -247,7 +217,7 @@ class Objects:
         Raises ObjectNotFound, ObjectRefused (a larger one, or with `etag` another version) or Transient.
         """
         bucket, key = self._locate(url)
-        with _translated(url):
+        with translated(url):
             result = await obstore.get_async(self._store(bucket), key)
             head = _head(result.meta)
             if head.size > limit:
@@ -263,11 +233,11 @@ class Objects:
             return
         bucket, key = self._locate(url)
         if self.on_disk is not None:
-            with _translated(url):
+            with translated(url):
                 await _copy(partial(self.on_disk.open, bucket, key), path, progress)
             return
         done = 0
-        with _translated(url), path.open("wb") as target:
+        with translated(url), path.open("wb") as target:
             result = await obstore.get_async(self._store(bucket), key)
             total = result.meta["size"]
             async for chunk in result.stream(min_chunk_size=CHUNK):
@@ -280,7 +250,7 @@ class Objects:
     async def put(self, url: str, body: bytes) -> None:
         """Write an object, to S3 alone. Raises ObjectNotFound (no such bucket), ObjectRefused or Transient."""
         bucket, key = self._locate(url)
-        with _translated(url):
+        with translated(url):
             await obstore.put_async(self._store(bucket), key, body)
 
     async def upload(self, url: str, file: IO[bytes], content_type: str = "") -> None:
@@ -292,7 +262,7 @@ class Objects:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         part = max(PART, -(-size // PARTS))
-        with _translated(url):
+        with translated(url):
             await obstore.put_async(
                 self._store(bucket), key, file, attributes=attributes, chunk_size=part, max_concurrency=PARTS_AT_ONCE
             )
@@ -300,7 +270,7 @@ class Objects:
     async def open(self, url: str, patience: float) -> Opened:
         """Begin to read an object of S3, as `chunks` does. Raises ObjectNotFound, ObjectRefused or Transient."""
         bucket, key = self._locate(url)
-        with _translated(url):
+        with translated(url):
             result = await obstore.get_async(self._store(bucket), key)
         head, content_type = _head(result.meta), str(result.attributes.get("Content-Type", ""))
         return Opened(head.size, content_type, self.chunks(url, head, patience, result))
@@ -319,11 +289,11 @@ class Objects:
             if len(begun) >= PART:
                 break
         else:
-            with _translated(url):
+            with translated(url):
                 await obstore.put_async(self._store(bucket), key, bytes(begun), attributes=attributes)
             return
         whole = _joined(bytes(begun), pieces)
-        with _translated(url):
+        with translated(url):
             await obstore.put_async(
                 self._store(bucket), key, whole, attributes=attributes, chunk_size=PART, max_concurrency=1
             )
@@ -448,36 +418,3 @@ async def _copy(open: Callable[[], tuple[int, IO[bytes]]], path: Path, progress:
 
 def _copy_chunk(origin: IO[bytes], target: IO[bytes]) -> int:
     return target.write(origin.read(CHUNK))
-
-
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Turn obstore's exceptions into ours."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        what = "bucket" if _NO_BUCKET in str(error) else "object"
-        raise ObjectNotFound(f"{url}: there is no such {what}") from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise AccessRefused(f"{url}: the store refuses access to it") from error
-    except PreconditionError as error:
-        raise ObjectRefused(f"{url}: it is another version than before") from error
-    except ValueError as error:  # obstore's word on a key that it has no path for
-        raise ObjectRefused(f"{url}: {_first_line(error)}") from error
-    except InvalidPathError as error:  # of a listing, which ends there
-        raise ObjectRefused(f"{url}: a key there cannot be read: {_first_line(error)}") from error
-    except BaseError as error:
-        if any(sign in str(error) for sign in _ELSEWHERE):
-            raise AccessRefused(f"{url}: its bucket is in another region") from error
-        if _NO_BUCKET in str(error):  # of a listing obstore has no error of its own for it, nor for the next
-            raise ObjectNotFound(f"{url}: there is no such bucket") from error
-        if _FORBIDDEN in str(error):
-            raise AccessRefused(f"{url}: the store refuses access to it") from error
-        if no := _NO.search(str(error)):
-            raise ObjectRefused(f"{url}: the store refuses it: {': '.join(filter(None, no.groups()))}") from error
-        raise Transient(f"{url}: {_first_line(error)}", retry_after=5.0) from error
-
-
-def _first_line(error: BaseException) -> str:
-    """Give the message without the dump of the cause that obstore appends."""
-    return str(error).strip().partition("\n")[0][:300]

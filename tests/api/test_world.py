@@ -13,7 +13,8 @@ from clary.api.world import World
 from clary.core.ports import Repository
 from clary.core.resources import Partition
 from clary.errors import LaunchFailure, Transient, ValidationException
-from clary.objects import AccessRefused, ObjectNotFound, ObjectRefused, Objects
+from clary.objecterrors import AccessRefused, ObjectNotFound, ObjectRefused
+from clary.objects import Objects
 from tests.stores import new_store
 
 from .conftest import ACCOUNT, Api, Clock

@@ -66,4 +66,6 @@ def test_time_that_is_left_is_told_only_from_what_this_agent_has_done(tmp_path: 
     again = Progress(size=90, size_before=50, size_total=100, records=500, records_before=300, seconds=4.0)
     assert (again.rate, again.left) == (50.0, 1.0)
     assert Progress(size=50, size_before=50, size_total=100, seconds=4.0).left is None
+    assert Progress(objects=1, objects_total=2, size=100, size_total=100, seconds=4.0).left is None  # it is written now
+    assert Progress(objects=2, objects_total=2, size=100, size_total=100, seconds=4.0).left == 0
     assert JobFolder(tmp_path / "nothing").progress() is None

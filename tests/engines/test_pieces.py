@@ -12,7 +12,8 @@ from clary.core.ports import ContainerSpec, ModelData
 from clary.engines.artifacts import Artifacts
 from clary.engines.pieces import Piece, download, find
 from clary.errors import LaunchFailure, Transient
-from clary.objects import Count, ObjectHead, ObjectNotFound, Objects
+from clary.objecterrors import ObjectNotFound
+from clary.objects import Count, ObjectHead, Objects
 
 FOLDER = "s3://b/m/"
 WHOLE = ModelData(FOLDER, "prefix")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clary.objects import CHUNK, ObjectNotFound
+from clary.objecterrors import ObjectNotFound
+from clary.objects import CHUNK
 from clary.objectstore.disk import About, Disk, anything
 from clary.server import parts
 from clary.server.parts import allow_descriptors

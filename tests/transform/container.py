@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import IO, NamedTuple
 
 from clary.core.routing import Hop
-from clary.objects import ObjectHead, ObjectNotFound
+from clary.objecterrors import ObjectNotFound
+from clary.objects import ObjectHead
 
 CLOSE = None
 """In place of a piece: the connection is closed."""

@@ -12,7 +12,7 @@ import io
 import json
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -25,7 +25,8 @@ import clary.core.transform
 from clary.core.transform import Outcome
 from clary.jobfolder import Instances, JobFolder
 from clary.logs.folder import LogFolder
-from clary.objects import ObjectNotFound, ObjectRefused, Objects
+from clary.objecterrors import ObjectNotFound, ObjectRefused
+from clary.objects import ObjectHead, Objects
 from clary.transform.agent import Agent
 
 from .container import Bucket, Container, Request, good
@@ -46,6 +47,7 @@ class Job:
     content_type: str = ""
     processing: tuple[str, str, bool] = ("$", "$", False)
     """InputFilter, OutputFilter, and whether answers are joined to their records."""
+    captured: str = ""
 
     def request(self) -> dict[str, Any]:
         incoming, outgoing, join = self.processing
@@ -66,6 +68,7 @@ class Job:
                 "OutputFilter": outgoing,
                 "JoinSource": "Input" if join else "None",
             },
+            **({"DataCaptureConfig": {"DestinationS3Uri": self.captured}} if self.captured else {}),
         }
 
 
@@ -325,16 +328,22 @@ REASON = "ClientError: See job logs for more information."
 
 
 class NoOutput(Bucket):
-    """There is no bucket for outputs."""
+    """There is no bucket of one name."""
+
+    missing = ""
 
     async def any_below(self, url: str) -> bool:
+        if url != f"s3://{self.missing}/":
+            return False
         raise ObjectNotFound(f"{url}: there is no such bucket")
 
 
-def test_no_model_works_for_a_bucket_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["out", "captured"])
+def test_no_model_works_for_a_bucket_that_is_not_there(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{__name__}.Bucket", NoOutput)
-    outputs, outcome = transformed(Job(), [b"1\n", b""], wrapped)
-    assert outcome.reason == f"{REASON} s3://out/: there is no such bucket"
+    monkeypatch.setattr(NoOutput, "missing", missing)
+    outputs, outcome = transformed(Job(captured="s3://captured"), [b"1\n", b""], wrapped)
+    assert outcome.reason == f"{REASON} s3://{missing}/: there is no such bucket"
     assert outputs == [None, None]
 
 
@@ -356,6 +365,20 @@ def test_an_empty_object_whose_output_finds_no_place_has_failed(monkeypatch: pyt
     outputs, outcome = transformed(Job(), [b"1\n", b""], lambda body: body)
     assert outputs == [b"1\n", None]
     assert "0001: s3://out/0001.out: there is no such bucket. (1 of 2 objects failed.)" in outcome.reason
+
+
+class Changing(Bucket):
+    """Objects are replaced while they are read."""
+
+    async def chunks(self, url: str, head: ObjectHead, patience: float) -> AsyncIterator[bytes]:
+        yield b"1\n"
+        raise ObjectRefused(f"{url}: it is another version than before")
+
+
+def test_what_is_said_of_an_object_names_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.Bucket", Changing)
+    _, outcome = transformed(Job(), [b"1\n2\n"], wrapped)
+    assert outcome.reason == f"{REASON} s3://in/x/0000: it is another version than before."
 
 
 # -- what is nobody's fault but ours -----------------------------------------------------------------------------------

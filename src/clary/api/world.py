@@ -14,7 +14,7 @@ from clary.api.definition import Container, data_sources
 from clary.core.manifest import LARGEST, ManifestRefused, chosen
 from clary.core.ports import Repository
 from clary.errors import LaunchFailure, ValidationException
-from clary.objects import AccessRefused, ObjectNotFound, ObjectRefused
+from clary.objecterrors import AccessRefused, ObjectNotFound, ObjectRefused
 
 _REGION = re.compile(r"https://(?:[^/]+\.)?s3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com(?:\.cn)?/.*")
 

@@ -165,9 +165,12 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Give the seconds that are left, as far as can be told from the bytes that are."""
-        done = self.size - self.size_before
-        return self.seconds / done * (self.size_total - self.size) if done > 0 else None
+        """Give the seconds that are left, as far as can be told from the bytes that are.
+
+        Of an output that is on its way to S3 they tell nothing.
+        """
+        done, left = self.size - self.size_before, self.size_total - self.size
+        return self.seconds / done * left if done > 0 and (left or self.objects == self.objects_total) else None
 
     @property
     def words(self) -> str:

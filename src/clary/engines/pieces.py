@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from clary.core import manifest
 from clary.core.ports import ModelData
 from clary.errors import LaunchFailure
-from clary.objects import Count, ObjectHead, ObjectNotFound, ObjectRefused, Objects
+from clary.objecterrors import ObjectNotFound, ObjectRefused
+from clary.objects import Count, ObjectHead, Objects
 
 _LONGEST_NAME = 255
 """Bytes."""

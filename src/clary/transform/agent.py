@@ -14,7 +14,8 @@ from clary.core.transform import Outcome, Pace, Progress, Work
 from clary.errors import Fatal, Transient
 from clary.jobfolder import JobFolder
 from clary.logs.folder import LogFolder
-from clary.objects import ObjectNotFound, ObjectRefused, Objects
+from clary.objecterrors import ObjectNotFound, ObjectRefused
+from clary.objects import Objects
 from clary.transform import inputs
 from clary.transform.calls import Caller, CallFailed, parameters_of
 from clary.transform.captured import capture
@@ -82,13 +83,17 @@ class Agent:
             journal.close()
 
     async def _ready_for_output(self) -> None:
-        """See that outputs have a bucket before a model works for them.
+        """See that what is to be written has a bucket before a model works for it.
 
         Raises ObjectNotFound, ObjectRefused or Transient.
         """
-        folder = self._objects.canonical(f"{self._work.request['TransformOutput']['S3OutputPath'].rstrip('/')}/")
-        with contextlib.suppress(ObjectRefused):  # who may write need not be allowed to look
-            await self._objects.any_below(folder)
+        places = [self._work.request["TransformOutput"]["S3OutputPath"]]
+        if config := self._work.request.get("DataCaptureConfig"):
+            places.append(config["DestinationS3Uri"])
+        for place in places:
+            folder = self._objects.canonical(f"{place.rstrip('/')}/")
+            with contextlib.suppress(ObjectRefused):  # who may write need not be allowed to look
+                await self._objects.any_below(folder)
 
     async def _captured(self) -> None:
         """Leave word, where that is wanted, of which data went in and came out."""
@@ -167,9 +172,9 @@ class Agent:
         except ObjectFailed as failed:
             return failed
         except (ObjectNotFound, ObjectRefused) as error:
-            return ObjectFailed(CallFailed("ClientError", error.message))
+            return ObjectFailed(CallFailed("ClientError", error.message.removeprefix(f"{given.url}: ")))
         except Transient as error:
-            return ObjectFailed(CallFailed("InternalServerError", error.message))
+            return ObjectFailed(CallFailed("InternalServerError", error.message.removeprefix(f"{given.url}: ")))
         return None
 
     async def _is_there(self, given: Input) -> bool:

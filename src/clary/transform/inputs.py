@@ -10,7 +10,8 @@ from pathlib import Path
 from clary.core.manifest import LARGEST, ManifestRefused, listed
 from clary.core.transform import Work
 from clary.errors import Fatal
-from clary.objects import ObjectHead, ObjectNotFound, Objects
+from clary.objecterrors import ObjectNotFound
+from clary.objects import ObjectHead, Objects
 
 
 class NoInput(Fatal):
