@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,8 +39,9 @@ class Control:
         return [question["wish"][2] for question in self.asked if question["do"] == "load"]
 
 
-@pytest.fixture
-async def control(gateway: Gateway) -> AsyncIterator[Control]:
+@contextlib.asynccontextmanager
+async def controlled(gateway: Gateway) -> AsyncIterator[Control]:
+    """Run a control plane that says what it is told to."""
     made = Control()
     app = web.Application()
     app.router.add_post("/_clary/models", made.handle)
@@ -49,6 +51,12 @@ async def control(gateway: Gateway) -> AsyncIterator[Control]:
     yield made
     await gateway.state.models.close()
     await runner.cleanup()
+
+
+@pytest.fixture
+async def control(gateway: Gateway) -> AsyncIterator[Control]:
+    async with controlled(gateway) as made:
+        yield made
 
 
 async def many(gateway: Gateway, *scripts: Any) -> tuple[list[Container], VariantRoute]:
