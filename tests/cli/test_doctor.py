@@ -262,6 +262,15 @@ def test_a_deleted_config_or_model_does_not_hide_the_reason(failed: FakeClary, r
     assert "no such key" in words(run("doctor", "tide", "--data", failed.data).stdout)
 
 
+def test_names_and_flags_are_not_broken_at_their_hyphens(
+    failed: FakeClary, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/a-team/a-model:a-tag"
+    failed.operations["DescribeEndpoint"][0][1]["FailureReason"] = f"It is so. Image: {image}. Elapsed: 1.0 s."
+    assert f"  {image}.\n" in run("doctor", "tide", "--data", failed.data).stdout
+
+
 def test_a_package_is_named_in_place_of_what_it_stands_for(failed: FakeClary, run: Run) -> None:
     container = {"ModelPackageName": "arn:aws:sagemaker:eu-west-1:111111111111:model-package/g/1"}
     failed.operations["DescribeModel"] = [(200, {"ModelName": "m", "PrimaryContainer": container})]

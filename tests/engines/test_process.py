@@ -194,6 +194,14 @@ async def test_an_empty_model_directory_is_there_without_model_data(engine: Proc
     assert failure.value.step == "create"
 
 
+async def test_an_archive_with_an_extra_top_folder_is_told_how_to_be_packed(
+    engine: ProcessEngine, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    url = pack(tmp_path / "models" / "wrapped.tar.gz", {"wrap/serve.py": "pass"})
+    with pytest.raises(LaunchFailure, match="It has an extra top folder, wrap: pack what is in it"):
+        await engine.launch(make_spec(model_data=(ModelData(url),)), quiet)
+
+
 async def test_handlers_without_a_server_are_told_which_images_run_them(
     engine: ProcessEngine, make_spec: MakeSpec, tmp_path: Path
 ) -> None:

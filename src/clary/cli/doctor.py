@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -295,8 +296,12 @@ def _print_reason(reason: str, shown: Sequence[str]) -> None:
     """Print a FailureReason, without the log that it ends with where that is shown anyway."""
     from clary.core.failure import without_log
 
+    # Names and flags have hyphens, and are there to be copied.
+    wrapper = TextWrapper(
+        _width(), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
     for paragraph in without_log(reason, shown).splitlines():
-        click.echo(click.wrap_text(paragraph, _width(), "  ", "  "))
+        click.echo(wrapper.fill(paragraph))
 
 
 def _logs(folder: Path, endpoint: str) -> dict[Path, list[str]]:

@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -132,6 +133,9 @@ class Staged:
         brought = f"{self.spec.image} runs what the model data brings, and it brings no {_listed()}"
         if (self.model / _HANDLERS).is_file():
             brought += f"; functions in {_HANDLERS} are what AWS's framework images run"
+        top = [*islice(self.model.iterdir(), 2)]
+        if len(top) == 1 and any((top[0] / name).is_file() for name in _SERVE):
+            brought += f". It has an extra top folder, {top[0].name}: pack what is in it, not the folder itself"
         raise LaunchFailure("create", brought)
 
     def _environment(self) -> dict[str, str]:
