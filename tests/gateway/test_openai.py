@@ -82,11 +82,12 @@ async def test_events_come_as_they_are_made(gateway: Gateway) -> None:
     assert await asyncio.to_thread(read) == ["Hel", "lo"]
 
 
-async def test_a_stream_has_the_time_of_a_stream(gateway: Gateway) -> None:
+@pytest.mark.parametrize("kind", [b"text/event-stream", b"Text/Event-Stream; charset=utf-8"])
+async def test_a_stream_has_the_time_of_a_stream(gateway: Gateway, kind: bytes) -> None:
     going_on = asyncio.Event()
 
     async def begins(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % kind)
         await writer.drain()
         await going_on.wait()
         writer.write(b"1\r\nx\r\n0\r\n\r\n")

@@ -105,7 +105,7 @@ class OpenAi(Invocation):
             lower = name.lower()
             if lower == b"content-length":
                 length = value
-            elif lower == b"content-type" and value.startswith(_EVENTS):
+            elif lower == b"content-type" and value.lower().startswith(_EVENTS):
                 self._stream()
             if lower not in dropped:
                 out += (b"\r\n", name, b": ", value)
