@@ -72,9 +72,12 @@ def _base_image() -> str:
     if _docker("image", "inspect", BASE).returncode == 0:
         return BASE
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        words = ["debootstrap", "--variant=minbase", f"--include={_INCLUDE}", "bookworm", str(tree)]
-        made = subprocess.run(words, capture_output=True, text=True, timeout=1200)
+        for attempt in range(3):  # of some hundred downloads one may fail
+            tree = Path(folder) / f"tree-{attempt}"
+            words = ["debootstrap", "--variant=minbase", f"--include={_INCLUDE}", "bookworm", str(tree)]
+            made = subprocess.run(words, capture_output=True, text=True, timeout=1200)
+            if made.returncode == 0:
+                break
         assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
         with subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE) as packing:
             imported = subprocess.run(["docker", "import", "-", BASE], stdin=packing.stdout, capture_output=True)

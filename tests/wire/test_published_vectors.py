@@ -8,9 +8,10 @@ runtime's headers on (`tests/gateway/test_invocation.py`).
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import json
 import math
+import os
 import subprocess
 import sys
 import tarfile
@@ -55,12 +56,28 @@ def suites(kind: str, protocol: str) -> list[dict[str, Any]]:
 
 @cache
 def _fetch() -> None:
-    """Take the vectors out of botocore's source distribution, all at once: other test processes want them too."""
+    """Fetch the vectors, once for all test processes of a run: they must agree on the tests that there are."""
     FOLDER.parent.mkdir(exist_ok=True)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
+    missed = FOLDER.with_name(f"{FOLDER.name}.missed")
+    with FOLDER.with_name(f"{FOLDER.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if FOLDER.exists() or (run and missed.exists() and missed.read_text() == run):
+            return
+        _download()
+        if not FOLDER.exists():
+            missed.write_text(run)
+
+
+def _download() -> None:
+    """Take the vectors out of botocore's source distribution, all at once."""
     with tempfile.TemporaryDirectory(dir=FOLDER.parent) as scratch:
         wanted = f"botocore=={botocore.__version__}"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "botocore", wanted]
-        done = subprocess.run([*command, "--dest", scratch], capture_output=True, timeout=300)
+        try:
+            done = subprocess.run([*command, "--dest", scratch], capture_output=True, timeout=600)
+        except subprocess.TimeoutExpired:
+            return
         archives = list(Path(scratch).glob("*.tar.gz"))
         if done.returncode != 0 or not archives:
             return
@@ -70,8 +87,7 @@ def _fetch() -> None:
                 if parts[1:4] == ("tests", "unit", "protocols") and len(parts) == 6 and parts[4] in ("input", "output"):
                     member.name = str(Path(*parts[4:]))
                     archive.extract(member, Path(scratch) / "vectors", filter="data")
-        with contextlib.suppress(OSError):  # somebody was faster
-            (Path(scratch) / "vectors").rename(FOLDER)
+        (Path(scratch) / "vectors").rename(FOLDER)
 
 
 def cases(kind: str, protocol: str) -> Iterator[Any]:
