@@ -18,7 +18,7 @@ from aiohttp import web
 
 from clary.engines.ports import Ports
 from clary.errors import Transient
-from clary.objecterrors import ObjectNotFound, ObjectRefused
+from clary.objecterrors import AccessRefused, ObjectNotFound, ObjectRefused
 from clary.objects import PART, ObjectHead, Objects
 
 DATA = os.urandom(9_000_000)
@@ -33,7 +33,7 @@ class StandIn:
         self.signed: list[bool] = []
         self.status = 200
         self.words = "<Error><Code>AuthorizationHeaderMalformed</Code></Error>"
-        """Of a refusal with 400."""
+        """Of a refusal with 400 or 403."""
         self.key = "a/model.tar.gz"
         """What a listing has."""
         self.cuts: list[int] = []
@@ -46,8 +46,8 @@ class StandIn:
             return web.Response(
                 text=_listing(self.key, request.query.get("prefix", "")), content_type="application/xml"
             )
-        if self.status == 400:
-            return web.Response(status=400, text=self.words)
+        if self.status in (400, 403):
+            return web.Response(status=self.status, text=self.words)
         if self.status != 200 or request.path != "/models/a/model.tar.gz":
             return web.Response(status=self.status if self.status != 200 else 404)
         headers = {"ETag": '"abc"', "Last-Modified": "Sun, 22 Nov 2026 00:00:00 GMT", "Content-Type": "text/x-tar"}
@@ -298,6 +298,24 @@ async def test_a_listing_with_a_key_that_cannot_be_read_is_no_passing_trouble(
     stand_in.key = key
     with pytest.raises(ObjectRefused, match="s3://models/a/: a key there cannot be read"):
         _ = [each async for each in reader(url).beginning_with("s3://models/a/")]
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("no policy of &quot;r&quot; allows s3:PutObject", ': no policy of "r" allows s3:PutObject'),
+        ("Access Denied", ""),
+    ],
+)
+async def test_who_may_not_do_what_is_said_where_the_store_says_it(
+    s3: tuple[StandIn, str], message: str, words: str
+) -> None:
+    stand_in, url = s3
+    stand_in.status = 403
+    stand_in.words = f"<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>"
+    with pytest.raises(AccessRefused) as caught:
+        await reader(url).put("s3://models/a", b"x")
+    assert caught.value.message == f"s3://models/a: the store refuses access to it{words}"
 
 
 async def test_a_header_that_cannot_be_read_is_no_passing_trouble() -> None:

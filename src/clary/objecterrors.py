@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 
 from obstore.exceptions import (
     BaseError,
@@ -32,6 +33,9 @@ _NO = re.compile(
 )
 
 
+_MESSAGE = re.compile("<Message>([^<]*)</Message>")
+
+
 class ObjectNotFound(Fatal):
     """There is no object at the URL."""
 
@@ -53,7 +57,7 @@ def translated(url: str) -> Iterator[None]:
         what = "bucket" if _NO_BUCKET in str(error) else "object"
         raise ObjectNotFound(f"{url}: there is no such {what}") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise AccessRefused(f"{url}: the store refuses access to it") from error
+        raise _access_refused(url, error) from error
     except PreconditionError as error:
         raise ObjectRefused(f"{url}: it is another version than before") from error
     except ValueError as error:  # obstore's word on a key that it has no path for
@@ -68,10 +72,18 @@ def translated(url: str) -> Iterator[None]:
         if _NO_BUCKET in str(error):  # of a listing obstore has no error of its own for it, nor for the next
             raise ObjectNotFound(f"{url}: there is no such bucket") from error
         if _FORBIDDEN in str(error):
-            raise AccessRefused(f"{url}: the store refuses access to it") from error
+            raise _access_refused(url, error) from error
         if no := _NO.search(str(error)):
-            raise ObjectRefused(f"{url}: the store refuses it: {': '.join(filter(None, no.groups()))}") from error
+            said = unescape(": ".join(filter(None, no.groups())))
+            raise ObjectRefused(f"{url}: the store refuses it: {said}") from error
         raise Transient(f"{url}: {_first_line(error)}", retry_after=5.0) from error
+
+
+def _access_refused(url: str, error: BaseException) -> AccessRefused:
+    """Make the error for a 403, with what the store says: who may not do what."""
+    said = _MESSAGE.search(str(error))
+    why = "" if said is None or said[1] in ("", "Access Denied") else f": {unescape(said[1])}"
+    return AccessRefused(f"{url}: the store refuses access to it{why}")
 
 
 def _first_line(error: BaseException) -> str:
