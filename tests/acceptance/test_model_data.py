@@ -27,11 +27,11 @@ def test_a_prefix_of_plain_objects_is_served_as_a_tree(clary: Clary) -> None:
 
 def test_a_multi_model_prefix_is_looked_up_at_once(clary: Clary) -> None:
     sagemaker = clary.client("sagemaker")
-    clary.upload("many/one.tar.gz", b"x")
-    for number, prefix in enumerate(("s3://models/many/", "s3://models/many")):
+    clary.upload("looked-up/one.tar.gz", b"x")
+    for number, prefix in enumerate(("s3://models/looked-up/", "s3://models/looked-up")):
         container = {"Image": IMAGE, "Mode": "MultiModel", "ModelDataUrl": prefix}
-        sagemaker.create_model(ModelName=f"many-{number}", PrimaryContainer=container)
-        sagemaker.delete_model(ModelName=f"many-{number}")
+        sagemaker.create_model(ModelName=f"looked-up-{number}", PrimaryContainer=container)
+        sagemaker.delete_model(ModelName=f"looked-up-{number}")
     container = {"Image": IMAGE, "Mode": "MultiModel", "ModelDataUrl": "s3://models/none/"}
     with pytest.raises(ClientError, match=r"Could not find model data at s3://models/none/\."):
         sagemaker.create_model(ModelName="none", PrimaryContainer=container)

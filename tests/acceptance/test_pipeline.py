@@ -156,10 +156,10 @@ def test_a_pipeline_streams_its_last_containers_answer(clary: Clary) -> None:
 
 
 def test_a_model_error_names_the_log_that_has_the_container(clary: Clary) -> None:
-    create(clary, "logged", "Serial")
+    create(clary, "noted", "Serial")
     with pytest.raises(ClientError) as caught:
-        invoke(clary, "logged", b"fail at model")
-    assert caught.value.response["LogStreamArn"].endswith(":log-group:/aws/sagemaker/Endpoints/logged")
-    said = clary.clary("logs", "logged")
+        invoke(clary, "noted", b"fail at model")
+    assert caught.value.response["LogStreamArn"].endswith(":log-group:/aws/sagemaker/Endpoints/noted")
+    said = clary.clary("logs", "noted")
     assert "fail at model" in said.stdout + said.stderr, json.dumps([said.stdout, said.stderr])
-    clary.delete("logged")
+    clary.delete("noted")

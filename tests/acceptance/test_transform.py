@@ -191,17 +191,17 @@ def test_boto3_transforms_a_prefix(doubler: Clary) -> None:
 def test_one_object_that_fails_leaves_the_others(doubler: Clary) -> None:
     bodies = {"1.csv": b"1\n2\n", "2.csv": b"3\nbad\n4\n", "3.csv": b"5\ndie\n", "4.csv": b"6\n", "5.csv": b"flaky\n"}
     for key, body in bodies.items():
-        doubler.upload(f"failing/{key}", body)
+        doubler.upload(f"partly/{key}", body)
     retries = {"ModelClientConfig": {"InvocationsMaxRetries": 2}, "BatchStrategy": "SingleRecord"}
-    described = run(doubler, request("failing", "s3://models/failing/", **retries))
+    described = run(doubler, request("partly", "s3://models/partly/", **retries))
     assert described["TransformJobStatus"] == "Failed"
     reason = described["FailureReason"]
     assert reason.startswith("ClientError: See job logs for more information.")
-    assert "s3://models/failing/2.csv, record 2: ClientError: 400. The container answered: a line is bad" in reason
+    assert "s3://models/partly/2.csv, record 2: ClientError: 400. The container answered: a line is bad" in reason
     assert "(2 of 5 objects failed.)" in reason
-    assert outputs(doubler, "failing") == {"1.csv.out": b"2\n4\n", "4.csv.out": b"12\n", "5.csv.out": b"7\n"}
-    said = [line.partition(":[sagemaker logs]: ")[2] for line in log(doubler, "failing", data=True)]
-    place = "models/failing/2.csv: "
+    assert outputs(doubler, "partly") == {"1.csv.out": b"2\n4\n", "4.csv.out": b"12\n", "5.csv.out": b"7\n"}
+    said = [line.partition(":[sagemaker logs]: ")[2] for line in log(doubler, "partly", data=True)]
+    place = "models/partly/2.csv: "
     at = said.index(f"{place}ClientError: 400 (record 2)")
     assert said[at : at + 4] == [
         f"{place}ClientError: 400 (record 2)",
@@ -209,7 +209,7 @@ def test_one_object_that_fails_leaves_the_others(doubler: Clary) -> None:
         f"{place}Message:",
         f"{place}a line is bad",
     ]
-    assert any(line.startswith("models/failing/3.csv: Unable to get response from algorithm") for line in said)
+    assert any(line.startswith("models/partly/3.csv: Unable to get response from algorithm") for line in said)
 
 
 def test_what_a_job_is_told_reaches_the_container(doubler: Clary) -> None:
