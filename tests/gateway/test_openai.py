@@ -84,6 +84,7 @@ async def test_events_come_as_they_are_made(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("kind", [b"text/event-stream", b"Text/Event-Stream; charset=utf-8"])
 async def test_a_stream_has_the_time_of_a_stream(gateway: Gateway, kind: bytes) -> None:
+    gateway.state.model_timeout, gateway.state.stream_timeout = 600.0, 6000.0
     going_on = asyncio.Event()
 
     async def begins(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
