@@ -125,9 +125,7 @@ async def test_a_request_that_no_container_was_given_goes_to_one_instance_after_
 async def test_an_instance_of_another_variant_will_do_unless_one_was_named(
     gateway: Gateway, wanted: str | None
 ) -> None:
-    gone = [await gateway.container(says(b"")) for _ in range(3)]
-    while gateway.servers:
-        gateway.servers.pop().close()
+    gone = [gateway.gone() for _ in range(3)]
     there = await gateway.container(says(answer(b"here")))
     others = [variant(each, name=f"V{n}", weight=9) for n, each in enumerate(gone)]
     gateway.route("demo", *others, variant(there, name="Last", weight=0.1), variant(there, name="Named", weight=0))
