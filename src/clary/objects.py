@@ -7,10 +7,8 @@ import os
 import re
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -63,14 +61,14 @@ Count = Callable[[int, int], None]
 
 
 class OnDisk(Protocol):
-    """An S3 whose objects are files of this machine. Both block, and raise FileNotFoundError for what is not there."""
+    """An S3 whose objects are files of this machine. Both raise FileNotFoundError for what is not there."""
 
     def head(self, bucket: str, key: str) -> tuple[int, str]:
         """Give an object's size and ETag, without quotes."""
         ...
 
-    def open(self, bucket: str, key: str) -> tuple[int, IO[bytes]]:
-        """Give an object's size and its bytes, which stay these when it is replaced."""
+    def open(self, bucket: str, key: str) -> tuple[int, str, IO[bytes]]:
+        """Give an object's size, its ETag without quotes, and its bytes, which stay these when it is replaced."""
         ...
 
 
@@ -95,6 +93,13 @@ class Opened(NamedTuple):
     """As it was stored; empty where the store does not say."""
     pieces: AsyncIterator[bytes]
     """Raises ObjectRefused or Transient where the rest cannot be had."""
+
+
+class AtHand(NamedTuple):
+    """An object that is a file of this machine, opened. What replaces it is another file."""
+
+    head: ObjectHead
+    file: IO[bytes]
 
 
 class Objects:
@@ -140,11 +145,11 @@ class Objects:
     async def head(self, url: str) -> ObjectHead:
         """Give an object's size and ETag. Raises ObjectNotFound, ObjectRefused or Transient."""
         if _is_file(url):
-            return _file_head(self._file(url))
+            return _file_head(self._file(url).stat())
         bucket, key = self._locate(url)
         with translated(url):
             if self.on_disk is not None:
-                size, etag = await asyncio.to_thread(self.on_disk.head, bucket, key)
+                size, etag = self.on_disk.head(bucket, key)  # a look or two at a folder: a thread costs more
                 return ObjectHead(size, f'"{etag}"')
             meta = await obstore.head_async(self._store(bucket), key)
         return _head(meta)
@@ -225,17 +230,24 @@ class Objects:
             head.require(url, etag)
             return bytes(await result.bytes_async())
 
+    def at_hand(self, url: str) -> AtHand | None:
+        """Open an object that is a file of this machine; None: it is none. Raises ObjectNotFound or ObjectRefused."""
+        if _is_file(url):
+            file = self._file(url).open("rb")
+            return AtHand(_file_head(os.fstat(file.fileno())), file)
+        bucket, key = self._locate(url)
+        if self.on_disk is None:
+            return None
+        with translated(url):
+            size, etag, opened = self.on_disk.open(bucket, key)
+        return AtHand(ObjectHead(size, f'"{etag}"'), opened)
+
     async def download(self, url: str, path: Path, progress: Count) -> None:
         """Write an object to a file, a few MiB at a time. Raises ObjectNotFound, ObjectRefused or Transient."""
-        if _is_file(url):
-            file = self._file(url)
-            await _copy(lambda: (file.stat().st_size, file.open("rb")), path, progress)
+        if (here := self.at_hand(url)) is not None:
+            await _copy(here, path, progress)
             return
         bucket, key = self._locate(url)
-        if self.on_disk is not None:
-            with translated(url):
-                await _copy(partial(self.on_disk.open, bucket, key), path, progress)
-            return
         done = 0
         with translated(url), path.open("wb") as target:
             result = await obstore.get_async(self._store(bucket), key)
@@ -391,29 +403,22 @@ def _head(meta: ObjectMeta) -> ObjectHead:
     return ObjectHead(meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
 
 
-def _file_head(path: Path) -> ObjectHead:
-    status = path.stat()
+def _file_head(status: os.stat_result) -> ObjectHead:
     return ObjectHead(status.st_size, f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}")
 
 
-async def _copy(open: Callable[[], tuple[int, IO[bytes]]], path: Path, progress: Count) -> None:
-    """Write a file of this machine to another; a small one costs one thread."""
-    with ExitStack() as files:
-
-        def begin() -> tuple[int, IO[bytes], IO[bytes], int]:
-            size, source = open()
-            files.enter_context(source)
-            target = files.enter_context(path.open("wb"))
-            return size, source, target, _copy_chunk(source, target)
-
-        total, source, target, done = await asyncio.to_thread(begin)
-        progress(done, total)
-        while done < total:
+async def _copy(here: AtHand, path: Path, progress: Count) -> None:
+    """Write a file of this machine to another."""
+    done = 0
+    with here.file as source, path.open("wb") as target:
+        while True:
             count = await asyncio.to_thread(_copy_chunk, source, target)
+            done += count
+            progress(done, here.head.size)
+            if done >= here.head.size:
+                return
             if not count:
                 raise Transient(f"{path.name}: its file was cut short while it was read")
-            done += count
-            progress(done, total)
 
 
 def _copy_chunk(origin: IO[bytes], target: IO[bytes]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
+from clary.controllers import channels
 from clary.controllers.model_api import HttpModelApi, Said, Unreachable
 from clary.core.ports import Container
 from clary.errors import Transient
@@ -24,6 +25,7 @@ class Server:
         self.asked: list[tuple[str, str, str]] = []
         self.handle: Handle = self.nothing
         self.connections: set[object] = set()
+        self.site: web.TCPSite | None = None
 
     async def nothing(self, request: web.Request) -> web.StreamResponse:
         return web.Response()
@@ -51,7 +53,7 @@ async def container(server: Server) -> AsyncIterator[Container]:
     app.router.add_route("*", "/{path:.*}", server.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = server.site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     yield at(runner.addresses[0][1])
     await runner.cleanup()
@@ -65,7 +67,7 @@ def at(port: int) -> Container:
 async def api() -> AsyncIterator[HttpModelApi]:
     made = HttpModelApi()
     yield made
-    await made.close()
+    made.close()
 
 
 async def test_a_load_and_an_unload_are_the_contracts_requests(
@@ -76,7 +78,7 @@ async def test_a_load_and_an_unload_are_the_contracts_requests(
     (method, path, body), unload = server.asked
     assert (method, path, json.loads(body)) == ("POST", "/models", {"model_name": "m", "url": PATH})
     assert unload == ("DELETE", "/models/m", "")
-    assert len(server.connections) == 2, "nothing is sent over a connection that may have gone stale"
+    assert len(server.connections) == 1, "what is asked at once goes over one connection"
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 409, 500, 507])
@@ -151,3 +153,49 @@ async def test_a_container_that_hangs_up_or_does_not_listen_may_answer_later(
     assert len(server.asked) == 1, "and is not asked again: it may have loaded it"
     with pytest.raises(Unreachable):
         await api.unload(at(1), "m")
+
+
+async def test_a_kept_connection_that_closes_says_nothing_of_the_container(
+    api: HttpModelApi, server: Server, container: Container
+) -> None:
+    kept: list[object] = []
+
+    async def hang_up_on_the_kept(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        if request.transport in kept:
+            request.transport.close()
+        kept.append(request.transport)
+        return web.Response()
+
+    server.handle = hang_up_on_the_kept
+    assert (await api.load(container, "m", PATH)).status == 200
+    assert (await api.load(container, "n", PATH)).status == 200
+    assert [json.loads(body)["model_name"] for _, _, body in server.asked] == ["m", "n", "n"]
+
+
+async def test_who_ends_because_of_a_model_was_reached(api: HttpModelApi, server: Server, container: Container) -> None:
+    async def die(request: web.Request) -> web.StreamResponse:
+        assert server.site is not None
+        assert request.transport is not None
+        await server.site.stop()
+        request.transport.close()
+        return web.Response()
+
+    await api.unload(container, "m")
+    server.handle = die
+    with pytest.raises(Transient) as broken:
+        await api.load(container, "m", PATH)
+    assert not isinstance(broken.value, Unreachable), "that would be no model's fault"
+
+
+async def test_a_connection_is_not_kept_for_long(
+    api: HttpModelApi, server: Server, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "KEPT", 0.0)
+    await api.unload(container, "m")
+    (transport,) = server.connections
+    assert isinstance(transport, asyncio.Transport)
+    while not transport.is_closing():  # noqa: ASYNC110 - until the server has heard of it
+        await asyncio.sleep(0.001)
+    await api.unload(container, "m")
+    assert len(server.connections) == 2

@@ -37,7 +37,8 @@ def build(path: Path, *members: tuple[tarfile.TarInfo, bytes], kind: int = tarfi
 
 def unpack(path: Path, max_bytes: int = 10**7) -> Path:
     target = path.with_name("out")
-    archive.unpack(path, target, max_bytes, GO_ON)
+    with path.open("rb") as packed:
+        archive.unpack(packed, target, max_bytes, GO_ON)
     return target
 
 
@@ -135,8 +136,8 @@ def test_a_cancelled_unpacking_ends(tmp_path: Path) -> None:
     cancelled = threading.Event()
     cancelled.set()
     path = build(tmp_path / "model.tar.gz", member("a"))
-    with pytest.raises(archive.Cancelled):
-        archive.unpack(path, tmp_path / "out", 1000, cancelled)
+    with path.open("rb") as packed, pytest.raises(archive.Cancelled):
+        archive.unpack(packed, tmp_path / "out", 1000, cancelled)
 
 
 def test_a_model_arrives_readable_and_without_set_uid(tmp_path: Path) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from clary.core.ports import ModelData
+from clary.engines import archive
 from clary.engines.artifacts import Artifacts
-from clary.errors import LaunchFailure
-from clary.objects import Count, ObjectHead, Objects
+from clary.errors import LaunchFailure, Transient
+from clary.objects import AtHand, Count, ObjectHead, Objects
 from tests.engines.conftest import pack
 
 
 class Counting(Objects):
-    """Counts downloads, and can hold them up."""
+    """Counts downloads, and can hold them up. Its files are as good as those of another machine."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(None, "", "", "us-east-1", (root,))
@@ -25,10 +29,13 @@ class Counting(Objects):
         self.open = asyncio.Event()
         self.open.set()
 
+    def at_hand(self, url: str) -> AtHand | None:
+        return None
+
     async def download(self, url: str, path: Path, progress: Count) -> None:
         self.downloads += 1
         await self.open.wait()
-        await super().download(url, path, progress)
+        shutil.copyfile(self._file(url), path)
 
 
 @pytest.fixture
@@ -137,8 +144,6 @@ async def test_refusals_name_the_step_and_the_cause(tmp_path: Path, make: Callab
 
 
 async def test_an_object_that_changes_meanwhile_is_not_taken(tmp_path: Path) -> None:
-    from clary.errors import Transient
-
     class Changing(Counting):
         async def head(self, url: str) -> ObjectHead:
             return ObjectHead(1, str(self.downloads))
@@ -146,3 +151,37 @@ async def test_an_object_that_changes_meanwhile_is_not_taken(tmp_path: Path) -> 
     artifacts = Artifacts(tmp_path / "artifacts", Changing(tmp_path), 10**9, 10**8)
     with pytest.raises(Transient, match="was replaced"):
         await artifacts.get(ModelData(pack(tmp_path / "m.tar.gz", {"v": "1"})), "c", quiet)
+
+
+async def test_an_archive_of_this_machine_is_unpacked_from_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def download(self: Objects, url: str, path: Path, progress: Count) -> None:
+        raise AssertionError("it is here")
+
+    monkeypatch.setattr(Objects, "download", download)
+    url = pack(tmp_path / "m.tar.gz", {"v": "1"})
+    found = await _of_this_machine(tmp_path).get(ModelData(url), "c", quiet)
+    assert (found.path / "v").read_text() == "1"
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_what_is_written_over_while_it_is_unpacked_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, refused: bool
+) -> None:
+    def unpack(packed: IO[bytes], target: Path, max_bytes: int, cancelled: threading.Event) -> int:
+        target.mkdir()
+        (tmp_path / "m.tar.gz").write_bytes(b"other bytes")
+        if refused:
+            raise archive.Refused("half of one and half of another")
+        return 1
+
+    url = pack(tmp_path / "m.tar.gz", {"v": "1"})
+    monkeypatch.setattr(archive, "unpack", unpack)
+    with pytest.raises(Transient, match="was replaced"):
+        await _of_this_machine(tmp_path).get(ModelData(url), "c", quiet)
+    assert not list((tmp_path / "artifacts" / "incoming").iterdir())
+
+
+def _of_this_machine(root: Path) -> Artifacts:
+    return Artifacts(root / "artifacts", Objects(None, "", "", "us-east-1", (root,)), 10**9, 10**8)

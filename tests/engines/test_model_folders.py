@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from clary.core.ports import ModelData, Progress
+from clary.core.ports import ModelData
 from clary.engines.fetching import Fetcher
 from clary.engines.model_folders import ModelFolders
-from clary.engines.pieces import Piece
 from clary.errors import LaunchFailure, Transient
 from clary.objects import Objects
 from tests.engines.conftest import pack
@@ -26,9 +25,9 @@ class Fetching(Fetcher):
         self.fetched: list[str] = []
         self.stop: Callable[[Path], None] = lambda place: None
 
-    async def fetch(self, data: ModelData, pieces: Sequence[Piece], place: Path, progress: Progress) -> int:
+    async def bring(self, data: ModelData, role_arn: str | None, place: Path) -> int:
+        size = await super().bring(data, role_arn, place)
         self.fetched.append(data.url)
-        size = await super().fetch(data, pieces, place, progress)
         self.stop(place)
         return size
 
@@ -77,23 +76,6 @@ async def test_a_load_that_is_given_up_leaves_nothing(
     assert shown(tmp_path) == []
     assert await folders.placed("c") == {}
     assert list((tmp_path / "data" / "incoming").iterdir()) == []
-
-
-@pytest.mark.parametrize("left", ["files", "size"])
-async def test_half_of_what_a_crash_left_counts_for_nothing(
-    folders: ModelFolders, fetching: Fetching, data: ModelData, tmp_path: Path, left: str
-) -> None:
-    await folders.place("c", "m", data, None)
-    folder = tmp_path / "data" / "c"
-    if left == "files":  # a removal that was cut off
-        (folder / "sizes" / "m").unlink()
-        (folder / "shown" / "m" / "model" / "weights").write_text("half")
-    else:  # a placing that was cut off
-        (folder / "shown" / "m").rename(tmp_path / "elsewhere")
-    assert await folders.placed("c") == {}
-    assert await folders.place("c", "m", data, None) == 10
-    assert (folder / "shown" / "m" / "model" / "weights").read_text() == "w" * 10
-    assert len(fetching.fetched) == 2
 
 
 async def test_a_container_that_is_removed_meanwhile_gets_no_folder_of_its_own(

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from clary.channel import Broken
 from clary.core.routing import Hop
 from clary.core.transform import Work
 from clary.transform import calls as module
 from clary.transform.calls import Caller, CallFailed, parameters_of
-from clary.transform.channel import Broken
 
 from .container import CLOSE, Container, Places, Request, good
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from clary.channel import Broken, Reply
 from clary.core.transform import Work
 from clary.errors import Transient
 from clary.transform.calls import EXCERPT, CallFailed
-from clary.transform.channel import Broken, Reply
 from clary.transform.flow import flow
 from clary.transform.run import ObjectFailed
 

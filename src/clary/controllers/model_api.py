@@ -6,19 +6,21 @@ there. MMS lists pages of `models`; TensorFlow Serving's container answers with 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import quote
 
-import aiohttp
-
+from clary.channel import Broken
+from clary.controllers.channels import Channels
 from clary.core.ports import Container
 from clary.errors import Transient
 
 LOAD_TIMEOUT = 360.0
 """Seconds that loading or unloading may take (AWS's documentation)."""
-_LOOK = aiohttp.ClientTimeout(total=10)
-_WORK = aiohttp.ClientTimeout(total=LOAD_TIMEOUT)
+LOOK_TIMEOUT = 10.0
+"""Seconds that a container may take to say what is loaded."""
 _KEPT_BODY = 64 * 1024
 
 
@@ -53,24 +55,24 @@ class HttpModelApi:
     """Implements ModelApi over HTTP/1.1."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._channels = Channels()
 
     async def load(self, container: Container, model: str, path: str) -> Said:
-        return await self._ask(container, "POST", "/models", json={"model_name": model, "url": path})
+        body = json.dumps({"model_name": model, "url": path}).encode()
+        return await self._ask(container, "POST", "/models", body)
 
     async def unload(self, container: Container, model: str) -> Said:
         return await self._ask(container, "DELETE", f"/models/{model}")
 
     async def has(self, container: Container, model: str) -> bool:
-        return (await self._ask(container, "GET", f"/models/{model}", timeout=_LOOK)).status == 200
+        return (await self._ask(container, "GET", f"/models/{model}", timeout=LOOK_TIMEOUT)).status == 200
 
     async def loaded(self, container: Container) -> list[str]:
         found: list[str] = []
         page: str | None = ""
         while page is not None:
-            said = await self._ask(
-                container, "GET", "/models", timeout=_LOOK, params={"next_page_token": page} if page else {}
-            )
+            which = f"?next_page_token={quote(page, safe='')}" if page else ""
+            said = await self._ask(container, "GET", f"/models{which}", timeout=LOOK_TIMEOUT)
             if said.status != 200:
                 raise Transient(f"{container.id}: GET /models answered {said.status}")
             names, page = _page(said.body, container)
@@ -80,32 +82,25 @@ class HttpModelApi:
         return found
 
     async def _ask(
-        self,
-        container: Container,
-        method: str,
-        path: str,
-        *,
-        timeout: aiohttp.ClientTimeout = _WORK,
-        **more: Any,
+        self, container: Container, method: str, path: str, body: bytes = b"", *, timeout: float = LOAD_TIMEOUT
     ) -> Said:
-        if self._session is None:
-            # No connection is kept: to repeat what was sent over one that had gone stale could load a model twice.
-            connector = aiohttp.TCPConnector(force_close=True, limit=0)
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
-        url = f"http://{container.host}:{container.port}{path}"
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {container.host}:{container.port}"]
+        lines += ["Content-Type: application/json"] if body else []
+        head = "\r\n".join([*lines, "Content-Length: "]).encode()
         try:
-            async with self._session.request(method, url, timeout=timeout, allow_redirects=False, **more) as answer:
-                body = await answer.content.read() if answer.status == 200 else await answer.content.read(_KEPT_BODY)
-                return Said(answer.status, body.decode("utf-8", "replace"))
-        except aiohttp.ClientConnectorError as error:
+            async with asyncio.timeout(timeout):
+                reply = await self._channels.ask((container.host, container.port), head, body)
+        except TimeoutError as error:
+            raise Transient(f"{container.id}: {method} {path}: no answer in time") from error
+        except OSError as error:
             raise Unreachable(f"{container.id}: {method} {path}: {error}") from error
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            why = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-            raise Transient(f"{container.id}: {method} {path}: {why}") from error
+        except Broken as error:
+            raise Transient(f"{container.id}: {method} {path}: {error}") from error
+        kept = reply.body if reply.status == 200 else reply.body[:_KEPT_BODY]
+        return Said(reply.status, kept.decode("utf-8", "replace"))
 
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+    def close(self) -> None:
+        self._channels.close()
 
 
 def _page(body: str, container: Container) -> tuple[list[str], str | None]:

@@ -174,7 +174,7 @@ class Residency:
         """Let go of all containers; their models stay loaded."""
         loaders, self._loaders = self._all(), {}
         await asyncio.gather(*(loader.close() for loader in loaders), *self._tasks, return_exceptions=True)
-        await self._http.close()
+        self._http.close()
 
     # -- the gateways' side --------------------------------------------------------------------------------------------
 

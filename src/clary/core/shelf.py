@@ -61,8 +61,8 @@ class Shelf:
         self._disk_limit = disk_limit
         self._models: dict[str, Model] = {}
         self._loaded: dict[str, Model] = {}
-        self._bytes = 0
-        """Of all files."""
+        self._bytes = self._loaded_bytes = 0
+        """Of all files, and of those of the models that serve."""
         self._refused = (0, 0.0)
         """Bytes of the files of the models that were too many at once, and until when that counts."""
 
@@ -124,12 +124,13 @@ class Shelf:
         assert model.phase in ("absent", "loading"), f"loaded while it was {model.phase}"
         model.phase, model.number, model.used_at, model.published = "loaded", self._numbers(), now, published
         self._loaded[name] = model
+        self._loaded_bytes += model.size
 
     def has_gone(self, name: str) -> None:
         """It is not loaded: a load failed, or it was unloaded, or its container has lost it."""
         model = self._models[name]
         model.phase = "absent"
-        self._loaded.pop(name, None)
+        self._serves_no_more(name)
         model.grants.clear()
         model.unaware.clear()
         self._forget(name)
@@ -138,6 +139,8 @@ class Shelf:
         """Its files are on the disk, or with size 0 they are not any more."""
         model = self[name]
         self._bytes += size - model.size
+        if name in self._loaded:
+            self._loaded_bytes += size - model.size
         model.size = size
         self._forget(name)
 
@@ -162,7 +165,7 @@ class Shelf:
         model = self._models[name]
         assert model.phase == "loaded", f"retired while it was {model.phase}"
         model.phase = "leaving"
-        del self._loaded[name]
+        self._serves_no_more(name)
         model.unaware = set(gateways) if model.published else set()
 
     def give_back(self, name: str, number: int, gateway: str, grants: int, *, aware: bool) -> None:
@@ -200,7 +203,11 @@ class Shelf:
         return now < until and self._with(name) >= refused
 
     def _with(self, name: str) -> int:
-        return sum(model.size for model in self._loaded.values()) + self.size(name)
+        return self._loaded_bytes + self.size(name)
+
+    def _serves_no_more(self, name: str) -> None:
+        if (model := self._loaded.pop(name, None)) is not None:
+            self._loaded_bytes -= model.size
 
     def recent(self, number: int) -> list[str]:
         """Give the callers' names of the loaded models that were used last, as far as they are known."""

@@ -17,12 +17,13 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from clary.core.ports import ModelData, Progress
 from clary.engines import archive
-from clary.engines.pieces import Piece, canonical, download, find
+from clary.engines.pieces import Piece, at_hand, canonical, download, find
 from clary.errors import DiskFull, LaunchFailure, Transient
-from clary.objects import Count, Objects
+from clary.objects import AtHand, Count, Objects
 
 MB = 1_000_000
 
@@ -47,11 +48,7 @@ class Fetcher:
         Its policies may have changed since CreateModel, or were never asked (--defer-checks). Raises
         LaunchFailure(download) or Transient.
         """
-        data = canonical(self._objects, data)
-        asked = [("s3:ListBucket" if data.form == "prefix" else "s3:GetObject", data.url)]
-        if data.manifest:
-            asked.append(("s3:GetObject", data.manifest))
-        self._require(role_arn, asked)
+        data = self._permitted(data, role_arn)
         pieces = await find(self._objects, data)
         self._require(role_arn, [("s3:GetObject", piece.url) for piece in pieces])
         return data, pieces
@@ -61,37 +58,81 @@ class Fetcher:
 
         Raises LaunchFailure (unpack, size, download) or Transient, DiskFull among them.
         """
-        size = sum(piece.head.size for piece in pieces)
-        if size > self._max_bytes:
-            raise _too_large(self._max_bytes)
-        tree = place / "model"
-        incoming = place / "packed" if data.form == "archive" else tree
-        with _room(data.url, place.parent):
-            await download(self._objects, pieces, incoming, _in_steps(progress))
-        if await find(self._objects, data) != pieces:
-            raise Transient(f"{data.url} was replaced while it was downloaded")
+        size, tree = sum(piece.head.size for piece in pieces), place / "model"
+        self._require_size(size)
         if data.form == "archive":
-            progress(f"unpack {size / MB:.0f} MB")
-            size = await self._unpack(data.url, incoming / pieces[0].path, tree)
+            if (here := at_hand(self._objects, data)) is not None:
+                if here.head != pieces[0].head:
+                    here.file.close()
+                    raise _replaced(data)
+                return await self._unpack_here(data, here, tree, progress)
+            incoming = place / "packed"
+            await self._download(data, pieces, incoming, progress)
+            with (incoming / pieces[0].path).open("rb") as packed:
+                size = await self._unpack(data, packed, size, tree, progress)
             shutil.rmtree(incoming)
-            tree.chmod(0o755)  # whatever our umask says; of what is below, unpacking has seen to it
         else:
+            await self._download(data, pieces, tree, progress)
             await asyncio.to_thread(_open_to_readers, tree)
         return size
+
+    async def bring(self, data: ModelData, role_arn: str | None, place: Path) -> int:
+        """Find and fetch, for whom the pieces are nothing: what is a file of this machine is found by opening it."""
+        data = self._permitted(data, role_arn)
+        if data.form == "archive" and (here := at_hand(self._objects, data)) is not None:
+            return await self._unpack_here(data, here, place / "model", _untold)
+        data, pieces = await self.find(data, role_arn)
+        return await self.fetch(data, pieces, place, _untold)
+
+    async def _unpack_here(self, data: ModelData, here: AtHand, tree: Path, progress: Progress) -> int:
+        """Unpack an archive from where it is. Its file may be written over while it is read."""
+        with here.file as packed:
+            self._require_size(here.head.size)
+            before = _version(packed)
+            try:
+                size = await self._unpack(data, packed, here.head.size, tree, progress)
+            except LaunchFailure as failure:
+                if _version(packed) != before:
+                    raise _replaced(data) from failure
+                raise
+            if _version(packed) != before:
+                raise _replaced(data)
+        return size
+
+    async def _download(self, data: ModelData, pieces: Sequence[Piece], target: Path, progress: Progress) -> None:
+        with _room(data.url, target.parent):
+            await download(self._objects, pieces, target, _in_steps(progress))
+        if await find(self._objects, data) != pieces:
+            raise _replaced(data)
+
+    def _permitted(self, data: ModelData, role_arn: str | None) -> ModelData:
+        """Give the data under its canonical URLs. Raises LaunchFailure(download) where the role may not have it."""
+        data = canonical(self._objects, data)
+        asked = [("s3:ListBucket" if data.form == "prefix" else "s3:GetObject", data.url)]
+        if data.manifest:
+            asked.append(("s3:GetObject", data.manifest))
+        self._require(role_arn, asked)
+        return data
+
+    def _require_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise _too_large(self._max_bytes)
 
     def _require(self, role_arn: str | None, asked: Sequence[tuple[str, str]]) -> None:
         for action, url in asked if role_arn else ():
             if refusal := self._refusal(role_arn or "", action, url):
                 raise LaunchFailure("download", refusal)
 
-    async def _unpack(self, url: str, packed: Path, target: Path) -> int:
+    async def _unpack(self, data: ModelData, packed: IO[bytes], size: int, target: Path, progress: Progress) -> int:
+        """Unpack an archive of so many bytes, and give the bytes of its files."""
+        progress(f"unpack {size / MB:.0f} MB")
         cancelled = threading.Event()
         work = asyncio.ensure_future(
             asyncio.to_thread(archive.unpack, packed, target, self._max_bytes, cancelled),
         )
         try:
-            with _room(url, target.parents[1]):
-                return await asyncio.shield(work)
+            with _room(data.url, target.parents[1]):
+                unpacked = await asyncio.shield(work)
         except asyncio.CancelledError:
             # A thread cannot be cancelled; its directory must not be removed before it has let go.
             cancelled.set()
@@ -103,7 +144,9 @@ class Fetcher:
         except archive.TooLarge as error:
             raise _too_large(self._max_bytes) from error
         except OSError as error:
-            raise Transient(f"unpacking {url}: {error}", retry_after=10.0) from error
+            raise Transient(f"unpacking {data.url}: {error}", retry_after=10.0) from error
+        target.chmod(0o755)  # whatever our umask says; of what is below, unpacking has seen to it
+        return unpacked
 
 
 @contextmanager
@@ -154,6 +197,19 @@ def _open_to_readers(tree: Path) -> None:
             file = Path(folder, name)
             if not file.is_symlink():
                 file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
+
+
+def _version(file: IO[bytes]) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def _untold(_: str) -> None:
+    """Progress that nobody follows."""
+
+
+def _replaced(data: ModelData) -> Transient:
+    return Transient(f"{data.url} was replaced while it was read")
 
 
 def _too_large(limit: int) -> LaunchFailure:

@@ -1,16 +1,18 @@
 """The files of a multi-model container's models: what it sees below /opt/ml/models, placed and discarded while it runs.
 
-`<data>/models/<container>/shown` is what the container is shown, with `<model>/model` in it for each model; beside it,
-`sizes/<model>` says how many bytes a model's files have.
+`<data>/models/<container>/shown` is what the container is shown, with `<model>/model` in it for each model. A model
+comes and goes by one rename: what can be seen is whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import uuid
 from collections.abc import Collection
 from pathlib import Path
+from stat import S_ISREG
 
 from clary.core.ports import ModelData
 from clary.engines.fetching import Fetcher, sweep, workplace
@@ -30,10 +32,9 @@ class ModelFolders:
 
     def create(self, container: str) -> Path:
         """Make a container's folders and give the one to be shown."""
-        folder = self._root / container
-        (folder / "sizes").mkdir(parents=True, exist_ok=True)
-        shown = folder / "shown"
-        shown.mkdir(exist_ok=True)
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        shown = self._shown(container)
+        shown.mkdir(parents=True, exist_ok=True)
         shown.chmod(0o755)  # whatever our umask says
         return shown
 
@@ -42,17 +43,12 @@ class ModelFolders:
 
         Raises LaunchFailure (download, unpack, size) or Transient, DiskFull among them.
         """
-        folder = self._root / container
-        shown, size_file = folder / "shown" / model, folder / "sizes" / model
-        if shown.exists() and size_file.exists():
-            return int(size_file.read_text())
-        await self._throw_away(shown)  # left by a removal that was cut off
-        data, pieces = await self._fetcher.find(data, role_arn)
-        self._incoming.mkdir(parents=True, exist_ok=True)
+        shown = self._shown(container) / model
+        if shown.exists():
+            return await asyncio.to_thread(_size, shown)
         with workplace(self._incoming) as place:
-            size = await self._fetcher.fetch(data, pieces, place, lambda _: None)
+            size = await self._fetcher.bring(data, role_arn, place)
             try:
-                size_file.write_text(str(size))
                 place.rename(shown)
             except FileNotFoundError as error:
                 raise Transient(f"{container} was stopped") from error
@@ -60,21 +56,12 @@ class ModelFolders:
 
     async def discard(self, container: str, model: str) -> None:
         """Remove a model's files. Unknown ones are fine."""
-        folder = self._root / container
-        (folder / "sizes" / model).unlink(missing_ok=True)
-        await self._throw_away(folder / "shown" / model)
+        await self._throw_away(self._shown(container) / model)
 
     async def placed(self, container: str) -> dict[str, int]:
         """Give the bytes of each model whose files are there."""
-        return await asyncio.to_thread(self._placed, self._root / container)
-
-    def _placed(self, folder: Path) -> dict[str, int]:
-        # A size without files is of one that was about to come or go.
-        return {
-            file.name: int(file.read_text())
-            for file in (folder / "sizes").glob("*")
-            if (folder / "shown" / file.name).exists()
-        }
+        folders = self._shown(container).glob("*")
+        return await asyncio.to_thread(lambda: {folder.name: _size(folder) for folder in folders})
 
     async def remove(self, container: str) -> None:
         """Remove all that there is of a container. Unknown ones are fine."""
@@ -90,6 +77,9 @@ class ModelFolders:
             if folder.name not in containers and folder != self._incoming:
                 await self._throw_away(folder)
 
+    def _shown(self, container: str) -> Path:
+        return self._root / container / "shown"
+
     async def _throw_away(self, tree: Path) -> None:
         """Put out of sight at once, and remove in a thread: there may be thousands of files."""
         if not tree.exists():
@@ -97,3 +87,13 @@ class ModelFolders:
         self._incoming.mkdir(parents=True, exist_ok=True)
         gone = tree.rename(self._incoming / uuid.uuid4().hex)
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+
+
+def _size(tree: Path) -> int:
+    """Give the bytes of all files below a directory."""
+    return sum(
+        status.st_size
+        for folder, _, names in os.walk(tree)
+        for status in (Path(folder, name).lstat() for name in names)
+        if S_ISREG(status.st_mode)
+    )

@@ -14,7 +14,7 @@ from clary.core import manifest
 from clary.core.ports import ModelData
 from clary.errors import LaunchFailure
 from clary.objecterrors import ObjectNotFound, ObjectRefused
-from clary.objects import Count, ObjectHead, Objects
+from clary.objects import AtHand, Count, ObjectHead, Objects
 
 _LONGEST_NAME = 255
 """Bytes."""
@@ -62,6 +62,19 @@ async def _selected(objects: Objects, found: list[Piece], data: ModelData) -> li
     there = {piece.url: piece for piece in found}
     wanted = manifest.chosen(text, data.manifest, data.url, there.keys(), objects.canonical)
     return [piece for url, piece in there.items() if url in wanted]
+
+
+def at_hand(objects: Objects, data: ModelData) -> AtHand | None:
+    """Open the one object of the data, if it is a file of this machine. Raises LaunchFailure(download)."""
+    with _failing():
+        if (found := objects.at_hand(data.url)) is None:
+            return None
+        try:
+            found.head.require(data.url, data.etag)
+        except ObjectRefused:
+            found.file.close()
+            raise
+        return found
 
 
 async def download(objects: Objects, pieces: Sequence[Piece], target: Path, progress: Count) -> None:

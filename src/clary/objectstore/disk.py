@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -216,11 +217,12 @@ class Disk:
 
     def _find(self, folder: Path, bucket: str, key: str) -> Stored | None:
         path = folder.joinpath(*to_path(key))
-        for candidate in (path, path.with_name(path.name + DISPLACED)):
+        for suffix in ("", DISPLACED):
+            candidate = path.with_name(path.name + suffix) if suffix else path
             with suppress(FileNotFoundError, NotADirectoryError):
-                stat = candidate.stat()
-                if candidate.is_file():
-                    return self.stored(bucket, key, candidate, stat)
+                status = candidate.stat()
+                if S_ISREG(status.st_mode):
+                    return self.stored(bucket, key, candidate, status)
         return None
 
     def _place(self, folder: Path, names: list[str]) -> Path:

@@ -24,12 +24,12 @@ class BundledS3:
             raise FileNotFoundError(error.message) from error
         return found.size, found.about.etag
 
-    def open(self, bucket: str, key: str) -> tuple[int, BinaryIO]:
+    def open(self, bucket: str, key: str) -> tuple[int, str, BinaryIO]:
         try:
             found, file = self._disk.open(bucket, key)
         except AwsError as error:
             raise FileNotFoundError(error.message) from error
-        return found.size, file
+        return found.size, found.about.etag, file
 
     def abandon(self, urls: Iterable[str], since: float) -> None:
         """Forget uploads in parts of these objects that were begun since then (in seconds) and are not completed."""

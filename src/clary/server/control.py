@@ -72,7 +72,7 @@ async def control(settings: Settings) -> None:
     changed += [controller.container_changed, jobs.container_changed]
     if isinstance(engine, HoldsModels):
         bounds = Bounds(settings.artifact_cache * GIB, max(1, (os.cpu_count() or 1) // 2), Pace().keep)
-        controller.residency = Residency(engine, LoadJournal(settings.run / "loads"), ledger.record, bounds)
+        controller.residency = Residency(engine, LoadJournal(settings.run / "loading"), ledger.record, bounds)
 
     world = None if settings.defer_checks else _world(settings, engine, identities)
     handlers = {
@@ -143,7 +143,9 @@ class _Server(uvicorn.Server):
 async def _serve(app: App, path: Path, work: list[Coroutine[Any, Any, None]]) -> bool:
     """Answer, and work beside it, until SIGTERM or SIGINT, or until any of it ends; tell whether it was a signal."""
     server = _Server(
-        uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            app, lifespan="off", log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
+        )
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 
+from clary.channel import Broken
 from clary.core.failure import LONGEST, printable, shorten
 from clary.core.transform import Outcome, Pace, Progress, Work
 from clary.errors import Fatal, Transient
@@ -19,7 +20,6 @@ from clary.objects import Objects
 from clary.transform import inputs
 from clary.transform.calls import Caller, CallFailed, parameters_of
 from clary.transform.captured import capture
-from clary.transform.channel import Broken
 from clary.transform.datalog import DataLog
 from clary.transform.inputs import Input, NoInput
 from clary.transform.instances import Places

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
+from clary.channel import Broken, Channel, Reply, Take
 from clary.core.routing import Hop
 from clary.core.transform import Work
-from clary.transform.channel import Broken, Channel, Reply, Take
 from clary.transform.instances import Places
 
 CONNECT_TIMEOUT = 5.0

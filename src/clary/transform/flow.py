@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import aiohttp
 
+from clary.channel import Broken, Reply
 from clary.core.routing import Hop
 from clary.core.transform import Work
 from clary.transform.calls import EXCERPT
-from clary.transform.channel import Broken, Reply
 
 PIECE = 256 * 1024
 """Bytes that are taken of an answer at once."""

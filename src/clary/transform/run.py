@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from clary.channel import Reply
 from clary.core.batching import MIB, Batch, Batcher, Splitter
 from clary.core.framing import BadData
 from clary.core.processing import ProcessedBatches, Processing
@@ -23,7 +24,6 @@ from clary.core.transform import PRODUCT, Pace, Work
 from clary.errors import Fatal, Transient
 from clary.objects import Objects
 from clary.transform.calls import Caller, CallFailed
-from clary.transform.channel import Reply
 from clary.transform.inputs import Input
 from clary.transform.lane import WHOLE, Lane
 

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from clary.transform import channel as module
-from clary.transform.channel import LARGE, Broken, Channel, Reply, Take
-
-from .container import good
+from clary import channel as module
+from clary.channel import LARGE, Broken, Channel, Reply, Take
+from tests.transform.container import good
 
 HEAD = b"POST /invocations HTTP/1.1\r\nContent-Length: "
 

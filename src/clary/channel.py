@@ -1,6 +1,6 @@
 """One connection to one container, for one request at a time: as little as an HTTP client can be.
 
-A job makes millions of requests, each as short as its record, and every microsecond here is one of each of them. So a
+A transform job makes millions of requests, each as short as its record, and every microsecond here is one of each. So a
 good answer with its length in its head is taken apart by hand, every other by httptools; and where an answer was read
 the next request is written, without a task in between.
 """
@@ -111,8 +111,8 @@ class Channel(asyncio.Protocol):
         self._is_whole = self._keeps = self._has_length = False
 
     @classmethod
-    async def connect(cls, host: str, port: int, timeout: float) -> Channel:
-        """Open a connection. Raises OSError or TimeoutError."""
+    async def connect(cls, host: str, port: int, timeout: float | None) -> Channel:
+        """Open a connection. Raises OSError or TimeoutError; `timeout` None: the caller has one."""
         async with asyncio.timeout(timeout):
             _, channel = await asyncio.get_running_loop().create_connection(cls, host, port)
             return channel
