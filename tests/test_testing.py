@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from clary.core.ports import ContainerSpec
+from clary.core.containers import ContainerSpec
 from clary.core.resources import ENDPOINT, Resource
 from clary.errors import LaunchFailure
 from clary.testing import FakeEngine, MemoryStore, Script, Specimens, engine_conformance, in_virtual_time, now

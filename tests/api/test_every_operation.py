@@ -17,7 +17,7 @@ from botocore.model import Shape
 from clary.api.app import App, operations
 from clary.api.coverage import implemented
 from clary.api.world import World
-from clary.core.ports import Repository
+from clary.core.containers import Repository
 from clary.core.resources import KINDS, Partition
 from clary.objects import Objects
 from clary.wire import model

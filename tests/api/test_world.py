@@ -10,7 +10,7 @@ import pytest
 
 from clary.api.app import operations
 from clary.api.world import World
-from clary.core.ports import Repository
+from clary.core.containers import Repository
 from clary.core.resources import Partition
 from clary.errors import LaunchFailure, Transient, ValidationException
 from clary.objecterrors import AccessRefused, ObjectNotFound, ObjectRefused

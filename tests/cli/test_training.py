@@ -10,7 +10,7 @@ import pytest
 
 from clary.cli import training
 from clary.cli.demo import IMAGE
-from clary.core.ports import Progress
+from clary.core.containers import Progress
 from clary.engines.catalogue import Catalogue, Recipe
 from clary.engines.environments import Environments, PythonEnvironment
 

@@ -15,7 +15,7 @@ from clary.controllers.adapters import AdapterHands
 from clary.controllers.endpoints import EndpointController, Grace
 from clary.controllers.model_api import Said
 from clary.controllers.routes import Routes
-from clary.core.ports import Container, ContainerSpec, ModelData, Placed
+from clary.core.containers import Container, ContainerSpec, ModelData, Placed
 from clary.core.resources import ENDPOINT, INFERENCE_COMPONENT, Partition, Resource
 from clary.core.routing import EndpointRoute, Target
 from clary.errors import LaunchFailure

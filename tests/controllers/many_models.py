@@ -12,9 +12,9 @@ from typing import Any
 
 from clary.controllers.model_api import LOAD_TIMEOUT, Said, Unreachable
 from clary.controllers.residency import Bounds, Residency
+from clary.core.containers import Container, ModelData, ModelPrefix, Placed
 from clary.core.deployment import ModelHost
 from clary.core.metrics import Point
-from clary.core.ports import Container, ModelData, ModelPrefix, Placed
 from clary.core.residency import News, Wish
 from clary.core.target_model import model_id
 from clary.errors import AwsError, DiskFull, LaunchFailure, Transient

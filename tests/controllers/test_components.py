@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from clary.core.ports import Network
+from clary.core.containers import Network
 from clary.errors import LaunchFailure, ValidationException
 from clary.testing import FakeEngine, Script, in_virtual_time, now, until
 from tests.controllers.components import ROLE, World, rolling

@@ -12,8 +12,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from clary.core.containers import Container, ContainerSpec, Progress
 from clary.core.placement import Compute
-from clary.core.ports import Container, ContainerSpec, Progress
 from clary.core.resources import INFERENCE_COMPONENT
 from clary.errors import LaunchFailure, Transient, ValidationException
 from clary.testing import FakeEngine, Script, virtual_runner

@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from clary.controllers.desired import desired
+from clary.core.containers import ModelData, ModelDataForm, Network, Repository
 from clary.core.deployment import ContainerTemplate, Variant
-from clary.core.ports import ModelData, ModelDataForm, Network, Repository
 from clary.core.resources import Resource
 from clary.core.routing import AsyncInference, DataCapture
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from clary.controllers.fleet import Fleet, Surroundings
 from clary.controllers.health import Prober
+from clary.core.containers import ContainerSpec
 from clary.core.deployment import LaunchFailed, Launching, Present, Stopping
-from clary.core.ports import ContainerSpec
 from clary.errors import Transient
 from clary.testing import FakeEngine, Script, in_virtual_time, now
 

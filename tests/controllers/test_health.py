@@ -10,8 +10,8 @@ import pytest
 
 from clary.controllers import health
 from clary.controllers.health import HttpPing, Prober
+from clary.core.containers import Container
 from clary.core.deployment import Answer, Ping
-from clary.core.ports import Container
 from clary.testing import in_virtual_time, now
 
 

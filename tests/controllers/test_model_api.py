@@ -11,7 +11,7 @@ from aiohttp import web
 
 from clary.controllers import channels
 from clary.controllers.model_api import HttpModelApi, Said, Unreachable
-from clary.core.ports import Container
+from clary.core.containers import Container
 from clary.errors import Transient
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]

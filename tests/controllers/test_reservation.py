@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from clary.controllers.reservation import numbers
+from clary.core.containers import Usage
 from clary.core.occupancy import Occupant, Occupied
 from clary.core.placement import Compute
-from clary.core.ports import Usage
 
 GIB = 1024**3
 NODE = Occupied(

@@ -11,7 +11,7 @@ import pytest
 
 from clary.controllers.model_api import Said
 from clary.controllers.residency import Bounds
-from clary.core.ports import ModelPrefix
+from clary.core.containers import ModelPrefix
 from clary.core.replication import ENOUGH
 from clary.core.target_model import model_id
 from clary.testing import in_virtual_time, until

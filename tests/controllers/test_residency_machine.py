@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from clary.controllers.residency import WAIT, Bounds
-from clary.core.ports import ModelPrefix
+from clary.core.containers import ModelPrefix
 from clary.testing import virtual_runner
 from tests.controllers.many_models import PREFIX, Gateway, World
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from clary.controllers.utilisation import INTERVAL, Utilisation
+from clary.core.containers import Container, Usage
 from clary.core.metrics import Point
-from clary.core.ports import Container, Usage
 from clary.errors import Transient
 from clary.testing import in_virtual_time, now
 

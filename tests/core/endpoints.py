@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from clary.core.containers import Container, ContainerSpec, ModelData
 from clary.core.deployment import (
     ContainerTemplate,
     Desired,
@@ -15,7 +16,6 @@ from clary.core.deployment import (
     Variant,
 )
 from clary.core.endpoint import plan
-from clary.core.ports import Container, ContainerSpec, ModelData
 from clary.testing import running
 
 T0 = 1_700_000_000.0

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from clary.core.containers import ModelData
 from clary.core.deployment import (
     Attempts,
     ContainerTemplate,
@@ -26,7 +27,6 @@ from clary.core.deployment import (
 from clary.core.endpoint import plan
 from clary.core.judgement import SERVING_DELAYS
 from clary.core.memory import attempts_of, with_attempts
-from clary.core.ports import ModelData
 from tests.core.endpoints import CREATING, OK, REFUSED, T0, container, desired, in_service, specs, variant
 
 

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from clary.core.containers import ContainerSpec
 from clary.core.deployment import (
     Desired,
     Launch,
@@ -26,7 +27,6 @@ from clary.core.deployment import (
 )
 from clary.core.endpoint import plan
 from clary.core.memory import attempts_of, with_attempts
-from clary.core.ports import ContainerSpec
 from tests.core.endpoints import ARN, CREATING, OK, T0, container, specs, variant
 
 NEXT = {

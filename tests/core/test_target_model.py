@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from clary.core.ports import ModelPrefix
+from clary.core.containers import ModelPrefix
 from clary.core.target_model import data_of
 
 

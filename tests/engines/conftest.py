@@ -13,7 +13,7 @@ from typing import Protocol
 import aiohttp
 import pytest
 
-from clary.core.ports import ContainerSpec, ModelData
+from clary.core.containers import ContainerSpec, ModelData
 from clary.engines.context import EngineContext
 from clary.engines.process import ProcessEngine
 from clary.objects import Objects

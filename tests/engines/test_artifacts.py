@@ -12,7 +12,7 @@ from typing import IO
 
 import pytest
 
-from clary.core.ports import ModelData
+from clary.core.containers import ModelData
 from clary.engines import archive
 from clary.engines.artifacts import Artifacts
 from clary.errors import LaunchFailure, Transient

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from clary.core.ports import LOCAL, Capacity, ContainerSpec, Share
+from clary.core.containers import LOCAL, Capacity, ContainerSpec, Share
 from clary.engines.instance_types import GIB, Limits, bounds, capacity, limits
 
 

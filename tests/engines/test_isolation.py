@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from clary.core.ports import Container, ModelData, Network
+from clary.core.containers import Container, ModelData, Network
 from clary.engines import isolation, posix
 from clary.engines.context import EngineContext
 from clary.engines.grants import Grants

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from clary.core.ports import Container
+from clary.core.containers import Container
 from clary.engines.launches import Launches
 from clary.errors import LaunchFailure
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clary.core.ports import ModelData
+from clary.core.containers import ModelData
 from clary.engines.fetching import Fetcher
 from clary.engines.model_folders import ModelFolders
 from clary.errors import LaunchFailure, Transient

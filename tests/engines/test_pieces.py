@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clary.core.ports import ContainerSpec, ModelData
+from clary.core.containers import ContainerSpec, ModelData
 from clary.engines.artifacts import Artifacts
 from clary.engines.pieces import Piece, download, find
 from clary.errors import LaunchFailure, Transient

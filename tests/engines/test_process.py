@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from clary.core.ports import Container, ModelData
+from clary.core.containers import Container, ModelData
 from clary.engines import posix
 from clary.engines.context import EngineContext
 from clary.engines.grants import Grants

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from clary.api.definition import Container, data_sources
+from clary.core.containers import Repository
 from clary.core.manifest import LARGEST, ManifestRefused, chosen
-from clary.core.ports import Repository
 from clary.errors import LaunchFailure, ValidationException
 from clary.objecterrors import AccessRefused, ObjectNotFound, ObjectRefused
 

@@ -9,7 +9,7 @@ import tarfile
 from importlib import resources
 from pathlib import Path
 
-from clary.core.ports import Progress
+from clary.core.containers import Progress
 from clary.engines.catalogue import Catalogue
 from clary.engines.environments import Environments
 from clary.errors import ClaryError

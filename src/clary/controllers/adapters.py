@@ -16,8 +16,9 @@ import aiohttp
 
 from clary.controllers.model_api import Said
 from clary.core.adapters import Load, LoadSeen, Unload
+from clary.core.containers import Container
 from clary.core.failure import printable, shorten
-from clary.core.ports import Container, HoldsModels
+from clary.core.ports import HoldsModels
 from clary.errors import LaunchFailure, Transient
 from clary.telemetry import logger
 

@@ -15,11 +15,12 @@ from typing import Any, cast
 from clary.controllers.desired import Refused, Request, containers, network_of
 from clary.core.adapters import Loads
 from clary.core.component import BASE, ENDPOINT_KEY, REVISION, REVISIONS, Adapter, Component, Revision, Rolling, Size
+from clary.core.containers import ModelData, Network
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Observed
 from clary.core.occupancy import Occupied, occupancy
 from clary.core.packing import Packed, Surroundings, pack
 from clary.core.placement import Compute, Strategy
-from clary.core.ports import Engine, ListQuery, ModelData, Network, ResourceStore
+from clary.core.ports import Engine, ListQuery, ResourceStore
 from clary.core.resources import INFERENCE_COMPONENT, Resource
 from clary.telemetry import logger
 

@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from clary.core.containers import LOCAL, ModelData, ModelDataForm, ModelPrefix, Network, Repository
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate, Desired, Variant
-from clary.core.ports import LOCAL, ModelData, ModelDataForm, ModelPrefix, Network, Repository
 from clary.core.resources import Resource
 from clary.core.routing import AsyncInference, DataCapture, Strategy
 

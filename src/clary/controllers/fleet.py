@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from clary.controllers.health import Prober
 from clary.controllers.routes import key_of
+from clary.core.containers import Container, ContainerSpec
 from clary.core.deployment import GraceKind, LaunchFailed, Launching, Present, Sighting, Stopping
-from clary.core.ports import Container, ContainerSpec, Engine, ShowsSockets
+from clary.core.ports import Engine, ShowsSockets
 from clary.core.resources import ENDPOINT
 from clary.errors import DiskFull, LaunchFailure, Transient
 from clary.telemetry import logger

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from clary.core.containers import Container
 from clary.core.deployment import Answer, Ping
 from clary.core.judgement import UNHEALTHY_AFTER
-from clary.core.ports import Container
 
 TIMEOUT = 2.0
 """Seconds that an answer may take (AWS's documentation)."""

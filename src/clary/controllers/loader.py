@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from clary.controllers.model_api import LOAD_TIMEOUT, ModelApi, Said, Unreachable
 from clary.controllers.turns import Turns
+from clary.core.containers import Placed, Usage
 from clary.core.deployment import ModelHost
-from clary.core.ports import HoldsModels, Placed, Usage
+from clary.core.ports import HoldsModels
 from clary.core.residency import Held, HeldKey, Return
 from clary.core.shelf import Shelf
 from clary.core.target_model import data_of, model_id

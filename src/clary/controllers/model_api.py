@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from clary.channel import Broken
 from clary.controllers.channels import Channels
-from clary.core.ports import Container
+from clary.core.containers import Container
 from clary.errors import Transient
 
 LOAD_TIMEOUT = 360.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from clary.core.containers import Usage
 from clary.core.metrics import COMPONENTS, INSTANCES, Series, series
 from clary.core.occupancy import Occupied
-from clary.core.ports import Usage
 
 Measured = Mapping[str, tuple[Usage, float | None]]
 """What each container uses, by its id, and how many cores are busy with it; None at the first look."""

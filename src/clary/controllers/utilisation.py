@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
 from clary.controllers.reservation import numbers
+from clary.core.containers import Container, Usage
 from clary.core.metrics import INSTANCES, MINUTE, TRANSFORMS, Point, Statistics, merged, series
 from clary.core.occupancy import Occupied
-from clary.core.ports import Container, Meters, Usage
+from clary.core.ports import Meters
 from clary.core.resources import TRANSFORM_JOB
 from clary.errors import Transient
 from clary.telemetry import logger

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from clary.core.component import Adapter, Component, Memory
+from clary.core.containers import Container
 from clary.core.failure import LONGEST, shorten
-from clary.core.ports import Container
 from clary.core.routing import EndpointRoute
 
 RETRY = 10.0

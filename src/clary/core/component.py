@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, cast
 
+from clary.core.containers import ContainerSpec, ModelData, Network, Share
 from clary.core.deployment import DOWNLOAD_TIMEOUT, STARTUP_TIMEOUT, ContainerTemplate
 from clary.core.placement import Compute, Item, Strategy
-from clary.core.ports import ContainerSpec, ModelData, Network, Share
 
 ENDPOINT_KEY, BASE, REVISION, REVISIONS = "_Endpoint", "_Base", "_Revision", "_Revisions"
 """Private members of the spec, which the API writes and the controller reads: the endpoint's name in lower case, and

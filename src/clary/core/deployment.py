@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from clary.core.containers import Container, ContainerSpec, ModelData, ModelPrefix, Network, Repository
 from clary.core.failure import Failure
-from clary.core.ports import Container, ContainerSpec, ModelData, ModelPrefix, Network, Repository
 from clary.core.routing import AsyncInference, DataCapture, EndpointRoute, Strategy
 
 STARTUP_TIMEOUT = 480.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from clary.core.containers import ContainerSpec
 from clary.core.deployment import (
     Action,
     Attempts,
@@ -19,7 +20,6 @@ from clary.core.deployment import (
     Stopping,
 )
 from clary.core.failure import Failure, Severity
-from clary.core.ports import ContainerSpec
 
 UNHEALTHY_AFTER = 3
 """Failed pings in a row that end a ready container. AWS publishes no number."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from clary.core.component import Bench, Component, Copy, Memory, Revision
+from clary.core.containers import Container
 from clary.core.deployment import Action, Attempts, Judgement, LaunchFailed, Observed, Sighting
 from clary.core.describe import ready_before
 from clary.core.failure import LONGEST, Scene, failure_reason, shorten
 from clary.core.judgement import View, is_hopeless, judge, stop_all
 from clary.core.memory import attempts_of, with_attempts
 from clary.core.placement import surplus
-from clary.core.ports import Container
 
 NO_HARDWARE = (
     "There is not enough hardware resources on the instances for this endpoint to create a copy of the inference "

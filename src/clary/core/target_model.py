@@ -7,7 +7,7 @@ from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote
 
-from clary.core.ports import ModelData, ModelPrefix
+from clary.core.containers import ModelData, ModelPrefix
 
 PATTERN = r"\A\S[\p{Print}]*\z"
 """The service model's, in Java's words: printable ASCII, no blank at the start."""

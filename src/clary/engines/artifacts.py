@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from clary.core.ports import ContainerSpec, ModelData, Progress
+from clary.core.containers import ContainerSpec, ModelData, Progress
 from clary.engines.fetching import Fetcher, ReadRefusal, sweep, workplace
 from clary.engines.pieces import Piece
 from clary.errors import LaunchFailure

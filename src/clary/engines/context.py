@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clary.core.ports import ContainerSpec
+from clary.core.containers import ContainerSpec
 from clary.engines.fetching import ReadRefusal
 from clary.objects import Objects
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import uv
 
 import clary
-from clary.core.ports import Progress
+from clary.core.containers import Progress
 from clary.engines.catalogue import Recipe
 from clary.errors import LaunchFailure
 from clary.telemetry import logger

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from clary.core.ports import ModelData, Progress
+from clary.core.containers import ModelData, Progress
 from clary.engines import archive
 from clary.engines.pieces import Piece, at_hand, canonical, download, find
 from clary.errors import DiskFull, LaunchFailure, Transient

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from clary.core.ports import Capacity, ContainerSpec
+from clary.core.containers import Capacity, ContainerSpec
 
 GIB = 1024**3
 

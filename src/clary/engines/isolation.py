@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import clary
-from clary.core.ports import Network
+from clary.core.containers import Network
 from clary.engines.launcher import Isolation
 from clary.errors import LaunchFailure
 

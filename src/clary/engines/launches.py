@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from clary.core.ports import Container
+from clary.core.containers import Container
 from clary.errors import LaunchFailure
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from stat import S_ISREG
 
-from clary.core.ports import ModelData
+from clary.core.containers import ModelData
 from clary.engines.fetching import Fetcher, sweep, workplace
 from clary.errors import Transient
 

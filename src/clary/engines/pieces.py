@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from clary.core import manifest
-from clary.core.ports import ModelData
+from clary.core.containers import ModelData
 from clary.errors import LaunchFailure
 from clary.objecterrors import ObjectNotFound, ObjectRefused
 from clary.objects import AtHand, Count, ObjectHead, Objects

@@ -17,18 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import clary
-from clary.core.ports import (
+from clary.core.containers import (
     LOCAL,
     Capacity,
     Container,
     ContainerSpec,
-    Engine,
     ModelData,
     Placed,
     Progress,
     Repository,
     Usage,
 )
+from clary.core.ports import Engine
 from clary.engines import cgroups, instance_types, isolation, posix, sockets, staging, usage
 from clary.engines.artifacts import Artifacts
 from clary.engines.catalogue import Catalogue, Recipe

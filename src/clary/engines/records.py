@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clary.core.ports import Container, ContainerSpec, ModelData, ModelPrefix, Network, Repository, Share
+from clary.core.containers import Container, ContainerSpec, ModelData, ModelPrefix, Network, Repository, Share
 from clary.errors import LaunchFailure
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from clary.core.ports import ContainerSpec
+from clary.core.containers import ContainerSpec
 from clary.engines import isolation, posix
 from clary.engines.catalogue import Recipe, fill_in
 from clary.engines.environments import PythonEnvironment

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clary.core.ports import Usage
+from clary.core.containers import Usage
 from clary.engines import posix
 from clary.engines.instance_types import limits
 

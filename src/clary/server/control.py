@@ -34,7 +34,8 @@ from clary.controllers.residency import Bounds, Residency
 from clary.controllers.routes import Routes
 from clary.controllers.transform_jobs import TransformJobController
 from clary.controllers.utilisation import Utilisation
-from clary.core.ports import ContainerSpec, Engine, HoldsModels, KnowsImages, Meters, Repository
+from clary.core.containers import ContainerSpec, Repository
+from clary.core.ports import Engine, HoldsModels, KnowsImages, Meters
 from clary.core.resources import Partition
 from clary.core.sessions import ROLE_CREDENTIALS, Holder, Sessions
 from clary.engines.context import EngineContext

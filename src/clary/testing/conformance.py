@@ -7,13 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from clary.core.ports import (
-    Container,
-    ContainerSpec,
-    Engine,
-    Meters,
-    ShowsSockets,
-)
+from clary.core.containers import Container, ContainerSpec
+from clary.core.ports import Engine, Meters, ShowsSockets
 from clary.errors import LaunchFailure, Transient
 
 T = TypeVar("T")

@@ -7,14 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from clary.core.containers import LOCAL, Capacity, Container, ContainerSpec, Progress
 from clary.core.deployment import Answer
-from clary.core.ports import (
-    LOCAL,
-    Capacity,
-    Container,
-    ContainerSpec,
-    Progress,
-)
 from clary.testing.clock import now
 
 

@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from clary.core.asynchronous import AsyncRequest, Backlog, Notification, Settled
-from clary.core.ports import (
-    ListQuery,
-    Page,
-)
+from clary.core.ports import ListQuery, Page
 from clary.core.queues import Bound, Unsent, Waiting
 from clary.core.resources import KINDS, Kind, Resource
 from clary.testing.clock import now

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from clary.core.ports import (
-    Container,
-    ContainerSpec,
-    Engine,
-    HoldsModels,
-    ModelData,
-)
+from clary.core.containers import Container, ContainerSpec, ModelData
+from clary.core.ports import Engine, HoldsModels
 from clary.errors import LaunchFailure, Transient
 from clary.testing.conformance import launch, stop
 

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clary.core.ports import Container, ContainerSpec
+from clary.core.containers import Container, ContainerSpec
 from clary.engines.context import EngineContext
 from clary.engines.docker.engine import DockerEngine
 from clary.engines.docker.identity import identity

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clary.core.ports import Network
+from clary.core.containers import Network
 from clary.engines.context import EngineContext
 from clary.engines.docker.engine import DockerEngine
 from clary.errors import LaunchFailure

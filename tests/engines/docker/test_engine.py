@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clary.core.ports import Container, ModelData, Network
+from clary.core.containers import Container, ModelData, Network
 from clary.engines.context import EngineContext
 from clary.engines.docker import lost
 from clary.engines.docker.engine import DockerEngine

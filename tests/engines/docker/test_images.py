@@ -13,7 +13,7 @@ from typing import Any
 import aiodocker
 import pytest
 
-from clary.core.ports import ContainerSpec, Progress, Repository
+from clary.core.containers import ContainerSpec, Progress, Repository
 from clary.engines.docker.images import Images, ResolvedImage
 from clary.engines.docker.logins import DockerLogins
 from clary.engines.docker.provider import CredentialsProvider

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from clary.core.ports import Container, Network
+from clary.core.containers import Container, Network
 from clary.engines.context import EngineContext
 from clary.engines.docker.engine import DockerEngine
 from clary.engines.relay import Relay

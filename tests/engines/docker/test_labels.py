@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clary.core.ports import ContainerSpec
+from clary.core.containers import ContainerSpec
 from clary.engines.docker.identity import identity
 from clary.engines.docker.labels import kept, phase, to_container, to_labels
 

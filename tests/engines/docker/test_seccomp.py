@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clary.core.ports import Network
+from clary.core.containers import Network
 from clary.engines.docker import seccomp
 from clary.engines.docker.engine import DockerEngine
 from tests.containers import needs_docker

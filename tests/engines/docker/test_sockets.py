@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clary.core.ports import Network
+from clary.core.containers import Network
 from clary.engines.docker.engine import DockerEngine
 from tests.containers import needs_docker
 from tests.engines.conftest import MakeSpec

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clary.core.ports import ContainerSpec
+from clary.core.containers import ContainerSpec
 from clary.engines.docker import volumes
 from clary.engines.docker.images import ResolvedImage
 from clary.engines.docker.labels import OWNER

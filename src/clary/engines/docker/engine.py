@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 
 from aiodocker import Docker
 
-from clary.core.ports import (
+from clary.core.containers import (
     LOCAL,
     Capacity,
     Container,
     ContainerSpec,
-    Engine,
     ModelData,
     Placed,
     Progress,
     Repository,
     Usage,
 )
+from clary.core.ports import Engine
 from clary.engines import instance_types, sockets
 from clary.engines.artifacts import Artifact, Artifacts
 from clary.engines.context import EngineContext

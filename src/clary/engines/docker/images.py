@@ -21,7 +21,7 @@ from typing import Any
 import aiodocker
 import aiohttp
 
-from clary.core.ports import ContainerSpec, Progress, Repository
+from clary.core.containers import ContainerSpec, Progress, Repository
 from clary.engines.docker import refusals
 from clary.engines.docker.daemon import translated
 from clary.engines.docker.logins import HelperFailed

@@ -1,4 +1,4 @@
-"""What Docker keeps for us on each container, and how that and its state become a `core.ports.Container` again.
+"""What Docker keeps for us on each container, and how that and its state become a `core.containers.Container` again.
 
 Labels are all that adoption needs: nothing on our disk has to agree with Docker. They hold no variable of the model's,
 which may be secret.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from aiodocker.containers import DockerContainer
 
-from clary.core.ports import Container, ContainerSpec
+from clary.core.containers import Container, ContainerSpec
 from clary.core.resources import ENDPOINT
 from clary.engines.endings import ending
 from clary.engines.instance_types import Limits, limits

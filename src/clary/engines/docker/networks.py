@@ -19,7 +19,7 @@ from typing import Any
 from aiodocker import Docker, DockerError
 from aiodocker.networks import DockerNetwork
 
-from clary.core.ports import ContainerSpec
+from clary.core.containers import ContainerSpec
 from clary.core.sessions import CREDENTIALS_HOST
 from clary.engines.docker.daemon import translated
 from clary.engines.docker.labels import OWNER

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiodocker import Docker, DockerError
 
-from clary.core.ports import Usage
+from clary.core.containers import Usage
 from clary.engines.docker.daemon import translated
 
 _AT_ONCE = 8
