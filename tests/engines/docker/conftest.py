@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,7 +18,7 @@ from clary.engines.context import EngineContext
 from clary.engines.docker.engine import DockerEngine
 from clary.engines.docker.identity import identity
 from clary.objects import Objects
-from tests.containers import BIND_LABEL, build, left_of
+from tests.containers import BIND_LABEL, build, docker, left_of
 from tests.engines.conftest import MakeSpec
 
 SERVER = """\
@@ -113,6 +114,11 @@ http.server.ThreadingHTTPServer(("0.0.0.0", int(os.environ["SAGEMAKER_BIND_TO_PO
 
 def quiet(_: str) -> None:
     """Progress that nobody follows."""
+
+
+def inspect(id: str) -> Any:
+    """Give what Docker says of a container of ours."""
+    return json.loads(docker("inspect", docker("ps", "-q", "--filter", f"label=clary.id={id}")))[0]
 
 
 async def ask(container: Container, **question: object) -> Any:

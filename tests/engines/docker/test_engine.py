@@ -1,40 +1,27 @@
-"""The Docker engine on a real Docker."""
+"""The Docker engine on a real Docker: what a container gets, and how it begins and ends."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
-import socket
-import struct
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 
-from clary.core.containers import Container, ModelData, Network
+from clary.core.containers import Container, ModelData
 from clary.engines.context import EngineContext
 from clary.engines.docker import lost
 from clary.engines.docker.engine import DockerEngine
-from clary.errors import LaunchFailure, Transient
+from clary.errors import LaunchFailure
 from clary.testing import ModelSpecimens, Specimens, engine_conformance, holds_models_conformance
 from tests.containers import build, docker, needs_docker
 from tests.engines.conftest import MakeSpec, pack
-from tests.engines.docker.conftest import ask, end, exited, quiet, until
+from tests.engines.docker.conftest import ask, end, exited, inspect, quiet, until
 
 pytestmark = [needs_docker, pytest.mark.usefixtures("nothing_is_left")]
 
 MakeContext = Callable[..., EngineContext]
-
-
-def inspect(id: str) -> Any:
-    """Give what Docker says of a container of ours."""
-    return json.loads(docker("inspect", docker("ps", "-q", "--filter", f"label=clary.id={id}")))[0]
 
 
 async def test_it_keeps_the_promises_of_every_engine(make_context: MakeContext, make_spec: MakeSpec) -> None:
@@ -307,298 +294,12 @@ async def test_stopping_ends_a_launch_that_is_under_way(engine: DockerEngine, ma
 # -- finding again ----------------------------------------------------------------------------------------------------
 
 
-async def test_what_ended_while_nobody_looked_is_found_ended(make_context: MakeContext, make_spec: MakeSpec) -> None:
-    engine = DockerEngine(make_context())
-    spec = make_spec()
-    container = await engine.launch(spec, quiet)
-    await ask(container, do="describe")
-    await engine.close()
-    await asyncio.gather(ask(container, do="leave", code=4), return_exceptions=True)
-    engine = DockerEngine(make_context())
-    ended = await exited(engine, spec.id)
-    assert ended.exit_reason == "exited with 4"
-    assert ended.started_at == container.started_at
-    await end(engine)
-
-
-async def test_what_was_made_and_never_started_is_removed_by_the_next_look(
-    engine: DockerEngine, make_spec: MakeSpec
-) -> None:
-    spec = make_spec()
-    await engine.launch(spec, quiet)
-    told = inspect(spec.id)["Config"]["Labels"]
-    words = _words({**told, "clary.id": "orphan"})
-    docker("create", "--name", engine._name("orphan"), *words, spec.image)
-    assert {each.id for each in await engine.observe()} == {spec.id}
-    assert not docker("ps", "-a", "-q", "--filter", f"name={engine._name('orphan')}")
-
-
-@pytest.fixture
-def stranger() -> Iterator[str]:
-    """Give a name for a container that the test makes itself."""
-    name = f"clary-test-stranger-{uuid.uuid4().hex[:8]}"
-    yield name
-    if docker("ps", "-a", "-q", "--filter", f"name={name}"):
-        docker("rm", "-f", "-v", name)
-
-
-async def test_a_container_that_only_has_the_labels_is_nobody(
-    engine: DockerEngine, make_spec: MakeSpec, stranger: str
-) -> None:
-    spec = make_spec()
-    await engine.launch(spec, quiet)
-    told = inspect(spec.id)["Config"]["Labels"]  # as `docker commit` keeps them
-    docker("run", "-d", "--name", stranger, *_words(told), spec.image)
-    seen = [{each.id for each in await engine.observe()} for _ in range(5)]
-    assert seen == [{spec.id}] * 5
-    assert len([task for task in asyncio.all_tasks() if task.get_name() == f"log of {spec.id}"]) == 1
-    await engine.stop(spec.id, 0)
-    assert not await engine.observe()
-    assert docker("ps", "-q", "--filter", f"name={stranger}"), "it is somebody's"
-
-
-@pytest.mark.parametrize("named", [False, True])
-async def test_labels_that_are_not_whole_stop_nobody(
-    make_context: MakeContext, make_spec: MakeSpec, stranger: str, named: bool
-) -> None:
-    engine = DockerEngine(make_context())
-    spec = make_spec()
-    await engine.launch(spec, quiet)
-    evil = make_spec(id="evil")
-    name = engine._name("evil") if named else stranger
-    docker("run", "-d", "--name", name, *_words({"clary.owner": engine._owner, "clary.id": "evil"}), spec.image)
-    assert {each.id for each in await engine.observe()} == {spec.id}
-    await engine.close()
-    engine = DockerEngine(make_context())
-    assert {each.id for each in await engine.observe()} == {spec.id}
-    await engine.launch(evil, quiet)
-    assert {each.id for each in await engine.observe()} == {spec.id, "evil"}
-    await end(engine)
-
-
-def _words(labels: dict[str, str]) -> list[str]:
-    words = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
-    return ["--network", "none", "--env", "SAGEMAKER_BIND_TO_PORT=8080", *words]
-
-
-async def test_a_look_lets_a_launch_that_is_under_way_alone(engine: DockerEngine, make_spec: MakeSpec) -> None:
-    specs = [make_spec() for _ in range(3)]
-    launches = asyncio.gather(*(engine.launch(spec, quiet) for spec in specs))
-    while not launches.done():
-        await engine.observe()
-    assert {each.id for each in await launches} == {spec.id for spec in specs}
-    assert {each.phase for each in await engine.observe()} == {"running"}
-
-
-async def test_a_container_in_the_way_of_another_is_no_reason_to_give_up(
-    engine: DockerEngine, make_spec: MakeSpec
-) -> None:
-    spec = make_spec()
-    await engine.observe()
-    other = docker("create", "--name", engine._name(spec.id), spec.image)
-    engine._find = _nothing  # type: ignore[method-assign]  # as where it comes, or goes, between the look and the launch
-    with pytest.raises(Transient, match="already in use"):
-        await engine.launch(spec, quiet)
-    assert not docker("ps", "-a", "-q", "--no-trunc", "--filter", f"id={other}")
-
-
-async def _nothing(*_: object) -> None:
-    return None
-
-
-async def test_a_container_that_is_removed_behind_our_back_is_no_longer_seen_and_that_is_told(
-    make_context: MakeContext, make_spec: MakeSpec
-) -> None:
-    told: list[str] = []
-    engine = DockerEngine(make_context(on_change=told.append))
-    spec = make_spec()
-    await engine.launch(spec, quiet)
-    docker("rm", "-f", inspect(spec.id)["Id"])
-
-    async def noticed() -> bool:
-        return spec.id in told and not await engine.observe()
-
-    await until(noticed)
-    assert (await engine.launch(spec, quiet)).phase == "running"
-    await end(engine)
-
-
-async def test_of_a_container_that_vanished_nothing_is_kept(
-    engine: DockerEngine, make_spec: MakeSpec, tmp_path: Path
-) -> None:
-    data = ModelData(pack(tmp_path / "models" / "m.tar.gz", {"a": b"1"}))
-    spec = make_spec(model_data=(data,), network=Network(isolated=True))
-    await engine.launch(spec, quiet)
-    docker("rm", "-f", engine._name(spec.id))
-
-    async def noticed() -> bool:
-        return not await engine.observe()
-
-    await until(noticed)
-    assert not list((engine._root / "relays").iterdir())
-    assert not engine._artifacts._held
-
-
-async def test_a_restart_behind_our_back_is_another_run(engine: DockerEngine, make_spec: MakeSpec) -> None:
-    spec = make_spec()
-    first = await engine.launch(spec, quiet)
-    docker("restart", "-t", "0", inspect(spec.id)["Id"])
-
-    async def seen() -> bool:
-        return any(each.started_at > first.started_at for each in await engine.observe())
-
-    await until(seen)
-
-
-async def test_two_data_folders_do_not_see_each_other(
-    make_context: MakeContext, make_spec: MakeSpec, tmp_path: Path
-) -> None:
-    one, other = (DockerEngine(make_context(data=tmp_path / name, logs=tmp_path / name / "logs")) for name in "ab")
-    spec = make_spec()
-    first, second = await one.launch(spec, quiet), await other.launch(spec, quiet)
-    assert first.pid != second.pid
-    await other.stop(spec.id, 0)
-    assert [each.pid for each in await one.observe()] == [first.pid]
-    await end(one)
-    await end(other)
-
-
-# -- networks ---------------------------------------------------------------------------------------------------------
-
-
-async def test_the_containers_of_a_pipeline_know_each_other_by_name_and_no_other_instances(
-    engine: DockerEngine, make_spec: MakeSpec
-) -> None:
-    named = {}
-    for instance in ("i-00000000000000001", "i-00000000000000002"):
-        for name in ("pre", "model"):
-            spec = make_spec(hostname=name, instance_id=instance)
-            named[instance, name] = await engine.launch(spec, quiet)
-    for instance in ("i-00000000000000001", "i-00000000000000002"):
-        asker, asked = named[instance, "pre"], named[instance, "model"]
-        assert await ask(asker, do="resolve", name="model") == asked.host
-        assert (await ask(asked, do="describe"))["hostname"] == "model"
-        assert await ask(asker, do="connect", host="model", port=8080) == "connected"
-        assert (await ask(asker, do="resolve", name="post")).startswith("no:")
-
-
-async def test_models_do_not_reach_each_other(engine: DockerEngine, make_spec: MakeSpec) -> None:
-    one, other = [await engine.launch(make_spec(), quiet) for _ in range(2)]
-    for asker, asked in ((one, other), (other, one)):
-        await ask(asked, do="describe")
-        assert (await ask(asker, do="connect", host=asked.host, port=8080)).startswith("no:")
-
-
 async def test_an_image_of_a_pipeline_needs_the_label_that_the_service_asks_for(
     engine: DockerEngine, make_spec: MakeSpec
 ) -> None:
     image = build("clary/test-unlabelled:1", {}, 'ENTRYPOINT ["sleep"]')
     with pytest.raises(LaunchFailure, match=r"does not contain required .*accept-bind-to-port=true"):
         await engine.launch(make_spec(hostname="first", image=image), quiet)
-
-
-@pytest.fixture
-def networks() -> Iterator[dict[str, str]]:
-    """Two networks of an operator's, one with a way out."""
-    names = {"subnet-0a": f"test-{os.getpid()}-a", "sg-0b": f"test-{os.getpid()}-b"}
-    docker("network", "create", names["subnet-0a"])
-    docker("network", "create", "--internal", names["sg-0b"])
-    yield names
-    docker("network", "rm", *names.values())
-
-
-async def test_a_vpc_config_is_the_networks_that_the_table_says(
-    networks: dict[str, str], make_context: MakeContext, make_spec: MakeSpec
-) -> None:
-    engine = DockerEngine(make_context(networks=networks))
-    other = await engine.launch(make_spec(), quiet)
-    spec = make_spec(network=Network(subnets=("subnet-0a",), security_groups=("sg-0b",)))
-    container = await engine.launch(spec, quiet)
-    joined = inspect(spec.id)["NetworkSettings"]["Networks"]
-    assert set(networks.values()) < set(joined)
-    assert len(joined) == 3
-    [way_out] = [line.split()[2] for line in (await ask(container, do="describe"))["routes"] if _is_default(line)]
-    assert _address(way_out) == joined[networks["subnet-0a"]]["Gateway"]
-    assert (await ask(container, do="connect", host=other.host, port=other.port)).startswith("no:")
-    assert container in await engine.observe()
-    await end(engine)
-
-
-async def test_where_the_operators_networks_lead_nowhere_there_is_no_way_out(
-    networks: dict[str, str], make_context: MakeContext, make_spec: MakeSpec
-) -> None:
-    engine = DockerEngine(make_context(networks=networks))
-    other = await engine.launch(make_spec(), quiet)
-    container = await engine.launch(make_spec(network=Network(security_groups=("sg-0b",))), quiet)
-    assert (await ask(container, do="connect", host=other.host, port=other.port)).startswith("no:")
-    assert (await ask(container, do="connect", host="192.0.2.77", port=80)).startswith("no:")
-    await end(engine)
-
-
-def _is_default(route: str) -> bool:
-    return route.split()[1] == "00000000"
-
-
-def _address(kernels: str) -> str:
-    """Turn what /proc/net/route has for an address into the usual form."""
-    return socket.inet_ntoa(struct.pack("<L", int(kernels, 16)))
-
-
-async def test_ids_that_are_not_in_the_table_are_refused(make_context: MakeContext, make_spec: MakeSpec) -> None:
-    engine = DockerEngine(make_context(networks={"subnet-1": "no-such-network"}))
-    with pytest.raises(LaunchFailure, match=r"subnet-2, sg-9 are not in \[networks\]"):
-        await engine.launch(
-            make_spec(network=Network(subnets=("subnet-1", "subnet-2"), security_groups=("sg-9",))), quiet
-        )
-    with pytest.raises(LaunchFailure, match=r"sg-9 is not in \[networks\]"):
-        await engine.launch(make_spec(network=Network(subnets=("subnet-1",), security_groups=("sg-9",))), quiet)
-    with pytest.raises(LaunchFailure, match="docker network create no-such-network"):
-        await engine.launch(make_spec(network=Network(subnets=("subnet-1",))), quiet)
-    await end(engine)
-
-
-async def test_an_isolated_container_reaches_nothing_and_is_reached(
-    make_context: MakeContext, make_spec: MakeSpec
-) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("entering a container's network namespace takes root")
-    engine = DockerEngine(make_context())
-    other = await engine.launch(make_spec(), quiet)
-    spec = make_spec(network=Network(isolated=True))
-    container = await engine.launch(spec, quiet)
-    seen = await ask(container, do="describe")
-    assert seen["routes"] == []
-    assert (await ask(container, do="resolve", name="deb.debian.org")).startswith("no:")
-    assert (await ask(container, do="connect", host=other.host, port=other.port)).startswith("no:")
-    with socket.create_server(("0.0.0.0", 0)) as listening:
-        gateway = other.host.rpartition(".")[0] + ".1"
-        port = listening.getsockname()[1]
-        assert await ask(other, do="connect", host=gateway, port=port) == "connected", "the proof proves something"
-        assert (await ask(container, do="connect", host=gateway, port=port)).startswith("no:")
-    await engine.close()
-    engine = DockerEngine(make_context())
-    adopted = next(each for each in await engine.observe() if each.id == spec.id)
-    assert (adopted.host, adopted.port) == (container.host, container.port)
-    assert await ask(adopted, do="files", path="/opt/ml/model") == []
-    await end(engine)
-
-
-async def test_where_containers_have_no_address_here_a_port_is_published(
-    engine: DockerEngine, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clary.engines.docker.networks._is_here", lambda _: False)
-    container = await engine.launch(make_spec(), quiet)
-    assert container.host == "127.0.0.1"
-
-    async def listens() -> bool:  # Docker accepts in the model's place before it does
-        with contextlib.suppress(aiohttp.ClientError):
-            return await ask(container, do="files", path="/opt/ml") == ["model"]
-        return False
-
-    await until(listens)
-    assert await ask(container, do="files", path="/opt/ml/model") == []
-    [again] = await engine.observe()
-    assert again == replace(container)
 
 
 async def test_a_gpu_that_is_not_there_is_a_refusal(engine: DockerEngine, make_spec: MakeSpec) -> None:
