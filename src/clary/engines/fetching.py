@@ -100,7 +100,7 @@ class Fetcher:
         return size
 
     async def _download(self, data: ModelData, pieces: Sequence[Piece], target: Path, progress: Progress) -> None:
-        with _room(data.url, target.parent):
+        with _room(data.url, target.parents[1]):
             await download(self._objects, pieces, target, _in_steps(progress))
         if await find(self._objects, data) != pieces:
             raise _replaced(data)
