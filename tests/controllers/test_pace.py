@@ -42,8 +42,8 @@ async def test_a_few_are_not_held_up_and_after_a_rest_a_few_more() -> None:
     work = Work(2, 0.01)
     for _ in range(2):
         begun = now()
-        assert await work.do(0.3) == 30
-        assert now() - begun == pytest.approx(0.3)
+        assert await work.do(BURST) == pytest.approx(BURST / 0.01)
+        assert now() - begun == pytest.approx(BURST)
         await asyncio.sleep(10)
 
 

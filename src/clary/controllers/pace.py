@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Callable
 
-SHARE = 1 / 8
-"""Of the time of all processors: what is busy takes caches and clock from what runs beside it, too."""
-BURST = 0.5
-"""Seconds of processor time that may be used at once after a while of rest."""
+SHARE = 1 / 16
+"""Of the time of all processors, for what loads cost this process; gateways and containers have half as much work with
+them again. What is busy takes caches and clock from what runs beside it, too."""
+BURST = 0.2
+"""Seconds of processor time that may be used at once after a while of rest: some fifty loads."""
 LONGEST = 0.1
 """Seconds that a piece of work waits for its turn at the most: this process may be busy with other things for hours."""
 
