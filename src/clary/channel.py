@@ -40,8 +40,6 @@ class Reply(NamedTuple):
     status: int
     body: bytes
     content_type: bytes = b""
-    container: str = ""
-    """Which of a pipeline's refused it."""
 
 
 class _Head(NamedTuple):

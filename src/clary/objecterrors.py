@@ -31,8 +31,6 @@ _NO = re.compile(
     r"(?:.*?<Message>([^<]*)</Message>)?",
     re.DOTALL,
 )
-
-
 _MESSAGE = re.compile("<Message>([^<]*)</Message>")
 
 

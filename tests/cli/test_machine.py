@@ -6,6 +6,8 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,25 +48,27 @@ def test_free_space_is_that_of_where_the_folder_would_be(tmp_path: Path) -> None
 def test_docker_is_asked_over_its_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/d.sock")
     assert machine.docker_version() is None
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(f"{tmp_path}/d.sock")
-        server.listen()
-        thread = threading.Thread(target=_answer_once, args=(server,))
-        thread.start()
+    with _docker_at(tmp_path / "d.sock"):
         assert machine.docker_version() == f"29.1 at unix://{tmp_path}/d.sock"
-        thread.join()
 
 
 def test_docker_is_looked_for_where_the_engine_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr("aiodocker.docker._sock_search_paths", [])
     monkeypatch.setattr("clary.engines.docker.daemon._podmans", lambda: [tmp_path / "podman.sock"])
+    with _docker_at(tmp_path / "podman.sock"):
+        assert machine.docker_version() == f"29.1 at unix://{tmp_path}/podman.sock"
+
+
+@contextmanager
+def _docker_at(place: Path) -> Iterator[None]:
+    """Answer one question there as Docker does."""
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(f"{tmp_path}/podman.sock")
+        server.bind(str(place))
         server.listen()
         thread = threading.Thread(target=_answer_once, args=(server,))
         thread.start()
-        assert machine.docker_version() == f"29.1 at unix://{tmp_path}/podman.sock"
+        yield
         thread.join()
 
 

@@ -12,7 +12,7 @@ import pytest
 from clary.channel import Broken, Reply
 from clary.core.transform import Work
 from clary.errors import Transient
-from clary.transform.calls import EXCERPT, CallFailed
+from clary.transform.calls import EXCERPT, Answer, CallFailed
 from clary.transform.flow import flow
 from clary.transform.run import ObjectFailed
 
@@ -49,8 +49,7 @@ async def through(*containers: Container, given: AsyncIterator[bytes] | None = N
 
 async def test_what_is_read_is_sent_in_chunks_and_what_comes_back_written() -> None:
     async with Container(doubled) as container:
-        reply, written = await through(container)
-        assert (reply.status, written) == (200, b"abcdabcd")
+        assert await through(container) == (Answer(Reply(200, b"")), b"abcdabcd")
         (request,) = container.requests
         assert request.header(b"transfer-encoding") == b"chunked"
         assert (request.header(b"content-type"), request.header(b"accept")) == (b"text/csv", b"x/y")
@@ -65,13 +64,13 @@ async def test_a_pipeline_is_one_stream() -> None:
 
 async def test_what_is_refused_is_given_back_in_extracts() -> None:
     async with Container(lambda request: [good(b"x" * (EXCERPT + 1), status=b"500 Oops")]) as container:
-        assert await through(container) == (Reply(500, b"x" * EXCERPT), b"")
+        assert await through(container) == (Answer(Reply(500, b"x" * EXCERPT)), b"")
 
 
 async def test_a_container_of_a_pipeline_that_refuses_is_named() -> None:
     async with Container(doubled) as one, Container(lambda request: [good(b"no", status=b"400 No")]) as other:
         hops = [one.hop, replace(other.hop, name="second")]
-        assert await flow(hops, WORK, pieces(b"ab"), bytearray().extend) == Reply(400, b"no", container="second")
+        assert await flow(hops, WORK, pieces(b"ab"), bytearray().extend) == Answer(Reply(400, b"no"), "second")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from clary.engines.sockets import PROC, listening, opened
+from clary.engines.posix import PROC
+from clary.engines.sockets import listening, opened
 from clary.errors import Transient
 
 PATIENCE = 20.0

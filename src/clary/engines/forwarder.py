@@ -87,14 +87,14 @@ def wait_for_listener(target: int, port: int) -> bool:
     return True
 
 
-def is_listening(port: int, process: str = "self") -> bool:
-    """Tell whether something listens on a TCP port in the network namespace of a process: its id, or `self`."""
-    return port in set(_listening_ports(process))
+def is_listening(port: int) -> bool:
+    """Tell whether something in our network namespace listens on a TCP port."""
+    return port in set(_listening_ports())
 
 
-def _listening_ports(process: str) -> Iterator[int]:
+def _listening_ports() -> Iterator[int]:
     for table in ("tcp", "tcp6"):
-        with contextlib.suppress(FileNotFoundError), Path(f"/proc/{process}/net/{table}").open() as lines:
+        with contextlib.suppress(FileNotFoundError), Path(f"/proc/self/net/{table}").open() as lines:
             next(lines)
             for line in lines:
                 _, local, _, state, _ = line.split(maxsplit=4)

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from clary.engines import forwarder, posix
+from clary.engines import forwarder, posix, sockets
 from clary.errors import LaunchFailure, Transient
 from clary.telemetry import logger
 
@@ -206,9 +206,9 @@ async def _enter(pid: int, inside_port: int, port: int) -> tuple[Relay, socket.s
         except OSError as error:
             raise Transient(f"port {port} for a relay: {error.strerror}", retry_after=5.0) from error
         given = int(listener.getsockname()[1])
-        with contextlib.suppress(OSError):  # it may end now, and may not be ours to look at: then it is looked at later
-            if forwarder.is_listening(inside_port, str(pid)):
-                listener.listen(forwarder.BACKLOG)
+        # Where that cannot be seen from here, the forwarder will see it.
+        if any(each.port == inside_port for each in sockets.listening(posix.PROC / str(pid))):
+            listener.listen(forwarder.BACKLOG)
         child = posix.spawn_forwarder((listener.fileno(), target, theirs.fileno()), inside_port)
     except BaseException:
         ours.close()

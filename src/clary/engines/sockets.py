@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-PROC = Path("/proc")
+from clary.engines.posix import PROC
+
 _LISTENS = "0A"
 
 

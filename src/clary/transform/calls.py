@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from clary.channel import Broken, Channel, Reply, Take
 from clary.core.routing import Hop
@@ -64,6 +64,15 @@ class Asking(Protocol):
         ...
 
 
+class Answer(NamedTuple):
+    """What an instance answers."""
+
+    reply: Reply | None
+    """None: it was taken, and there is nothing more to ask for."""
+    container: str = ""
+    """Which container of a pipeline it is from; empty where there is but one."""
+
+
 class Caller:
     """Makes one request after the other to an instance, over connections of its own."""
 
@@ -80,15 +89,15 @@ class Caller:
     async def ask(self, asking: Asking) -> None:
         """Make requests until there is nothing more to ask for. Raises CallFailed for the last one that was made."""
         while True:
-            reply = await self._tried(lambda attempt: self._asked(asking, attempt))
+            reply = (await self._tried(lambda attempt: self._asked(asking, attempt))).reply
             if reply is None or asking.answered(reply.body) is None:
                 return
 
-    async def flow(self, sent: Callable[[Sequence[Hop]], Awaitable[Reply]]) -> None:
+    async def flow(self, sent: Callable[[Sequence[Hop]], Awaitable[Answer]]) -> None:
         """Have a request sent that does not fit into memory, and its answer taken. Raises CallFailed."""
         await self._tried(lambda attempt: sent(self._hops))
 
-    async def _tried(self, ask: Callable[[int], Awaitable[Reply | None]]) -> Reply | None:
+    async def _tried(self, ask: Callable[[int], Awaitable[Answer]]) -> Answer:
         """Ask once, and as often again as is allowed; the attempts are counted from 0."""
         failure: CallFailed | None = None
         for attempt in range(self._retries + 1):
@@ -98,26 +107,27 @@ class Caller:
             if hops is not self._hops:
                 self._prepare(hops)
             try:
-                reply = await ask(attempt)
+                answer = await ask(attempt)
             except Broken as error:
                 failure = CallFailed("AlgorithmError", f"Unable to get response from algorithm: {error}")
                 continue
+            reply, container = answer
             if reply is None or 200 <= reply.status < 300:
-                return reply
-            failure = refused(reply)
+                return answer
+            failure = refused(reply, container)
             if failure.blame == "ClientError" and reply.status != 429:
                 break
         assert failure is not None, "there is an attempt at least"
         raise failure
 
-    async def _asked(self, asking: Asking, attempt: int) -> Reply | None:
-        """Make a request, and those that follow as long as all is well; None when there is nothing more.
+    async def _asked(self, asking: Asking, attempt: int) -> Answer:
+        """Make a request, and those that follow as long as all is well.
 
         What is asked again is asked alone, so that attempts are counted for one request.
         """
         if len(self._legs) > 1:
             return await self._through(asking.body)
-        return await self._ask(self._legs[0], asking.body, None if attempt else asking.answered)
+        return Answer(await self._ask(self._legs[0], asking.body, None if attempt else asking.answered))
 
     def _prepare(self, hops: tuple[Hop, ...]) -> None:
         self.close()
@@ -125,21 +135,21 @@ class Caller:
         # What is accepted is the last container's business.
         self._legs = [_Leg(hop, self._type, self._accept if hop is hops[-1] else b"") for hop in hops]
 
-    async def _through(self, body: bytes) -> Reply | None:
+    async def _through(self, body: bytes) -> Answer:
         """Send a request to the first container, what it answers to the second, and so on."""
-        reply, kind = Reply(200, body), self._legs[0].kind
+        kind = self._legs[0].kind
         for leg in self._legs:
             if kind != leg.kind:
                 leg.speak(kind)
             try:
-                answer = await self._ask(leg, reply.body)
+                reply = await self._ask(leg, body)
             except Broken as error:
                 raise Broken(f"{leg.hop.name}: {error}", answered=error.answered) from error
-            assert answer is not None, "nobody takes it on the way"
-            if not 200 <= answer.status < 300:
-                return answer._replace(container=leg.hop.name)
-            reply, kind = answer, answer.content_type
-        return reply
+            assert reply is not None, "nobody takes it on the way"
+            if not 200 <= reply.status < 300:
+                break
+            body, kind = reply.body, reply.content_type
+        return Answer(reply, leg.hop.name)
 
     async def _ask(self, leg: _Leg, body: bytes, take: Take | None = None) -> Reply | None:
         while True:
@@ -191,10 +201,10 @@ async def _connected(hop: Hop) -> Channel:
         raise Broken(f"the container takes no connection ({error or 'too slow'})", answered=False) from error
 
 
-def refused(reply: Reply) -> CallFailed:
-    """Make the failure for an answer that is not 2xx."""
+def refused(reply: Reply, container: str) -> CallFailed:
+    """Make the failure for an answer that is not 2xx, of a container of a pipeline where that has a name."""
     status, body = reply.status, reply.body
-    whose = f" from container {reply.container}" if reply.container else ""
+    whose = f" from container {container}" if container else ""
     if 400 <= status < 500:
         return CallFailed("ClientError", f"ClientError: {status}{whose}", status, body)
     return CallFailed("AlgorithmError", f"Bad HTTP status received from algorithm: {status}{whose}", status, body)

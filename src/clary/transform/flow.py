@@ -9,7 +9,7 @@ import aiohttp
 from clary.channel import Broken, Reply
 from clary.core.routing import Hop
 from clary.core.transform import Work
-from clary.transform.calls import EXCERPT
+from clary.transform.calls import EXCERPT, Answer
 
 PIECE = 256 * 1024
 """Bytes that are taken of an answer at once."""
@@ -17,7 +17,7 @@ PIECE = 256 * 1024
 
 async def flow(
     hops: Sequence[Hop], work: Work, pieces: AsyncIterator[bytes], write: Callable[[bytes], object]
-) -> Reply:
+) -> Answer:
     """Send an object on its way, and write down what comes back while it does.
 
     What is not 2xx is given back instead, as the first container of a pipeline said it. Raises Broken, and whatever
@@ -59,7 +59,7 @@ async def _through(
     work: Work,
     given: tuple[str, object],
     write: Callable[[bytes], object],
-) -> Reply:
+) -> Answer:
     (hop, name), *others = hops
     kind, body = given
     headers = {"Content-Type": kind} if kind else {}
@@ -70,10 +70,10 @@ async def _through(
         f"http://{hop.host}:{hop.port}/invocations", data=body, headers=headers, skip_auto_headers=skipped
     ) as answer:
         if not 200 <= answer.status < 300:
-            return Reply(answer.status, await answer.content.read(EXCERPT), container=name)
+            return Answer(Reply(answer.status, await answer.content.read(EXCERPT)), name)
         if others:
             given = answer.headers.get("Content-Type", ""), answer.content
             return await _through(session, others, work, given, write)
         async for piece in answer.content.iter_chunked(PIECE):
             write(piece)
-        return Reply(answer.status, b"")
+        return Answer(Reply(answer.status, b""), name)

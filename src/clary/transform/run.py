@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from clary.channel import Reply
 from clary.core.batching import MIB, Batch, Batcher, Splitter
 from clary.core.framing import BadData
 from clary.core.processing import ProcessedBatches, Processing
@@ -23,7 +22,7 @@ from clary.core.routing import Hop
 from clary.core.transform import PRODUCT, Pace, Work
 from clary.errors import Fatal, Transient
 from clary.objects import Objects
-from clary.transform.calls import Caller, CallFailed
+from clary.transform.calls import Answer, Caller, CallFailed
 from clary.transform.inputs import Input
 from clary.transform.lane import WHOLE, Lane
 
@@ -212,7 +211,7 @@ class Run:
 
         from clary.transform.flow import flow  # aiohttp, that is: most jobs do without, and start sooner
 
-        async def sent(hops: Sequence[Hop]) -> Reply:
+        async def sent(hops: Sequence[Hop]) -> Answer:
             self._spool.seek(0)
             self._spool.truncate()
             return await flow(hops, self._terms.work, self._counted(), self._write)

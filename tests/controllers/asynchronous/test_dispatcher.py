@@ -107,9 +107,7 @@ async def test_a_request_that_is_being_done_does_not_expire(tmp_path: Path) -> N
     world = World(tmp_path)
     world.route("ep", "a")
     world.attempts.behaviour = lambda request, instance: 300.0
-    async with world.running():
-        ids = await world.ask("ep", ttl=60.0)
-        await until(lambda: world.done(ids))
+    await world.served("ep", ttl=60.0)
     assert world.attempts.reported == {}
     assert len(world.attempts.made) == 1
 
@@ -144,9 +142,7 @@ async def test_routes_that_do_not_know_an_endpoint_are_not_believed_against_the_
 async def test_bodies_are_read_from_the_queue(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.route("ep", "a")
-    async with world.running():
-        (id,) = await world.ask("ep", body=b"inline")
-        await until(lambda: world.done([id]))
+    (id,) = await world.served("ep", body=b"inline")
     assert world.attempts.bodies == {id: b"inline"}
 
 
@@ -207,9 +203,7 @@ async def test_ends_are_in_the_data_log_of_the_instance(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.route("ep", "a")
     world.attempts.behaviour = lambda request, instance: Refused("primary", 500, b"x\ny") if "1" in request.id else 1.0
-    async with world.running():
-        ids = await world.ask("ep", 2)
-        await until(lambda: world.done(ids))
+    await world.served("ep", 2)
     lines = [line for found in world.log._waiting.values() for _, line in found]
     assert list(world.log._waiting) == [("/aws/sagemaker/Endpoints/ep", "v/a/data-log")]
     assert b"[mine-ep-1] Received server error (500) from primary with message" in lines[0]

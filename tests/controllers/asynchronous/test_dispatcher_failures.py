@@ -49,9 +49,7 @@ async def test_a_container_that_breaks_hands_its_request_to_another(tmp_path: Pa
     world = World(tmp_path)
     world.route("ep", "a", "b")
     world.attempts.behaviour = lambda request, instance: Broken("primary") if instance == "a" else 0.1
-    async with world.running():
-        ids = await world.ask("ep", 2)
-        await until(lambda: world.done(ids))
+    await world.served("ep", 2)
     assert world.attempts.reported == {}
     assert Counter(instance for _, instance in world.attempts.made)["b"] == 2
 
@@ -61,9 +59,7 @@ async def test_what_breaks_every_container_fails_and_the_others_go_on(tmp_path: 
     world = World(tmp_path)
     world.route("ep", "a", "b")
     world.attempts.behaviour = lambda request, instance: Broken("primary") if request.id == "ep-1" else 0.0
-    async with world.running():
-        ids = await world.ask("ep", 5)
-        await until(lambda: world.done(ids))
+    await world.served("ep", 5)
     assert list(world.attempts.reported) == ["ep-1"]
     assert Counter(id for id, _ in world.attempts.made)["ep-1"] == 3
 
@@ -85,9 +81,7 @@ async def test_what_breaks_a_container_takes_none_of_its_neighbours_with_it(tmp_
         return (Broken("primary") if dies else Completed("text/plain")), Times()
 
     world.attempts.attempt = attempt  # type: ignore[method-assign]
-    async with world.running():
-        ids = await world.ask("ep", 8)
-        await until(lambda: world.done(ids))
+    await world.served("ep", 8)
     assert list(world.attempts.reported) == ["ep-1"]
 
 
@@ -102,9 +96,7 @@ async def test_an_instance_that_is_being_restarted_has_its_end_held_against_the_
         return Broken("primary")
 
     world.attempts.behaviour = behaviour
-    async with world.running():
-        ids = await world.ask("ep")
-        await until(lambda: world.done(ids))
+    ids = await world.served("ep")
     assert len(world.attempts.made) == 3
     assert list(world.attempts.reported) == ids
 
@@ -122,9 +114,7 @@ async def test_an_instance_that_left_the_routes_is_not_held_against_its_requests
         return Broken("primary")
 
     world.attempts.behaviour = behaviour
-    async with world.running():
-        ids = await world.ask("ep")
-        await until(lambda: world.done(ids))
+    await world.served("ep")
     assert world.attempts.reported == {}
     assert [instance for _, instance in world.attempts.made] == list("abcdefg")
 
@@ -152,9 +142,7 @@ async def test_a_defect_of_ours_ends_one_request_and_not_the_work(tmp_path: Path
         return 0.0
 
     world.attempts.behaviour = behaviour
-    async with world.running():
-        ids = await world.ask("ep", 3)
-        await until(lambda: world.done(ids))
+    await world.served("ep", 3)
     assert list(world.attempts.reported) == ["ep-1"]
 
 
@@ -164,9 +152,7 @@ async def test_what_cannot_be_ended_for_a_reason_of_ours_is_tried_again(tmp_path
     world.route("ep", "a")
     world.attempts.behaviour = lambda request, instance: Refused("primary", 500, b"no")
     world.attempts.report_errors = [RuntimeError("a defect")] * 2
-    async with world.running():
-        ids = await world.ask("ep", 2)
-        await until(lambda: world.done(ids))
+    ids = await world.served("ep", 2)
     assert sorted(world.attempts.reported) == ids
     assert len(world.attempts.made) == 4
 
@@ -176,9 +162,7 @@ async def test_what_expires_and_cannot_be_ended_leaves_the_work_going(tmp_path: 
     world = World(tmp_path)
     world.route("ep", status="Updating")
     world.attempts.report_errors = [RuntimeError("a defect")] * 2
-    async with world.running():
-        ids = await world.ask("ep", ttl=5)
-        await until(lambda: world.done(ids))
+    ids = await world.served("ep", ttl=5)
     assert list(world.attempts.reported) == ids
 
 

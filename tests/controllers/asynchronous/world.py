@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from clary.controllers.asynchronous.datalog import DataLog
 from clary.controllers.asynchronous.delivery import Times
@@ -20,7 +21,7 @@ from clary.core.metrics import Point
 from clary.core.queues import Bound
 from clary.core.routing import AsyncInference, EndpointRoute, Hop, Target, VariantRoute
 from clary.logs.folder import LogFolder
-from clary.testing import MemoryQueue, now
+from clary.testing import MemoryQueue, now, until
 
 Behaviour = Callable[[AsyncRequest, str], Outcome | float]
 """What comes of a request at an instance, at once or, a number, as a whole answer after so many seconds."""
@@ -134,6 +135,13 @@ class World:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def served(self, name: str, number: int = 1, **more: Any) -> list[str]:
+        """Work until so many requests, which are asked as by `ask`, are done with."""
+        async with self.running():
+            ids = await self.ask(name, number, **more)
+            await until(lambda: self.done(ids))
+        return ids
 
     def done(self, ids: Sequence[str]) -> bool:
         return all(id in self.queue.ended for id in ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-PROC = Path("/proc")
+from clary.engines.posix import PROC
 
 
 def holds(container_id: str, process: Path) -> bool:
@@ -13,10 +13,10 @@ def holds(container_id: str, process: Path) -> bool:
     return container_id in (process / "cgroup").read_text()
 
 
-def members(container_id: str, proc: Path = PROC) -> set[int]:
+def members(container_id: str) -> set[int]:
     """Give the processes of a container by their numbers on this machine."""
     found = set()
-    for process in proc.glob("[0-9]*"):
+    for process in PROC.glob("[0-9]*"):
         with suppress(OSError):
             if holds(container_id, process):
                 found.add(int(process.name))

@@ -9,22 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from pathlib import Path
 
 from clary.engines.docker import groups
+from clary.engines.posix import PROC
 
 
-def end(container_id: str, proc: Path = groups.PROC) -> int:
+def end(container_id: str) -> int:
     """Kill what runs in the control groups of a container that Docker has removed; give how many processes that were.
 
     As far as they are this machine's, and we may.
     """
     killed = 0
-    for folder in proc.glob("[0-9]*"):
+    for number in groups.members(container_id):
         with contextlib.suppress(OSError):  # it has ended, or is somebody else's
-            process = os.pidfd_open(int(folder.name))
+            process = os.pidfd_open(number)
             try:
-                if groups.holds(container_id, folder):
+                if groups.holds(container_id, PROC / str(number)):  # and nobody else has its number since
                     signal.pidfd_send_signal(process, signal.SIGKILL)
                     killed += 1
             finally:
