@@ -1,99 +1,19 @@
-"""The endpoint controller with a fake engine, in virtual time: real loop, real prober, real routes."""
+"""Endpoints come into service, are repaired, adopted and deleted."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from clary.controllers.endpoints import EndpointController, Grace
-from clary.controllers.health import Ask
-from clary.controllers.routes import Routes
 from clary.core.deployment import Answer
-from clary.core.resources import ENDPOINT, Kind, Partition, Resource
-from clary.core.routing import Target
-from clary.errors import LaunchFailure, Transient
-from clary.testing import FakeEngine, MemoryStore, Script, in_virtual_time, now, until
-
-PARTITION = Partition("000000000000", "us-east-1")
-
-
-def endpoint(name: str = "ep", count: int = 1, **variant: object) -> Resource:
-    config = {
-        "EndpointConfigName": "cfg",
-        "ProductionVariants": [
-            {"VariantName": "AllTraffic", "ModelName": "m", "InitialInstanceCount": count, **variant}
-        ],
-    }
-    models = {"m": {"ModelName": "m", "PrimaryContainer": {"Image": "img:1", "ModelDataUrl": "s3://b/m.tar.gz"}}}
-    return Resource(
-        kind=ENDPOINT.name,
-        name=name,
-        arn=PARTITION.arn(ENDPOINT, name),
-        spec={
-            "EndpointName": name,
-            "EndpointConfigName": "cfg",
-            "_Deployment": {"EndpointConfig": config, "Models": models},
-        },
-        status={"EndpointStatus": "Creating"},
-    )
-
-
-@dataclass
-class World:
-    """What outlives a control process."""
-
-    engine: FakeEngine = field(default_factory=FakeEngine)
-    store: MemoryStore = field(default_factory=MemoryStore)
-    routes: Routes = field(default_factory=Routes)
-    file: Path | None = None
-    controller: EndpointController | None = None
-
-    @asynccontextmanager
-    async def control(self) -> AsyncIterator[EndpointController]:
-        """One life of the control process, with an empty memory."""
-        self.routes = Routes(self.file)
-        grace = Grace(replace=30.0, delete=3.0)
-        ask: Ask = lambda host, port: self.engine.ping(host, port)  # noqa: E731 - tests replace the engine's method
-        controller = EndpointController(self.store, self.engine, self.routes, grace, ask, now)
-        self.engine.on_change = controller.container_changed
-        self.controller = controller
-        task = asyncio.create_task(controller.run())
-        try:
-            yield controller
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def create(self, resource: Resource) -> None:
-        assert await self.store.insert(resource, {}) is not None
-        if self.controller is not None:
-            self.controller.notify(resource.name)
-
-    async def delete(self, name: str = "ep") -> None:
-        resource = await self.store.get(ENDPOINT, name)
-        assert resource is not None
-        await self.store.mark_deleting(ENDPOINT, name, {**resource.status, "EndpointStatus": "Deleting"})
-        assert self.controller is not None
-        self.controller.notify(name)
-
-    async def reaches(self, status: str | None, name: str = "ep") -> Resource | None:
-        async with asyncio.timeout(3600):
-            while True:
-                resource = await self.store.get(ENDPOINT, name)
-                if (resource.status["EndpointStatus"] if resource else None) == status:
-                    return resource
-                await asyncio.sleep(0.01)
-
-    def targets(self, name: str = "ep") -> tuple[Target, ...]:
-        route = self.routes.table.endpoints.get(name)
-        return tuple(target for variant in route.variants for target in variant.targets) if route else ()
+from clary.core.resources import ENDPOINT, Kind, Resource
+from clary.errors import LaunchFailure
+from clary.testing import FakeEngine, Script, in_virtual_time, now, until
+from tests.controllers.endpoint_world import World, endpoint
 
 
 @in_virtual_time
@@ -128,96 +48,6 @@ async def test_creating_shows_no_production_variants_but_what_is_going_on() -> N
         assert "download 1 of 2 MB" in pending["VariantStatus"][0]["StatusMessage"]
         assert world.routes.table.endpoints["ep"].status == "Creating"
         assert world.targets() == ()
-
-
-@in_virtual_time
-async def test_a_container_that_keeps_exiting_fails_the_endpoint_after_three_starts() -> None:
-    world = World(FakeEngine(default=Script(ready_after=None, exits_after=0.3, exit_reason="exited with 3")))
-    async with world.control():
-        await world.create(endpoint())
-        started = now()
-        resource = await world.reaches("Failed")
-        assert now() - started < 5
-        assert resource is not None
-        reason = str(resource.status["FailureReason"])
-        assert reason.startswith(
-            "The primary container for production variant AllTraffic did not pass the ping health check. "
-            "Please check CloudWatch logs for this endpoint."
-        )
-        for part in ("exited with 3", "3 starts", "img:1", "Traceback: no such model", "clary doctor ep"):
-            assert part in reason
-        assert "ProductionVariants" not in resource.status
-        assert len(world.engine.launched) == 3
-        await asyncio.sleep(1)
-        assert world.engine.containers == {}
-
-
-@in_virtual_time
-async def test_a_container_that_keeps_exiting_fails_the_endpoint_though_control_keeps_dying() -> None:
-    world = World(FakeEngine(default=Script(ready_after=None, exits_after=0.1, exit_reason="exited with 3")))
-    await world.create(endpoint())
-    lives = 0
-    while (found := await world.store.get(ENDPOINT, "ep")) and found.status["EndpointStatus"] == "Creating":
-        lives += 1
-        assert lives < 30
-        async with world.control():
-            await asyncio.sleep(0.4)
-    assert found is not None
-    assert found.status["EndpointStatus"] == "Failed"
-    for part in ("exited with 3 (3 starts)", "Traceback: no such model"):
-        assert part in str(found.status["FailureReason"])
-    assert lives > 3
-    assert len(world.engine.launched) == 3
-
-
-@in_virtual_time
-async def test_a_container_that_never_answers_fails_the_endpoint_when_its_window_is_over() -> None:
-    world = World(FakeEngine(default=Script(ready_after=None, status_before_ready=500)))
-    async with world.control():
-        await world.create(endpoint(ContainerStartupHealthCheckTimeoutInSeconds=60))
-        started = now()
-        resource = await world.reaches("Failed")
-        assert 60 <= now() - started < 62
-        assert resource is not None
-        assert "ping answered 500" in str(resource.status["FailureReason"])
-        await asyncio.sleep(1)
-        assert world.engine.containers == {}
-
-
-@in_virtual_time
-async def test_a_launch_that_cannot_succeed_fails_the_endpoint_at_once() -> None:
-    error = LaunchFailure("download", "s3://b/m.tar.gz: no such key")
-    world = World(FakeEngine(default=Script(launch_takes=1, launch_error=error)))
-    async with world.control():
-        await world.create(endpoint())
-        resource = await world.reaches("Failed")
-        assert resource is not None
-        reason = str(resource.status["FailureReason"])
-        assert reason.startswith(
-            'Failed to download model data for container "container_1" from URL: "s3://b/m.tar.gz". '
-        )
-        assert "no such key" in reason
-        assert len(world.engine.launched) == 1
-
-
-@in_virtual_time
-async def test_a_transient_launch_failure_is_tried_again() -> None:
-    world = World(FakeEngine(default=Script(launch_error=Transient("the registry is away"))))
-    async with world.control():
-        await world.create(endpoint())
-        await asyncio.sleep(10)
-        world.engine.default = Script()
-        await world.reaches("InService")
-
-
-@in_virtual_time
-async def test_a_defect_in_the_engine_is_a_failure_reason_too() -> None:
-    world = World(FakeEngine(default=Script(launch_error=ZeroDivisionError("oops"))))
-    async with world.control():
-        await world.create(endpoint())
-        resource = await world.reaches("Failed")
-        assert resource is not None
-        assert "ZeroDivisionError: oops" in str(resource.status["FailureReason"])
 
 
 @in_virtual_time
