@@ -87,6 +87,10 @@ class DiskFull(Transient):
     """The disk has no room for it."""
 
 
+class ContainerGone(Transient):
+    """The container has ended; another may have the model."""
+
+
 class Fatal(ClaryError):
     """It did not work and will not work the next time either."""
 

@@ -17,7 +17,7 @@ from clary.core.deployment import ModelHost
 from clary.core.metrics import Point
 from clary.core.residency import News, Wish
 from clary.core.target_model import model_id
-from clary.errors import AwsError, DiskFull, LaunchFailure, Transient
+from clary.errors import AwsError, ContainerGone, DiskFull, LaunchFailure, Transient
 from clary.gateway import residency as gateway_side
 from clary.gateway.residency import NotLoaded, Resident
 from clary.testing import now
@@ -118,9 +118,16 @@ class Machine:
     def kill(self, host: ModelHost) -> None:
         self.servers[host.container.port].alive = False
 
+    def stop(self, host: ModelHost) -> None:
+        """Have the engine remove a container, with all that it was shown."""
+        self.kill(host)
+        del self.files[host.container.id]
+
     # -- the engine ----------------------------------------------------------------------------------------------------
 
     async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
+        if id not in self.files:
+            raise ContainerGone(f"{id} was stopped")
         if model not in self.files[id]:
             await asyncio.sleep(0.05)
             if data.url not in self.objects:

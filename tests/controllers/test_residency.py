@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -12,10 +12,11 @@ import pytest
 from clary.controllers.model_api import Said
 from clary.controllers.residency import Bounds
 from clary.core.containers import ModelPrefix
+from clary.core.deployment import ModelHost
 from clary.core.replication import ENOUGH
 from clary.core.target_model import model_id
 from clary.testing import in_virtual_time, until
-from tests.controllers.many_models import PREFIX, Gateway, World
+from tests.controllers.many_models import PREFIX, Gateway, Machine, World
 
 
 @asynccontextmanager
@@ -253,13 +254,16 @@ async def test_room_that_comes_by_itself_while_a_model_is_refused_is_used() -> N
         assert host.container.id == "c0"
 
 
+@pytest.mark.parametrize("end", [Machine.kill, Machine.stop])
 @in_virtual_time
-async def test_no_model_is_to_blame_for_a_container_that_does_not_listen() -> None:
+async def test_no_model_is_to_blame_for_a_container_that_does_not_listen_or_is_no_more(
+    end: Callable[[Machine, ModelHost], None],
+) -> None:
     async with running(2, models=11) as (world, [gateway]):
-        world.machine.kill(world.hosts[0])  # and its endpoint has not noticed yet
+        end(world.machine, world.hosts[0])  # and its endpoint has not noticed yet
         for number in range(10):
             assert await gateway.invoke(f"m{number}") == (200, f"{PREFIX}m{number}")
-        world.machine.kill(world.hosts[1])
+        end(world.machine, world.hosts[1])
         waiting = asyncio.create_task(gateway.invoke("m10"))
         await asyncio.sleep(3)
         assert not waiting.done()

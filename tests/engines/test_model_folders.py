@@ -11,7 +11,7 @@ import pytest
 from clary.core.containers import ModelData
 from clary.engines.fetching import Fetcher
 from clary.engines.model_folders import ModelFolders
-from clary.errors import LaunchFailure, Transient
+from clary.errors import ContainerGone, LaunchFailure
 from clary.objects import Objects
 from tests.engines.conftest import pack
 
@@ -85,7 +85,7 @@ async def test_a_container_that_is_removed_meanwhile_gets_no_folder_of_its_own(
         (tmp_path / "data" / "c").rename(tmp_path / "gone")
 
     fetching.stop = remove
-    with pytest.raises(Transient, match="c was stopped"):
+    with pytest.raises(ContainerGone, match="c was stopped"):
         await folders.place("c", "m", data, None)
     assert not (tmp_path / "data" / "c").exists()
     assert list((tmp_path / "data" / "incoming").iterdir()) == []

@@ -21,7 +21,7 @@ from clary.core.ports import HoldsModels
 from clary.core.residency import Held, HeldKey, Return
 from clary.core.shelf import Shelf
 from clary.core.target_model import data_of, model_id
-from clary.errors import ClaryError, DiskFull, LaunchFailure, Transient
+from clary.errors import ClaryError, ContainerGone, DiskFull, LaunchFailure, Transient
 from clary.telemetry import logger
 
 DRAIN = 60.0
@@ -32,10 +32,6 @@ OUTSIZE = 60.0
 """Seconds for which a model that does not fit even alone gets no more room: it would put all others out each time."""
 ADOPT_RETRY = 0.5
 """Seconds between attempts to ask a container what it has loaded."""
-
-
-class ContainerGone(Transient):
-    """The container has ended; another may have the model."""
 
 
 class LoadFailed(ClaryError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from clary.controllers.loader import ContainerGone, Journal, Loader, LoadFailed, Surroundings
+from clary.controllers.loader import Journal, Loader, LoadFailed, Surroundings
 from clary.controllers.model_api import HttpModelApi, ModelApi
 from clary.core import replication
 from clary.core.deployment import ModelHost
@@ -20,7 +20,7 @@ from clary.core.ports import HoldsModels, Meters
 from clary.core.replication import Demand
 from clary.core.residency import Held, HeldKey, News, Report, Shelved, Wish
 from clary.core.target_model import data_of, model_id, refusal
-from clary.errors import ClaryError, LaunchFailure, SerializationException, Transient
+from clary.errors import ClaryError, ContainerGone, LaunchFailure, SerializationException, Transient
 from clary.telemetry import logger
 
 WAIT = 60.0

@@ -89,7 +89,8 @@ class HoldsModels(Protocol):
     async def place(self, id: str, model: str, data: ModelData, role_arn: str | None) -> Placed:
         """Show a model's files to the running container `id`, below /opt/ml/models; what is there stays as it is.
 
-        Raises LaunchFailure (download, unpack, size; useless to repeat) or Transient, of which DiskFull is one.
+        Raises LaunchFailure (download, unpack, size; useless to repeat) or Transient, of which DiskFull and
+        ContainerGone are two.
         """
         ...
 

@@ -16,7 +16,7 @@ from stat import S_ISREG
 
 from clary.core.containers import ModelData
 from clary.engines.fetching import Fetcher, sweep, workplace
-from clary.errors import Transient
+from clary.errors import ContainerGone
 
 PLACE = "models"
 """The directory below /opt/ml."""
@@ -41,7 +41,7 @@ class ModelFolders:
     async def place(self, container: str, model: str, data: ModelData, role_arn: str | None) -> int:
         """Download and unpack a model, unless it is there, and give the bytes that its files have.
 
-        Raises LaunchFailure (download, unpack, size) or Transient, DiskFull among them.
+        Raises LaunchFailure (download, unpack, size) or Transient, DiskFull and ContainerGone among them.
         """
         shown = self._shown(container) / model
         if shown.exists():
@@ -51,7 +51,7 @@ class ModelFolders:
             try:
                 place.rename(shown)
             except FileNotFoundError as error:
-                raise Transient(f"{container} was stopped") from error
+                raise ContainerGone(f"{container} was stopped") from error
         return size
 
     async def discard(self, container: str, model: str) -> None:
